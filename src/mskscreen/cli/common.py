@@ -1,0 +1,91 @@
+"""What every verb of the command line shares: exit codes, tables, progress and missing extras.
+
+Results go to stdout and everything else to stderr, so that output can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mskscreen.errors import MskscreenError
+
+
+class Exit(IntEnum):
+    """Exit codes of every verb."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    SOME_FAILED = 3
+
+
+class Format(StrEnum):
+    """How a verb prints a table."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def configure(verbosity: int) -> None:
+    """Set the log level: -1 errors only, 0 warnings, 1 information, 2 everything."""
+    err.quiet = verbosity < 0
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+
+
+def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None = None) -> None:
+    """Print `rows` on stdout as a table (columns in the order of the first row) or as a JSON list."""
+    if form is Format.JSON:
+        print(json.dumps(list(rows), indent=1, default=str))
+        return
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        numeric = all(isinstance(row[column], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    # A pipe has no width: give the table all it needs instead of folding it at 80 columns.
+    out.print(table, width=None if out.is_terminal else max(out.width, out.measure(table).maximum, 200))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, drawn only on a terminal; yields `advance(count)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    visible = err.is_terminal and not err.quiet
+    with Progress(*columns, console=err, disable=not visible, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn a missing optional dependency into one sentence that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MskscreenError(
+            f"this command needs the package '{error.name}'; install it with: pip install 'mskscreen[{extra}]'"
+        ) from error

@@ -1,0 +1,48 @@
+"""The command `mskscreen`: assembles the verbs, one short module each."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import mskscreen
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.errors import MskscreenError
+
+app = typer.Typer(
+    name="mskscreen",
+    help=f"Screen upper-limb radiographs: which joint, how likely abnormal, and where the evidence lies. "
+    f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mskscreen {mskscreen.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,  # noqa: ARG001
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; twice for all.")] = 0,
+) -> None:
+    """Options that go before every verb."""
+    common.configure(-1 if quiet else verbose)
+
+
+def run() -> None:
+    """Entry point: an error of ours is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except MskscreenError as error:
+        common.err.quiet = False
+        common.err.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(common.Exit.FAILURE)

@@ -1,0 +1,217 @@
+"""The model contract: the frozen description that travels inside every model file.
+
+It is written into a checkpoint and into the ONNX metadata, and every reader (preprocessing, engines,
+evaluation, services) resolves what it needs from it. Nothing about a model is configured elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
+from mskscreen.errors import ContractError
+
+SCHEMA = 1
+METADATA_KEY = "mskscreen.contract"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperatures that divide the raw scores before the softmax (Guo et al., arXiv:1706.04599)."""
+
+    abnormality_temperature: float = 1.0
+    joint_temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class MapOutput:
+    """The evidence map that a model computes in the same pass as its scores.
+
+    `stride` is the number of input pixels a cell of the map covers.
+    """
+
+    method: str
+    layer: str
+    stride: int
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How far an image may lie from the training data in feature space before it is flagged.
+
+    The graph computes the distance as output `novelty` (B,); `threshold` is its value at `quantile` on
+    development images.
+    """
+
+    method: str
+    threshold: float
+    quantile: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Outcome of the parity gate of one precision on one engine, against f32 on the development fold."""
+
+    passed: bool
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from: data digest, seed, software versions and plain words."""
+
+    data: str = ""
+    data_digest: str = ""
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    notes: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """All that is needed to use a model correctly.
+
+    `preprocessing` is a string of `mskscreen.pixels.preprocess`; `operating_points` maps a name to the
+    study-level threshold of the calibrated abnormality probability, in (0, 1); `approved` maps
+    `engine/precision` to its parity gate; `batch` is None where the batch size is dynamic.
+
+    Raises ContractError where a field is out of its range.
+    """
+
+    name: str
+    architecture: str
+    preprocessing: str
+    input_size: tuple[int, int]
+    schema: int = SCHEMA
+    joints: tuple[str, ...] = JOINT_LABELS
+    abnormality: tuple[str, ...] = ABNORMALITY_LABELS
+    batch: int | None = None
+    calibration: Calibration = Calibration()
+    operating_points: Mapping[str, float] = field(default_factory=lambda: {"balanced": 0.5})
+    study_aggregation: str = "mean"
+    joint_confidence: float = 0.5
+    map: MapOutput | None = None
+    novelty: Novelty | None = None
+    approved: Mapping[str, Gate] = field(default_factory=dict)
+    provenance: Provenance = Provenance()
+    intended_use: str = "research use, not for diagnosis"
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ContractError(
+                f"contract of model '{self.name}': schema {self.schema} is not the schema {SCHEMA} "
+                "that this version of mskscreen reads; install the version that wrote it"
+            )
+        if self.joints != JOINT_LABELS or self.abnormality != ABNORMALITY_LABELS:
+            raise ContractError(
+                f"contract of model '{self.name}': fields joints and abnormality must be in the release's order"
+            )
+        if "balanced" not in self.operating_points:
+            raise ContractError(f"contract of model '{self.name}': operating_points lacks 'balanced'")
+        for name, threshold in self.operating_points.items():
+            if not 0 < threshold < 1:
+                raise ContractError(
+                    f"contract of model '{self.name}': operating point '{name}' is {threshold}, outside (0, 1)"
+                )
+        temperatures = (self.calibration.abnormality_temperature, self.calibration.joint_temperature)
+        if not all(math.isfinite(value) and value > 0 for value in temperatures):
+            raise ContractError(f"contract of model '{self.name}': temperatures must be positive numbers")
+        if self.study_aggregation != "mean":
+            raise ContractError(
+                f"contract of model '{self.name}': study_aggregation '{self.study_aggregation}' is unknown; "
+                "use 'mean'"
+            )
+        if min(self.input_size) < 1:
+            raise ContractError(f"contract of model '{self.name}': input_size {self.input_size} is empty")
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, so that equal contracts give equal text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), default=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelContract:
+        """Read a contract; unknown fields, missing fields and wrong types are errors that name the field.
+
+        Raises ContractError.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"the contract is not JSON ({error}); export the model again") from error
+        if not isinstance(value, dict):
+            raise ContractError("the contract is not a JSON object; export the model again")
+        schema = value.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ContractError(
+                f"the contract has schema {schema}, newer than the schema {SCHEMA} that this version of "
+                "mskscreen reads; install a newer mskscreen"
+            )
+        return typing.cast(ModelContract, _build(cls, value, "contract"))
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make a value of the annotated type `kind` from parsed JSON, naming `where` in every error."""
+    origin = typing.get_origin(kind)
+    arguments = typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin is tuple:
+        items = value if isinstance(value, list) else _wrong(kind, value, where)
+        fixed = arguments[-1] is not Ellipsis
+        if fixed and len(items) != len(arguments):
+            _wrong(kind, value, where)
+        return tuple(_build(arguments[i if fixed else 0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            _wrong(kind, value, where)
+        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        _wrong(kind, value, where)
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        _wrong(kind, value, where)
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ContractError(f"{where}: field '{unknown[0]}' is unknown; it was written by other software")
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(value))
+    if missing:
+        raise ContractError(f"{where}: field '{missing[0]}' is missing; export the model again")
+    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+def _wrong(kind: Any, value: Any, where: str) -> typing.NoReturn:
+    name = getattr(kind, "__name__", str(kind))
+    raise ContractError(f"{where}: expected {name}, found {type(value).__name__}; export the model again")

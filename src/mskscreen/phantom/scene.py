@@ -1,0 +1,179 @@
+"""The vocabulary of the phantom room: what stands between the tube and the detector.
+
+Anatomy, pathology and variants build a `Scene`; the renderer projects it. All lengths are metres, all
+transforms are 4x4 matrices that take local coordinates to world coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+
+
+class Material(StrEnum):
+    """Materials with an attenuation table; `bone` is cortical bone of density 1.92 g/cm3."""
+
+    BONE = "bone"
+    SOFT = "soft"
+    FAT = "fat"
+    AIR = "air"
+    TITANIUM = "titanium"
+    STEEL = "steel"
+    GOLD = "gold"
+    LEAD = "lead"
+    PLASTER = "plaster"
+    POLYMER = "polymer"
+
+
+class Shape(StrEnum):
+    """Solids with an analytic path length."""
+
+    BOX = "box"
+    CYLINDER = "cylinder"
+    ELLIPSOID = "ellipsoid"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Keeps the part of a bone where `normal . x > offset` (bone coordinates), with a rough surface.
+
+    `roughness` (metres) is the amplitude of the surface noise and `seed` its phase: two halves of one
+    fracture share both, so that they fit.
+    """
+
+    normal: tuple[float, float, float]
+    offset: float
+    roughness: float = 0.0
+    seed: float = 0.0
+
+
+@dataclass(frozen=True)
+class DensityEdit:
+    """Multiplies the density inside an ellipsoid of a bone (bone coordinates) by `gain`.
+
+    `rim` > 0 adds a sclerotic shell of that fraction of the radius; `irregularity` in [0, 1] roughens the
+    outline. A gain below 1 is lytic, above 1 sclerotic.
+    """
+
+    centre: tuple[float, float, float]
+    radii: tuple[float, float, float]
+    gain: float
+    rim: float = 0.0
+    irregularity: float = 0.3
+    seed: float = 0.0
+
+
+@dataclass(frozen=True)
+class BonePart:
+    """One bone, or one fragment of it, placed in the world.
+
+    `transform` may scale anisotropically; `density` multiplies the mineral density.
+    """
+
+    bone: str
+    transform: np.ndarray
+    density: float = 1.0
+    clips: tuple[Clip, ...] = ()
+    edits: tuple[DensityEdit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Solid:
+    """An analytic solid: `half` are half sizes of a box, (radius, radius, half length along z) of a cylinder,
+    or semi-axes of an ellipsoid. `density` multiplies the attenuation of its material; a material inside
+    tissue displaces it where `displaces` is set.
+    """
+
+    shape: Shape
+    material: Material
+    transform: np.ndarray
+    half: tuple[float, float, float]
+    density: float = 1.0
+    displaces: bool = True
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A tapered capsule of soft tissue from `start` to `end` (world) with its radii at both ends.
+
+    Capsules of one `layer` merge smoothly: `skin` is the outer outline, `muscle` lies inside it and what is
+    between is fat, `air` removes tissue (lung, gap between fingers).
+    """
+
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+    radius_start: float
+    radius_end: float
+    layer: str = "skin"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything between tube and detector, and where the truth of the abnormality lies.
+
+    `region_of_interest` are solids whose shadow is the mask; their material does not attenuate.
+    """
+
+    bones: tuple[BonePart, ...] = ()
+    solids: tuple[Solid, ...] = ()
+    tissue: tuple[Capsule, ...] = ()
+    region_of_interest: tuple[Solid, ...] = ()
+
+    def plus(self, **parts: tuple) -> Scene:
+        """This scene with more parts appended, by field name."""
+        return replace(self, **{name: getattr(self, name) + tuple(more) for name, more in parts.items()})
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A cone beam: focal spot `source`, pixel (0, 0) at `origin`, pixel steps `du` (right), `dv` (down), all
+    world coordinates in metres; the plane through `origin` lies at the object, so `pixel` is object-plane spacing.
+    """
+
+    source: np.ndarray
+    origin: np.ndarray
+    du: np.ndarray
+    dv: np.ndarray
+    rows: int
+    columns: int
+
+    @property
+    def pixel(self) -> float:
+        """Pixel spacing in metres at the object plane."""
+        return float(np.linalg.norm(self.du))
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixel coordinates (n, 2) as (column, row) of world points (n, 3)."""
+        rays = np.atleast_2d(points) - self.source
+        normal = np.cross(self.du, self.dv)
+        scale = ((self.origin - self.source) @ normal) / (rays @ normal)
+        on_plane = self.source + rays * scale[:, None] - self.origin
+        return np.stack([on_plane @ self.du, on_plane @ self.dv], axis=-1) / self.pixel**2
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How the image was taken: tube and detector.
+
+    `kilovolts` is the peak tube voltage; `quanta` the mean number of detected photons in an unattenuated
+    pixel; `scatter` the scatter-to-primary ratio; `heel` the intensity drop across the field along and across
+    the tube axis; `blur` the standard deviation of the detector blur in pixels; `grid` reduces scatter.
+    """
+
+    kilovolts: float = 55.0
+    quanta: float = 2e4
+    scatter: float = 0.2
+    heel: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.6
+    electronic_noise: float = 4e-4
+    grid: bool = False
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Path lengths in metres through each material, each (rows, columns) float32, and the mask (bool)."""
+
+    paths: dict[Material, np.ndarray] = field(default_factory=dict)
+    mask: np.ndarray | None = None
