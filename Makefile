@@ -1,0 +1,39 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both start from a bare clone and need Python >= 3.11.
+
+PYTHON ?= python3
+BASE := .venv-base
+FULL := .venv
+
+.PHONY: help demo test lint check examples demo-model clean
+
+help:  ## Say what each target does.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BASE)/ready: pyproject.toml
+	PYTHON=$(PYTHON) tools/environment $(BASE) .
+
+$(FULL)/ready: pyproject.toml
+	PYTHON=$(PYTHON) tools/environment $(FULL) '.[train,clinical,serve,phantom,audit,dev]'
+
+demo: $(BASE)/ready  ## Install the base (no torch) and screen everything in examples/.
+	$(BASE)/bin/mskscreen predict examples
+
+lint: $(FULL)/ready  ## Formatting, lint, types and the floors of the architecture.
+	$(FULL)/bin/ruff format --check .
+	$(FULL)/bin/ruff check .
+	$(FULL)/bin/mypy
+	$(FULL)/bin/lint-imports
+
+check: $(FULL)/ready  ## Run the tests only.
+	OMP_NUM_THREADS=1 $(FULL)/bin/pytest -n 2
+
+test: lint check  ## Install everything, then lint, types, floors and tests.
+
+examples: $(FULL)/ready  ## Regenerate examples/ from its seed.
+	$(FULL)/bin/python tools/make_examples.py
+
+demo-model: $(FULL)/ready  ## Regenerate the bundled demonstration model from nothing (about 100 minutes on 2 cores).
+	$(FULL)/bin/python tools/make_demo_model.py
+
+clean:  ## Remove the environments.
+	rm -rf $(BASE) $(FULL)
