@@ -1,0 +1,179 @@
+"""Calibration: temperatures, isotonic maps, reliability bins, slope and intercept of the recalibration model.
+
+Everything is fitted on development studies and judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mskscreen.errors import DataError
+from mskscreen.predictions import softmax
+
+BINS = 15
+_EPSILON = float(np.finfo(np.float64).eps)
+_NEWTON_STEPS = 40
+
+
+def bin_index(p: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Bin of each probability: [0, 1/bins), ..., [1 - 1/bins, 1]."""
+    return np.minimum((p * bins).astype(np.intp), bins - 1)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram: mean probability, observed frequency and number of cases."""
+
+    mean: float
+    observed: float
+    cases: int
+
+
+def reliability(labels: np.ndarray, p: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+    """Non-empty bins of equal width of `p` (n,) against boolean `labels` (n,)."""
+    index = bin_index(p, bins)
+    count = np.bincount(index, minlength=bins)
+    means = np.bincount(index, p, bins)
+    observed = np.bincount(index, labels.astype(np.float64), bins)
+    return [
+        ReliabilityBin(float(means[k] / count[k]), float(observed[k] / count[k]), int(count[k]))
+        for k in np.flatnonzero(count)
+    ]
+
+
+def fit_temperature(scores: np.ndarray, classes: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Temperature in [0.05, 20] that minimises the log loss of softmax(scores / T) averaged in each group.
+
+    `scores` (n, k) are raw, `classes` (g,) the true class of each group, `groups` (n,) the group of each row
+    (None: each row its own, which is Guo et al., arXiv:1706.04599). With studies as groups the loss is that of
+    the study score, the mean over its images. Golden-section search on log T.
+
+    Raises DataError where there is no row or only one class.
+    """
+    index = np.arange(len(scores)) if groups is None else groups
+    if len(np.unique(classes)) < 2:
+        raise DataError(
+            "a temperature needs development cases of at least two classes; add cases of the other class"
+        )
+    sizes = np.bincount(index, minlength=len(classes))
+
+    def loss(log_temperature: float) -> float:
+        # Only the probability of each row's true class enters the loss.
+        own = softmax(scores, float(np.exp(log_temperature)))[np.arange(len(scores)), classes[index]]
+        p = np.bincount(index, own, len(classes)) / sizes
+        return float(-np.log(np.clip(p, _EPSILON, 1)).mean())
+
+    return float(np.exp(_golden(loss, float(np.log(0.05)), float(np.log(20.0)))))
+
+
+def _golden(function: Callable[[float], float], low: float, high: float) -> float:
+    ratio = (5**0.5 - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = function(left), function(right)
+    while high - low > 1e-7:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = function(right)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """A non-decreasing map of probabilities: straight lines between (x, y), constant outside."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        return np.interp(p, self.x, self.y)
+
+
+def fit_isotonic(labels: np.ndarray, p: np.ndarray) -> Isotonic:
+    """Least-squares non-decreasing map from `p` (n,) to boolean `labels` (n,): pool adjacent violators.
+
+    Zadrozny and Elkan, KDD 2002. Raises DataError where there is no case.
+    """
+    if not len(p):
+        raise DataError("an isotonic map needs development cases; the table has none")
+    x, inverse, count = np.unique(p, return_inverse=True, return_counts=True)
+    mean = np.bincount(inverse, labels.astype(np.float64)) / count
+    blocks: list[tuple[float, float, int]] = []
+    for value, weight in zip(mean.tolist(), count.tolist(), strict=True):
+        block = (value, float(weight), 1)
+        while blocks and blocks[-1][0] >= block[0]:
+            last = blocks.pop()
+            total = last[1] + block[1]
+            block = ((last[0] * last[1] + block[0] * block[1]) / total, total, last[2] + block[2])
+        blocks.append(block)
+    y = np.repeat([block[0] for block in blocks], [block[2] for block in blocks])
+    return Isotonic(tuple(x.tolist()), tuple(y.tolist()))
+
+
+def recalibration_statistic(labels: np.ndarray, p: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Slope of logit P(abnormal) = a + b logit(p), and the intercept with the slope held at one, by case weights.
+
+    Cox, Biometrika 1958; Van Calster et al., BMC Medicine 2019. Newton's method on all resamples at once; NaN
+    where there is no solution, as when the classes are separated.
+    """
+    y = labels.astype(np.float64)
+    clipped = np.clip(p, _EPSILON, 1 - _EPSILON)
+    x = np.log(clipped) - np.log1p(-clipped)
+    # Two or three steps from the solution of the whole sample suffice for any resample of it.
+    ones = np.ones((1, len(y)))
+    start = _newton(ones, x, y, np.zeros((1, 2)), slope=True)
+    level = _newton(ones, x, y, np.array([[0.0, 1.0]]), slope=False)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        both = _newton(weights, x, y, np.repeat(start, len(weights), axis=0), slope=True)
+        fixed = _newton(weights, x, y, np.repeat(level, len(weights), axis=0), slope=False)
+        return {"calibration_slope": both[:, 1], "calibration_intercept": fixed[:, 0]}
+
+    return statistic
+
+
+def _newton(weights: np.ndarray, x: np.ndarray, y: np.ndarray, start: np.ndarray, *, slope: bool) -> np.ndarray:
+    """Intercept and slope (R, 2) of the weighted logistic regression of `y` on `x`; NaN where there is none."""
+    found = np.full((len(weights), 2), np.nan)
+    positives, total = weights @ y, weights.sum(axis=1)
+    live = np.flatnonzero((positives > 0) & (positives < total) & np.isfinite(start).all(axis=1))
+    ab, w = start[live], weights[live]
+    powers = np.stack([np.ones_like(x), x, x * x], axis=1)
+    targets = (w * y) @ powers[:, :2]
+    for _ in range(_NEWTON_STEPS):
+        if not len(live):
+            break
+        mean = _sigmoid(ab[:, :1] + ab[:, 1:] * x)
+        weighted = w * mean
+        gradient = targets - weighted @ powers[:, :2]
+        weighted *= np.subtract(1, mean, out=mean)
+        # Overconfident scores have almost no curvature: the bound keeps the first steps from overshooting.
+        step = np.clip(_solve(gradient, weighted @ powers, slope=slope), -3, 3)
+        ab = ab + step
+        done = np.abs(step).max(axis=1) < 1e-11 * (1 + np.abs(ab).max(axis=1))
+        found[live[done]] = ab[done]
+        going = ~done & np.isfinite(ab).all(axis=1)
+        if not going.all():
+            live, ab, w, targets = live[going], ab[going], w[going], targets[going]
+    return found
+
+
+def _solve(gradient: np.ndarray, curvature: np.ndarray, *, slope: bool) -> np.ndarray:
+    first, second = gradient.T
+    a, b, c = curvature.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if not slope:
+            return np.stack([first / a, np.zeros_like(a)], axis=1)
+        return np.stack([c * first - b * second, a * second - b * first], axis=1) / (a * c - b * b)[:, None]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))

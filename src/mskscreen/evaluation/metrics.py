@@ -1,0 +1,264 @@
+"""Every metric as a function of case weights, so that one piece of code gives estimate, bootstrap and jackknife.
+
+A *statistic* takes weights (R, n), one row a resample and one column a case, and returns name -> values (R,).
+Weights of one give the estimate; multinomial counts give bootstrap replicates; a zeroed patient gives a jackknife
+value. A value that is not defined is NaN; `reason` says why in words. The formulas and their sources stand in
+docs/numbers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.evaluation.calibration import BINS, bin_index, recalibration_statistic
+
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+_EPSILON = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is printed of a metric, and what must be present for it to be defined.
+
+    `needs` names what must occur, as `present` counts it; `scores` is True where hard calls are not enough;
+    `proportion` names the cells of the confusion table in the numerator and in the denominator.
+    """
+
+    title: str
+    needs: tuple[str, ...] = ()
+    scores: bool = False
+    higher_is_better: bool | None = True
+    proportion: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+
+_BOTH = ("abnormal case", "normal case")
+_ALL_CELLS = ("tp", "fp", "tn", "fn")
+ABNORMALITY: Mapping[str, Metric] = {
+    "auroc": Metric("AUROC", _BOTH, scores=True),
+    "auprc": Metric("AUPRC", _BOTH, scores=True),
+    "accuracy": Metric("Accuracy", proportion=(("tp", "tn"), _ALL_CELLS)),
+    "sensitivity": Metric("Sensitivity", ("abnormal case",), proportion=(("tp",), ("tp", "fn"))),
+    "specificity": Metric("Specificity", ("normal case",), proportion=(("tn",), ("tn", "fp"))),
+    "ppv": Metric("PPV", ("case called abnormal",), proportion=(("tp",), ("tp", "fp"))),
+    "npv": Metric("NPV", ("case called normal",), proportion=(("tn",), ("tn", "fn"))),
+    "f1": Metric("F1", ("abnormal case",)),
+    "mcc": Metric("MCC", (*_BOTH, "case called abnormal", "case called normal")),
+    "kappa": Metric("Cohen's kappa", ("second class among labels and calls",)),
+    "brier": Metric("Brier score", scores=True, higher_is_better=False),
+    "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
+    "ece": Metric("ECE", scores=True, higher_is_better=False),
+    "calibration_slope": Metric("Calibration slope", _BOTH, True, None),
+    "calibration_intercept": Metric("Calibration intercept", _BOTH, True, None),
+}
+JOINT: Mapping[str, Metric] = {
+    "accuracy": Metric("Accuracy"),
+    "balanced_accuracy": Metric("Balanced accuracy"),
+    "auroc_macro": Metric("AUROC, macro", ("second joint type",), scores=True),
+    **{
+        f"auroc_{joint}": Metric(
+            f"AUROC, {joint} against the rest", (f"case of {joint}", f"case beside {joint}"), True
+        )
+        for joint in JOINT_LABELS
+    },
+    "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
+    "ece": Metric("ECE of the chosen class", scores=True, higher_is_better=False),
+}
+
+
+def confusion(labels: np.ndarray, calls: np.ndarray) -> dict[str, int]:
+    """Cells tp, fp, tn, fn of boolean `labels` (n,) and `calls` (n,)."""
+    labels, calls = labels.astype(bool), calls.astype(bool)
+    return {
+        "tp": int((labels & calls).sum()),
+        "fp": int((~labels & calls).sum()),
+        "tn": int((~labels & ~calls).sum()),
+        "fn": int((labels & ~calls).sum()),
+    }
+
+
+def threshold_metrics(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of the two-by-two table from its (weighted) cells, each (R,); NaN where undefined."""
+    tp, fp, tn, fn = (np.asarray(cell, np.float64) for cell in (tp, fp, tn, fn))
+    total = tp + fp + tn + fn
+    chance = (tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "accuracy": (tp + tn) / total,
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "ppv": tp / (tp + fp),
+            "npv": tn / (tn + fn),
+            "f1": np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan),
+            "mcc": (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)),
+            "kappa": ((tp + tn) * total - chance) / (total * total - chance),
+        }
+
+
+def threshold_statistic(labels: np.ndarray, calls: np.ndarray) -> Statistic:
+    """Metrics of hard `calls` (n,) against `labels` (n,)."""
+    labels, calls = labels.astype(bool), calls.astype(bool)
+    cells = np.stack([labels & calls, ~labels & calls, ~labels & ~calls, labels & ~calls], axis=1).astype(
+        np.float64
+    )
+    return lambda weights: threshold_metrics(*(weights @ cells).T)
+
+
+def ranking_statistic(labels: np.ndarray, scores: np.ndarray, *, average: bool = True) -> Statistic:
+    """AUROC (ties count half) and, if `average`, AUPRC (average precision, not interpolated) of `scores` (n,)."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, positive = scores[order], labels[order].astype(bool)
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else np.zeros(0, np.intp)
+    ties = len(starts) < len(order)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        if not len(order):
+            return dict.fromkeys(("auroc", "auprc"), np.full(len(weights), np.nan))
+        sorted_weights = weights[:, order]
+        abnormal = sorted_weights * positive
+        normal = sorted_weights - abnormal
+        if ties:
+            abnormal, normal = (np.add.reduceat(part, starts, axis=1) for part in (abnormal, normal))
+        above = np.cumsum(abnormal, axis=1)
+        positives, negatives = above[:, -1].copy(), normal.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wins = np.einsum("rn,rn->r", normal, above) - np.einsum("rn,rn->r", normal, abnormal) / 2
+            found = {"auroc": wins / (positives * negatives)}
+            if average:
+                called = np.cumsum(normal, axis=1)
+                called += above
+                # Before the first case with weight nothing is called yet; that precision is multiplied by zero.
+                precision = np.divide(above, called, out=above, where=called > 0)
+                found["auprc"] = np.einsum("rn,rn->r", abnormal, precision) / positives
+                found["auprc"][negatives == 0] = np.nan
+            return found
+
+    return statistic
+
+
+def loss_statistic(labels: np.ndarray, p: np.ndarray) -> Statistic:
+    """Brier score, log loss and ECE (15 bins of equal width) of `p` (n,), the probability of abnormality."""
+    y = labels.astype(np.float64)
+    clipped = np.clip(p, _EPSILON, 1 - _EPSILON)
+    columns = np.empty((len(y), 3 + BINS))
+    columns[:, 0] = 1
+    columns[:, 1] = (p - y) ** 2
+    columns[:, 2] = -np.where(labels, np.log(clipped), np.log1p(-clipped))
+    columns[:, 3:] = (bin_index(p)[:, None] == np.arange(BINS)) * (y - p)[:, None]
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sums = weights @ columns
+            brier, log_loss = (sums[:, 1:3] / sums[:, :1]).T
+            return {"brier": brier, "log_loss": log_loss, "ece": np.abs(sums[:, 3:]).sum(axis=1) / sums[:, 0]}
+
+    return statistic
+
+
+def abnormality_statistic(
+    labels: np.ndarray, p: np.ndarray, threshold: float, *, scores: bool = True
+) -> Statistic:
+    """Every metric of `ABNORMALITY` for boolean `labels` (n,) and probabilities `p` (n,).
+
+    A case is called abnormal where p >= threshold. With `scores` False, `p` holds hard calls and only the metrics
+    of the two-by-two table are computed.
+    """
+    parts = [threshold_statistic(labels, p >= threshold)]
+    if scores:
+        parts += [ranking_statistic(labels, p), loss_statistic(labels, p), recalibration_statistic(labels, p)]
+    return _together(parts)
+
+
+def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
+    """Every metric of `JOINT` for joint indices `truth` (n,) and probabilities `p` (n, 7).
+
+    Balanced accuracy and macro AUROC average over the joint types that occur.
+    """
+    chosen, classes = p.argmax(axis=1), np.arange(p.shape[1])
+    right, confidence = chosen == truth, p.max(axis=1)
+    is_class = truth[:, None] == classes
+    columns = np.concatenate(
+        [
+            np.ones((len(truth), 1)),
+            right[:, None],
+            -np.log(np.clip(p[np.arange(len(truth)), truth], _EPSILON, 1))[:, None],
+            is_class,
+            is_class & right[:, None],
+            (bin_index(confidence)[:, None] == np.arange(BINS)) * (confidence - right)[:, None],
+        ],
+        axis=1,
+    ).astype(np.float64)
+    edges = np.cumsum([1, 1, 1, len(classes), len(classes)])
+    present = np.flatnonzero(is_class.any(axis=0))
+    rankings = {int(k): ranking_statistic(is_class[:, k], p[:, k], average=False) for k in present}
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total, correct, loss, cases, recalled, bins = np.split(weights @ columns, edges, axis=1)
+        one_against_rest = np.full((len(classes), len(weights)), np.nan)
+        for k, ranking in rankings.items():
+            one_against_rest[k] = ranking(weights)["auroc"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "accuracy": (correct / total)[:, 0],
+                "balanced_accuracy": nanmean(recalled / cases, axis=1),
+                "auroc_macro": nanmean(one_against_rest, axis=0),
+                **{f"auroc_{joint}": one_against_rest[k] for k, joint in enumerate(JOINT_LABELS)},
+                "log_loss": (loss / total)[:, 0],
+                "ece": np.abs(bins).sum(axis=1) / total[:, 0],
+            }
+
+    return statistic
+
+
+def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    defined = np.isfinite(values)
+    count = defined.sum(axis=axis)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0.0).sum(axis=axis) / np.where(count, count, np.nan)
+
+
+def _together(parts: Sequence[Statistic]) -> Statistic:
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value for part in parts for name, value in part(weights).items()}
+
+    return statistic
+
+
+def present(labels: np.ndarray, calls: np.ndarray) -> dict[str, int]:
+    """How often each thing that a metric of `ABNORMALITY` needs occurs."""
+    cells = confusion(labels, calls)
+    return {
+        "abnormal case": cells["tp"] + cells["fn"],
+        "normal case": cells["tn"] + cells["fp"],
+        "case called abnormal": cells["tp"] + cells["fp"],
+        "case called normal": cells["tn"] + cells["fn"],
+        "second class among labels and calls": int(max(cells.values()) < len(labels)) if len(labels) else 0,
+    }
+
+
+def present_joints(truth: np.ndarray) -> dict[str, int]:
+    """How often each thing that a metric of `JOINT` needs occurs."""
+    counts = np.bincount(truth, minlength=len(JOINT_LABELS))
+    named = dict(zip(JOINT_LABELS, counts.tolist(), strict=True))
+    return {
+        "second joint type": int((counts > 0).sum() > 1),
+        **{f"case of {joint}": count for joint, count in named.items()},
+        **{f"case beside {joint}": len(truth) - count for joint, count in named.items()},
+    }
+
+
+def reason(metric: Metric, occurs: Mapping[str, int], cases: int, *, scores: bool = True) -> str:
+    """Why `metric` is not defined on these cases, in words."""
+    if not cases:
+        return "no cases"
+    if metric.scores and not scores:
+        return "the table holds calls, not probabilities"
+    missing = [need for need in metric.needs if occurs.get(need) == 0]
+    if missing:
+        return f"no {missing[0]}"
+    return "the classes are separated by the score, or the scores do not vary"
