@@ -98,8 +98,10 @@ class Solid:
 class Capsule:
     """A tapered capsule of soft tissue from `start` to `end` (world) with its radii at both ends.
 
-    Capsules of one `layer` merge smoothly: `skin` is the outer outline, `muscle` lies inside it and what is
-    between is fat, `air` removes tissue (lung, gap between fingers).
+    Capsules of one `layer` and `group` merge smoothly; groups of one layer add where one lies behind the other
+    and count once where they overlap in depth. `skin` is the outer outline, `muscle` lies inside it and what is
+    between is fat (without any muscle all of it is soft tissue), `air` removes tissue (gap between fingers),
+    `lung` removes three quarters of it.
     """
 
     start: tuple[float, float, float]
@@ -107,6 +109,7 @@ class Capsule:
     radius_start: float
     radius_end: float
     layer: str = "skin"
+    group: str = ""
 
 
 @dataclass(frozen=True)

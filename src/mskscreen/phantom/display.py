@@ -1,0 +1,139 @@
+"""From detected intensity to the picture a reader sees: the processing families of CR, DR and film."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from mskscreen.phantom.filters import blur, low_pass
+
+
+class Family(StrEnum):
+    """How a department's images look."""
+
+    DETAIL = "detail"
+    FLAT = "flat"
+    FILM = "film"
+
+
+@dataclass(frozen=True)
+class DisplayStyle:
+    """Parameters of display processing, applied to the logarithm of the intensity.
+
+    `equalise` in [0, 1) is the share of the low frequencies removed, `base` their standard deviation as a share of
+    the long side; `detail` the gain of structures below `detail_size` pixels. `black` and `white` are the
+    percentiles of the exposed anatomy that the window spans, widened downwards by `air` of its width; `slope`
+    and `shoulder` shape the sigmoid (0 is linear); the result spans `floor` to `ceiling`.
+    """
+
+    family: Family
+    equalise: float = 0.3
+    base: float = 0.05
+    detail: float = 0.4
+    detail_size: float = 1.8
+    black: float = 3.0
+    white: float = 99.5
+    air: float = 0.1
+    slope: float = 3.4
+    shoulder: float = 0.5
+    gamma: float = 1.0
+    floor: float = 0.0
+    ceiling: float = 0.95
+    grain: float = 0.0
+
+
+def sample_style(rng: np.random.Generator) -> DisplayStyle:
+    """A style drawn from the three families: detail-enhanced CR, flat archive-like DR, film."""
+    u = rng.uniform
+    family = (Family.DETAIL, Family.FLAT, Family.FILM)[int(rng.choice(3, p=[0.45, 0.35, 0.2]))]
+    if family is Family.DETAIL:
+        return DisplayStyle(
+            family,
+            equalise=u(0.1, 0.55),
+            base=u(0.03, 0.07),
+            detail=u(0.1, 0.9),
+            detail_size=u(1.0, 2.5),
+            black=u(0.5, 8),
+            white=u(98.5, 99.8),
+            air=u(-0.1, 0.2),
+            slope=u(2.6, 4.2),
+            shoulder=u(0.45, 0.6),
+            ceiling=u(0.85, 1.0),
+        )
+    if family is Family.FLAT:
+        floor = u(0.02, 0.22)
+        return DisplayStyle(
+            family,
+            equalise=u(0.0, 0.25),
+            base=u(0.03, 0.07),
+            detail=u(0.0, 0.6),
+            detail_size=u(1.0, 2.0),
+            black=0.5,
+            white=99.7,
+            air=u(0.0, 0.3),
+            slope=0.0,
+            gamma=u(0.7, 1.5),
+            floor=floor,
+            ceiling=min(1.0, floor + u(0.3, 0.8)),
+        )
+    return DisplayStyle(
+        family,
+        equalise=0.0,
+        detail=0.0,
+        black=u(0.5, 4),
+        white=u(99.0, 99.8),
+        air=u(0.0, 0.3),
+        slope=u(3.5, 6.0),
+        shoulder=u(0.4, 0.62),
+        floor=u(0.0, 0.06),
+        ceiling=u(0.85, 1.0),
+        grain=u(0.004, 0.015),
+    )
+
+
+def process(
+    intensity: np.ndarray, style: DisplayStyle, rng: np.random.Generator, field: np.ndarray | None = None
+) -> np.ndarray:
+    """The displayed image (rows, columns) float32 in [0, 1], bone bright.
+
+    `intensity` is relative to the open beam. Statistics come from where `field` (rows, columns), the exposed area,
+    exceeds one half; blackening what lies outside is left to the collimator, after this, or its edges would ring.
+    """
+    signal = -np.log(np.maximum(intensity, np.float32(2e-4)))
+    shown = signal
+    if style.equalise > 0:
+        shown = shown - np.float32(style.equalise) * low_pass(signal, style.base * max(signal.shape))
+    if style.detail > 0:
+        shown = shown + np.float32(style.detail) * (signal - blur(signal, style.detail_size))
+    low, high = _window(signal, shown, style, field)
+    tone = _tone((shown - np.float32(low)) / np.float32(max(high - low, 1e-3)), style)
+    image = style.floor + (style.ceiling - style.floor) * tone
+    if style.grain > 0:
+        image = image + np.float32(style.grain) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image, 0, 1, dtype=np.float32)
+
+
+def _window(
+    signal: np.ndarray, shown: np.ndarray, style: DisplayStyle, field: np.ndarray | None
+) -> tuple[float, float]:
+    """Window limits from every third pixel of the anatomy: what attenuates clearly more than the open beam."""
+    sparse = (slice(None, None, 3), slice(None, None, 3))
+    exposed = np.ones(signal[sparse].shape, bool) if field is None else field[sparse] > 0.5
+    beam = np.percentile(signal[sparse][exposed], 2) if exposed.any() else 0.0
+    anatomy = exposed & (signal[sparse] > min(beam, 0.1) + 0.12)
+    values = shown[sparse][anatomy if anatomy.sum() > 200 else exposed]
+    if values.size == 0:
+        values = shown[sparse].ravel()
+    low, high = (float(value) for value in np.percentile(values, [style.black, style.white]))
+    return low - style.air * (high - low), high
+
+
+def _tone(position: np.ndarray, style: DisplayStyle) -> np.ndarray:
+    """Tone curve from window position to [0, 1]: a sigmoid scaled to meet 0 and 1 at the limits, or a power."""
+    if style.slope <= 0:
+        return np.clip(position, 0, 1) ** np.float32(style.gamma)
+    ends = 1 / (1 + np.exp(-style.slope * (np.array([0.0, 1.0]) - style.shoulder)))
+    curve = 1 / (1 + np.exp(np.float32(-style.slope) * (np.clip(position, -1, 2) - np.float32(style.shoulder))))
+    return np.clip((curve - np.float32(ends[0])) / np.float32(ends[1] - ends[0]), 0, 1)

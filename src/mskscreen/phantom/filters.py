@@ -1,0 +1,81 @@
+"""Fast low-pass filters and resampling for single-channel images (rows, columns) float32."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from mskscreen.phantom.compiled import compiled
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur by `sigma` pixels, edges repeated; meant for a sigma of a few pixels at most."""
+    if sigma < 0.05:
+        return image
+    reach = max(1, int(np.ceil(3 * sigma)))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    across = _along_rows(np.pad(image, ((0, 0), (reach, reach)), mode="edge"), kernel)
+    return _along_columns(np.pad(across, ((reach, reach), (0, 0)), mode="edge"), kernel)
+
+
+def low_pass(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur by a large `sigma` (pixels), done on a coarser grid."""
+    factor = max(1, int(sigma / 2.5))
+    small = ndimage.gaussian_filter(shrink(image, factor), sigma / factor, mode="nearest")
+    return enlarge(np.pad(small, 1, mode="edge"), factor, image.shape[0], image.shape[1])
+
+
+def shrink(image: np.ndarray, factor: int) -> np.ndarray:
+    """Mean over blocks of `factor` x `factor` pixels, the last ones filled up by repeating the edge."""
+    rows, columns = -(-image.shape[0] // factor), -(-image.shape[1] // factor)
+    padded = np.pad(image, ((0, rows * factor - image.shape[0]), (0, columns * factor - image.shape[1])), "edge")
+    mean: np.ndarray = padded.reshape(rows, factor, columns, factor).mean(axis=(1, 3), dtype=np.float32)
+    return mean
+
+
+def enlarge(small: np.ndarray, factor: int, rows: int, columns: int) -> np.ndarray:
+    """Bilinear enlargement to (rows, columns) of a shrunken image that carries a border of one pixel."""
+    across = (np.arange(columns, dtype=np.float32) - (factor - 1) / 2) / factor + 1
+    down = (np.arange(rows, dtype=np.float32) - (factor - 1) / 2) / factor + 1
+    result = np.empty((rows, columns), np.float32)
+    _bilinear(result, small, down.astype(np.float32), across.astype(np.float32))
+    return result
+
+
+@compiled
+def _along_rows(padded, kernel):  # type: ignore[no-untyped-def]
+    rows, columns = padded.shape[0], padded.shape[1] - kernel.size + 1
+    result = np.zeros((rows, columns), np.float32)
+    for y in range(rows):
+        for n in range(kernel.size):
+            weight = kernel[n]
+            for x in range(columns):
+                result[y, x] += weight * padded[y, x + n]
+    return result
+
+
+@compiled
+def _along_columns(padded, kernel):  # type: ignore[no-untyped-def]
+    rows, columns = padded.shape[0] - kernel.size + 1, padded.shape[1]
+    result = np.zeros((rows, columns), np.float32)
+    for y in range(rows):
+        for n in range(kernel.size):
+            weight = kernel[n]
+            for x in range(columns):
+                result[y, x] += weight * padded[y + n, x]
+    return result
+
+
+@compiled
+def _bilinear(result, small, down, across):  # type: ignore[no-untyped-def]
+    rows, columns = result.shape
+    line = np.empty(small.shape[1], np.float32)
+    for y in range(rows):
+        i = min(int(down[y]), small.shape[0] - 2)
+        fy = down[y] - i
+        for x in range(small.shape[1]):
+            line[x] = small[i, x] + fy * (small[i + 1, x] - small[i, x])
+        for x in range(columns):
+            j = min(int(across[x]), small.shape[1] - 2)
+            result[y, x] = line[j] + (across[x] - j) * (line[j + 1] - line[j])

@@ -1,0 +1,61 @@
+"""Projection of a scene: what lies along every ray, by material, and where the abnormality casts its shadow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mskscreen.phantom.projector import cast_bone, cast_solid
+from mskscreen.phantom.scene import Camera, Layers, Material, Scene
+from mskscreen.phantom.tissue import thickness
+
+_LUNG_AIR = np.float32(0.75)  # inflated lung is 0.26 g/cm3
+_MARROW = np.float32(0.9)  # soft tissue that a bone displaces per metre of solid bone
+
+
+def trace(scene: Scene, camera: Camera) -> Layers:
+    """Path lengths (metres) of every material of `scene`, and the mask of its regions of interest.
+
+    Bone lengths are those of solid cortical bone of the same mineral. Bone and solids displace soft tissue, then
+    fat. The mask is None without a region of interest.
+    """
+    paths = {Material.BONE: _empty(camera)}
+    for part in scene.bones:
+        cast_bone(paths[Material.BONE], part, camera)
+    displaced = paths[Material.BONE] * _MARROW
+    for solid in scene.solids:
+        path = _empty(camera)
+        cast_solid(path, solid, camera)
+        if solid.displaces:
+            displaced += path * np.float32(min(solid.density, 1.0))
+        paths[solid.material] = paths.get(solid.material, _empty(camera)) + path * np.float32(solid.density)
+    soft, fat = _tissue(scene, camera)
+    remaining = np.maximum(displaced - soft, 0)
+    added = paths.get(Material.SOFT, 0), paths.get(Material.FAT, 0)
+    paths[Material.SOFT] = np.maximum(soft - displaced, 0) + added[0]
+    paths[Material.FAT] = np.maximum(fat - remaining, 0) + added[1]
+    return Layers(paths, _mask(scene, camera))
+
+
+def _tissue(scene: Scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Soft tissue and fat (metres) before bones and solids displace any."""
+    layers = {name: [c for c in scene.tissue if c.layer == name] for name in ("skin", "muscle", "air", "lung")}
+    total = thickness(layers["skin"], camera)
+    soft = np.minimum(thickness(layers["muscle"], camera), total) if layers["muscle"] else total
+    if layers["air"] or layers["lung"]:
+        removed = thickness(layers["air"], camera) + _LUNG_AIR * thickness(layers["lung"], camera)
+        kept = np.clip(1 - removed / np.maximum(total, np.float32(1e-6)), 0, 1)
+        total, soft = total * kept, soft * kept
+    return soft, total - soft
+
+
+def _mask(scene: Scene, camera: Camera) -> np.ndarray | None:
+    if not scene.region_of_interest:
+        return None
+    shadow = _empty(camera)
+    for solid in scene.region_of_interest:
+        cast_solid(shadow, solid, camera)
+    return shadow > 0
+
+
+def _empty(camera: Camera) -> np.ndarray:
+    return np.zeros((camera.rows, camera.columns), np.float32)
