@@ -10,6 +10,7 @@ import typer
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
+from mskscreen.cli.inspect import inspect
 from mskscreen.errors import MskscreenError
 
 app = typer.Typer(
@@ -36,6 +37,9 @@ def options(
 ) -> None:
     """Options that go before every verb."""
     common.configure(-1 if quiet else verbose)
+
+
+app.command()(inspect)
 
 
 def run() -> None:

@@ -1,0 +1,17 @@
+"""One door for pixels: any file becomes a `Radiograph`, and a `Preprocessing` makes the input of a model of it."""
+
+from mskscreen.pixels.geometry import Geometry
+from mskscreen.pixels.limits import Limits
+from mskscreen.pixels.preprocess import Preprocessing
+from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
+from mskscreen.pixels.read import read_radiograph
+
+__all__ = [
+    "FLAG_FOR_PROCESSING",
+    "DecodeRecord",
+    "Geometry",
+    "Limits",
+    "Preprocessing",
+    "Radiograph",
+    "read_radiograph",
+]

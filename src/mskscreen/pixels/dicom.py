@@ -1,0 +1,197 @@
+"""DICOM files and data sets: header -> one frame of stored values -> the grayscale pipeline.
+
+Only the elements that decoding and grouping need are parsed; a patient's name is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings as python_warnings
+import zlib
+from io import BytesIO
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+from mskscreen.errors import DecodeError
+from mskscreen.pixels.dicom_frame import SYNTAXES, decode_frame
+from mskscreen.pixels.dicom_header import COLOUR, PALETTE, FrameHeader, Header
+from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
+from mskscreen.pixels.limits import Limits
+from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
+from mskscreen.pixels.raster import luminance
+from mskscreen.pixels.structure import check_structure, read_meta
+
+# pydicom quotes element values, which may name the patient, in its warnings.
+python_warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+_IDENTIFIERS = {
+    "study_instance_uid": "StudyInstanceUID",
+    "series_instance_uid": "SeriesInstanceUID",
+    "sop_instance_uid": "SOPInstanceUID",
+    "sop_class_uid": "SOPClassUID",
+    "modality": "Modality",
+    "body_part_examined": "BodyPartExamined",
+    "view_position": "ViewPosition",
+    "laterality": "ImageLaterality",
+    "patient_id": "PatientID",
+}
+_PALETTES = [
+    f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
+]
+_READ = [
+    *_IDENTIFIERS.values(),
+    *("Laterality", "PresentationIntentType", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData"),
+    *_PALETTES,
+]
+# Digital X-ray, mammography and intra-oral images for processing (DICOM PS3.4 B.5).
+_FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3)}
+# Projection radiography, and what scanners and exporters write.
+_MODALITIES = {"", "CR", "DX", "DR", "RF", "XA", "RG", "MG", "IO", "PX", "OT", "SC"}
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Whether bytes begin like a DICOM file, with or without the preamble of PS3.10."""
+    if data[128:132] == b"DICM":
+        return True
+    vr = data[4:6].isalpha() and data[4:6].isupper()
+    implicit = len(data) > 8 and int.from_bytes(data[4:8], "little") <= len(data)
+    return (data[:2] in (b"\2\0", b"\10\0") and (vr or implicit)) or (data[:2] == b"\0\10" and vr)
+
+
+def decode_dicom(data: bytes, name: str, limits: Limits) -> Radiograph:
+    """Decode the bytes of a DICOM file; errors call it `name`.
+
+    Raises DecodeError and LimitError; a corrupt file may raise what pydicom and the decoders raise.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    start, syntax, encoding = read_meta(data)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data = _inflate(data[start:], name, limits)
+        start, syntax, encoding = read_meta(data)
+    check_structure(data, start, encoding, name, limits)
+    dataset = dcmread(BytesIO(data), force=True, specific_tags=cast("list", _READ))
+    return _decode(dataset, digest, name, limits)
+
+
+def decode_dataset(dataset: object, name: str, limits: Limits) -> Radiograph:
+    """Decode a pydicom data set, which is not changed.
+
+    Raises as `decode_dicom` does, and DecodeError for any other kind of object.
+    """
+    if not isinstance(dataset, Dataset):
+        raise DecodeError(
+            f"{name}: a {type(dataset).__name__} is no image; pass a path, bytes, an array or a pydicom Dataset"
+        )
+    digest = hashlib.sha256(dataset.get("PixelData") or b"").hexdigest()
+    return _decode(dataset, digest, name, limits)
+
+
+def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
+    """A deflated data set as the bytes of an explicit little endian file (DICOM PS3.5 A.5)."""
+    if not limits.deflated:
+        raise DecodeError(
+            f"{name}: the deflated transfer syntax is refused; store it otherwise or set Limits.deflated"
+        )
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, limits.file_bytes + 1)
+    limits.check_file(name, len(inflated))
+    syntax = str(ExplicitVRLittleEndian).encode() + b"\0"
+    meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax
+    return bytes(128) + b"DICM" + meta + inflated
+
+
+def _decode(dataset: Dataset, digest: str, name: str, limits: Limits) -> Radiograph:
+    header = Header(dataset, name)
+    if "PixelData" not in dataset:
+        raise DecodeError(f"{name}: this DICOM object holds no pixel data; name an image")
+    syntax = _syntax(dataset)
+    if syntax not in SYNTAXES:
+        raise DecodeError(f"{name}: transfer syntax {syntax.name[:64]} is not read; store it uncompressed")
+    frame = header.frame()
+    if frame.frames > 1:
+        raise DecodeError(f"{name}: holds {frame.frames} frames; split it into images of one frame")
+    limits.check_image(name, frame.rows, frame.columns, samples=frame.samples, bits=frame.bits_allocated)
+    element = dataset.get_item("PixelData")
+    codes = decode_frame(bytes(element.value), str(element.VR or "OW"), syntax, frame, name)
+    if frame.photometric in COLOUR or frame.photometric == PALETTE:
+        shown, pipeline = _show_colour(codes, frame, header), Pipeline(frame.bits_stored, frame.signed)
+    else:
+        pipeline = header.pipeline(frame)
+        shown = show(codes, pipeline)
+    if shown.warning:
+        header.warnings.append(shown.warning)
+    if (modality := header.text("Modality")) not in _MODALITIES:
+        header.warnings.append(f"Modality {modality} is not projection radiography")
+    record = DecodeRecord(
+        format="DICOM",
+        sha256=digest,
+        bits=frame.bits_stored,
+        rows=frame.rows,
+        columns=frame.columns,
+        photometric=frame.photometric,
+        transfer_syntax=syntax.name,
+        modality_transform=_modality(pipeline),
+        window=shown.window,
+        inverted=pipeline.inverted,
+        padding=pipeline.padding,
+        padded=shown.padded,
+        crop=shown.crop,
+        warnings=tuple(dict.fromkeys(header.warnings)),
+        flags=(FLAG_FOR_PROCESSING,) if _is_for_processing(header) else (),
+        dicom=_identifiers(header),
+    )
+    return Radiograph(shown.pixels, record)
+
+
+def _syntax(dataset: Dataset) -> UID:
+    meta = getattr(dataset, "file_meta", None)
+    if meta is not None and meta.get("TransferSyntaxUID"):
+        return UID(meta.TransferSyntaxUID)
+    return ExplicitVRBigEndian if dataset.original_encoding[1] is False else ExplicitVRLittleEndian
+
+
+def _show_colour(codes: npt.NDArray, frame: FrameHeader, header: Header) -> Shown:
+    """Luminance of a colour image at 8 bits; its values are made for display, so no window applies."""
+    if frame.photometric == PALETTE:
+        rgb = np.stack([_bytes(lut, codes) for lut in header.palette(frame)], axis=-1)
+    elif frame.bits_stored >= 8:
+        rgb = (codes >> (frame.bits_stored - 8)).astype(np.uint8)
+    else:
+        rgb = (codes * (255 // (2**frame.bits_stored - 1))).astype(np.uint8)
+    gray = np.asarray(luminance(Image.fromarray(rgb), header.warnings))
+    return Shown(np.divide(gray, np.float32(255), dtype=np.float32), "full range", None, 0, None)
+
+
+def _bytes(lut: Lut, codes: npt.NDArray) -> npt.NDArray[np.uint8]:
+    """Entries of a palette for codes, scaled to bytes."""
+    entries = (lut.entries * (255 / lut.top) + 0.5).astype(np.uint8)
+    return entries[np.clip(codes.astype(np.int64) - lut.first, 0, len(entries) - 1)]
+
+
+def _modality(pipeline: Pipeline) -> str:
+    if pipeline.modality_lut is not None:
+        return f"Modality LUT of {len(pipeline.modality_lut.entries)} entries"
+    if (pipeline.slope, pipeline.intercept) == (1, 0):
+        return "none"
+    return f"rescale slope {pipeline.slope:g} intercept {pipeline.intercept:g}"
+
+
+def _is_for_processing(header: Header) -> bool:
+    return (
+        header.text("PresentationIntentType").upper() == "FOR PROCESSING"
+        or header.text("SOPClassUID") in _FOR_PROCESSING
+    )
+
+
+def _identifiers(header: Header) -> dict[str, str]:
+    found = {key: header.text(keyword) for key, keyword in _IDENTIFIERS.items()}
+    found["laterality"] = found["laterality"] or header.text("Laterality")
+    return {key: value for key, value in found.items() if value}

@@ -1,0 +1,119 @@
+"""Preprocessing as a printable string: what happens between a radiograph and the input of a model.
+
+    decode|grayscale|window(auto)|resize(224,224,bilinear,antialias)|unit
+
+`decode` and `grayscale` name the decoder of this package: values are on the full range of the source's type, or
+windowed as a DICOM header asks. `window(auto)` stretches the 0.5th to the 99.5th percentile of the exposed area to
+[0, 1], and does so only where nobody has made the values fit for display: rasters of more than 8 bits. An image of
+8 bits, and a DICOM image that the decoder windowed, pass through it unharmed. `resize` squashes to (height, width)
+as the published release did; `letterbox` keeps the aspect ratio between black margins. `unit` says that values are
+left in [0, 1]: the model's own normalisation is inside its graph.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mskscreen.errors import PreprocessingError
+from mskscreen.pixels.geometry import Geometry
+from mskscreen.pixels.radiograph import Radiograph
+from mskscreen.pixels.window import auto_window, grid_step
+
+_FITS = {"resize": Geometry.squash, "letterbox": Geometry.letterbox}
+_OPERATIONS = ("decode", "grayscale", "window", *_FITS, "unit")
+_FORM = "decode|grayscale|window(auto)|resize(H,W,bilinear,antialias)|unit"
+_LARGEST = 4096
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A parsed preprocessing string; `str` is the inverse of `parse`."""
+
+    height: int
+    width: int
+    fit: str = "resize"
+    window: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Preprocessing:
+        """Read a string of the grammar above; `window(auto)` may be left out, blanks do not matter.
+
+        Raises PreprocessingError, which names the operation at fault and the nearest known one.
+        """
+        names = []
+        fit, size = "", (0, 0)
+        for part in text.replace(" ", "").split("|"):
+            match = re.fullmatch(r"(\w*)(?:\((.*)\))?", part, re.ASCII)
+            if match is None or match[1] not in _OPERATIONS:
+                _unknown(text, part if match is None else match[1])
+            name, arguments = match[1], match[2]
+            names.append("fit" if name in _FITS else name)
+            if name in _FITS:
+                fit, size = name, _size(text, name, arguments or "")
+            elif arguments != ("auto" if name == "window" else None):
+                wanted = "window(auto)" if name == "window" else name
+                _fail(text, f"'{part}' is not understood; write '{wanted}'")
+        window = "window" in names
+        if names != ["decode", "grayscale", *["window"] * window, "fit", "unit"]:
+            _fail(text, f"operations are missing or out of order; the form is '{_FORM}'")
+        return cls(*size, fit=fit, window=window)
+
+    def __str__(self) -> str:
+        window = "window(auto)|" if self.window else ""
+        return f"decode|grayscale|{window}{self.fit}({self.height},{self.width},bilinear,antialias)|unit"
+
+    def geometry(self, rows: int, columns: int) -> Geometry:
+        """How a source of this size maps to the input."""
+        return _FITS[self.fit](rows, columns, self.height, self.width)
+
+    def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
+        """The model's input: float32 (1, height, width) in [0, 1]."""
+        pixels = radiograph.pixels
+        if self.window and not radiograph.record.windowed:
+            pixels = _windowed(pixels)
+        geometry = self.geometry(*pixels.shape)
+        # Pillow's filters widen with the reduction, which is what antialiasing means here.
+        size = (geometry.box_width, geometry.box_height)
+        resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        # Rounding of the filter's weights may pass the ends by an ulp.
+        box = np.clip(resized, 0, 1)
+        if box.shape == (self.height, self.width):
+            return box[None]
+        result = np.zeros((1, self.height, self.width), np.float32)
+        rows = slice(geometry.top, geometry.top + geometry.box_height)
+        result[0, rows, geometry.left : geometry.left + geometry.box_width] = box
+        return result
+
+
+def _windowed(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    step = grid_step(*pixels.shape)
+    window = auto_window(pixels[::step, ::step], None, step)
+    if window is None:
+        return pixels
+    return np.clip((pixels - np.float32(window.low)) * np.float32(1 / (window.high - window.low)), 0, 1)
+
+
+def _size(text: str, name: str, arguments: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),bilinear,antialias", arguments, re.ASCII)
+    if match is None:
+        _fail(text, f"'{name}({arguments})' is not understood; write '{name}(H,W,bilinear,antialias)'")
+    height, width = int(match[1]), int(match[2])
+    if not (1 <= height <= _LARGEST and 1 <= width <= _LARGEST):
+        _fail(text, f"the size of '{name}' must lie between 1 and {_LARGEST}")
+    return height, width
+
+
+def _unknown(text: str, name: str) -> NoReturn:
+    nearest = difflib.get_close_matches(name, _OPERATIONS, n=1, cutoff=0)
+    _fail(text, f"operation '{name}' is unknown; the nearest known one is '{nearest[0]}'")
+
+
+def _fail(text: str, reason: str) -> NoReturn:
+    raise PreprocessingError(f"preprocessing '{text}': {reason}")

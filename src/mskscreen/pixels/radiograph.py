@@ -1,0 +1,72 @@
+"""The canonical image of mskscreen and the account of how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FLAG_FOR_PROCESSING = "for-processing"
+FULL_RANGE = "full range"
+
+
+@dataclass(frozen=True)
+class DecodeRecord:
+    """Everything that was done between a file and its radiograph.
+
+    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `modality_transform` and `window`
+    say which LUT, rescale or window was applied, in words; `padding` is the range of stored values that were set
+    to black and `padded` their number; `crop` (top, left, bottom, right) is the exposed area that a percentile
+    window was measured in, while every pixel is kept; `orientation` is the EXIF value that was undone; `dicom`
+    holds the identifiers that grouping, flags and result objects need. No file name and no patient's name.
+    """
+
+    format: str
+    sha256: str
+    bits: int
+    rows: int
+    columns: int
+    photometric: str
+    transfer_syntax: str | None = None
+    modality_transform: str = "none"
+    window: str = FULL_RANGE
+    inverted: bool = False
+    padding: tuple[int, int] | None = None
+    padded: int = 0
+    crop: tuple[int, int, int, int] | None = None
+    orientation: int = 1
+    icc_ignored: bool = False
+    warnings: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    dicom: Mapping[str, str] | None = None
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the values are fit for display: windowed by the decoder, or of 8 bits and so made for it."""
+        return self.window != FULL_RANGE or self.bits <= 8
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values, without the patient's identifier."""
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.dicom is not None:
+            values["dicom"] = {key: value for key, value in self.dicom.items() if key != "patient_id"}
+        return values
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal; it pins the source and all that was done to it."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """One frame, float32 (rows, columns) in [0, 1], bone bright, and how it was made."""
+
+    pixels: npt.NDArray[np.float32]
+    record: DecodeRecord

@@ -1,0 +1,82 @@
+"""The door: decide by content what a source is, and hand it to its decoder."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mskscreen.errors import DecodeError, LimitError
+from mskscreen.pixels.limits import Limits
+from mskscreen.pixels.radiograph import Radiograph
+from mskscreen.pixels.raster import decode_array, decode_raster, raster_format
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_DEFAULT = Limits()
+
+
+def read_radiograph(source: Path | str | bytes | npt.NDArray | Dataset, limits: Limits = _DEFAULT) -> Radiograph:
+    """Turn a file, the bytes of one, an array or a DICOM data set into a radiograph.
+
+    The content decides the format, never the name. Raises DecodeError where the source cannot be read and
+    LimitError where it asks for more than `limits`; errors name a file by its last component alone, since folders
+    may hold labels and names.
+    """
+    name = "image"
+    try:
+        if isinstance(source, str | Path):
+            name = Path(source).name
+            source = _read_bytes(Path(source), name, limits)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _decode_bytes(bytes(source), name, limits)
+        if isinstance(source, np.ndarray):
+            return decode_array(source, name, limits)
+        # Imported late: a run over rasters need not wait for pydicom.
+        from mskscreen.pixels.dicom import decode_dataset
+
+        return decode_dataset(source, name, limits)
+    except DecodeError:
+        raise
+    except RecursionError as error:
+        raise LimitError(f"{name}: sequences are nested too deeply; the file is corrupt or hostile") from error
+    except MemoryError as error:
+        raise LimitError(f"{name}: decoding it takes more memory than there is; lower Limits.pixels") from error
+    except Exception as error:
+        # Decoders fail on hostile bytes in every way there is, and their words may quote the patient: the kind of
+        # error is named, its text is not.
+        raise DecodeError(
+            f"{name}: the file is truncated or corrupt ({type(error).__name__}); export it again"
+        ) from error
+
+
+def _read_bytes(path: Path, name: str, limits: Limits) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodeError(f"{name}: is not a regular file; name a file")
+        limits.check_file(name, status.st_size)
+        with path.open("rb") as file:
+            data = file.read(limits.file_bytes + 1 if status.st_size == 0 else status.st_size)
+    except OSError as error:
+        raise DecodeError(
+            f"{name}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+    limits.check_file(name, len(data))
+    return data
+
+
+def _decode_bytes(data: bytes, name: str, limits: Limits) -> Radiograph:
+    limits.check_file(name, len(data))
+    # DICOM first: the 128 bytes before its magic word may hold the header of a raster format.
+    if data[128:132] != b"DICM" and (kind := raster_format(data)):
+        return decode_raster(data, kind, name, limits)
+    from mskscreen.pixels.dicom import decode_dicom, looks_like_dicom
+
+    if not looks_like_dicom(data):
+        raise DecodeError(f"{name}: its content is none of DICOM, PNG, JPEG, TIFF, BMP, WebP; convert it to one")
+    return decode_dicom(data, name, limits)
