@@ -1,0 +1,216 @@
+"""One study: a patient, one to four views, and in about half of them one abnormality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mskscreen.anatomy import JointType
+from mskscreen.phantom.body import Body, pose_body
+from mskscreen.phantom.patient import Patient, draw_patient
+from mskscreen.phantom.pathology.context import Context, Facts, Site
+from mskscreen.phantom.pathology.kinds import Kind, choose_kind
+from mskscreen.phantom.positioning import draw_angles
+from mskscreen.phantom.scene import Camera, Exposure, Scene
+from mskscreen.phantom.seeds import stream
+from mskscreen.phantom.skeleton import Skeleton
+from mskscreen.phantom.soft_tissue import fat_planes, soft_tissue
+from mskscreen.phantom.variants import Variants, draw_variants
+from mskscreen.phantom.views import Projection, draw_camera, projections
+
+PREVALENCE = 0.45
+_VIEW_COUNTS = (0.22, 0.36, 0.34, 0.08)
+_MARGIN = 0.05
+_ATTEMPTS = 80
+_TRUNK = (JointType.SHOULDER, JointType.HUMERUS)
+# Tube voltage and scatter-to-primary ratio without a grid rise with the part's thickness.
+_BEAMS = {
+    JointType.FINGER: (46.0, 53.0, 0.12),
+    JointType.HAND: (48.0, 56.0, 0.15),
+    JointType.WRIST: (50.0, 58.0, 0.18),
+    JointType.FOREARM: (53.0, 62.0, 0.25),
+    JointType.ELBOW: (55.0, 65.0, 0.3),
+    JointType.HUMERUS: (60.0, 74.0, 0.5),
+    JointType.SHOULDER: (66.0, 82.0, 0.8),
+}
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One exposure: what is in the beam without and, in an abnormal study, with the abnormality."""
+
+    view_name: str
+    laterality: str
+    camera: Camera
+    scene_normal: Scene
+    scene_abnormal: Scene | None
+    exposure: Exposure
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study of one patient; `facts` are JSON-able and describe patient, variants and abnormality."""
+
+    seed: int
+    joint: JointType
+    abnormal: bool
+    views: tuple[CaseView, ...]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Exposed:
+    """A view before anything is known of an abnormality."""
+
+    projection: Projection
+    body: Body
+    camera: Camera
+    furnish: Callable[[Body], Scene]
+    exposure: Exposure
+
+
+def make_case(
+    seed: int,
+    joint: JointType | None = None,
+    view: str | None = None,
+    abnormal: bool | None = None,
+    kind: str | None = None,
+    *,
+    long_side: int = 512,
+) -> Case:
+    """The case of a seed; what is None is drawn.
+
+    `view` names the first projection of the study, `kind` an entry of `pathology.kinds.KINDS` (and makes the study
+    abnormal). Whatever is asked of the abnormality, patient, views, beam and variants stay those of the seed, so
+    two calls that differ in `abnormal` or `kind` make twins. Raises MskscreenError for a view or a kind that the
+    region does not have.
+    """
+    study = stream(seed, "study")
+    drawn = JointType(int(study.integers(len(JointType))))
+    joint = drawn if joint is None else JointType(joint)
+    skeleton = Skeleton.load()
+    patient = draw_patient(stream(seed, "anatomy"), skeleton.bones)
+    entries = _draw_projections(joint, view, stream(seed, "view"))
+    digit = _draw_digit(entries, stream(seed, "digit"))
+    variants = draw_variants(stream(seed, "variants"), patient, joint, digit)
+    exposed = [
+        _expose(seed, number, entry, joint, digit, patient, variants, long_side) for number, entry in enumerate(entries)
+    ]
+    chance = stream(seed, "label").random()
+    if abnormal is None:
+        abnormal = kind is not None or chance < PREVALENCE
+    facts: dict[str, Any] = {"joint": joint.label, **patient.facts, "variants": list(variants.names)}
+    if joint is JointType.FINGER:
+        facts["digit"] = digit
+    scenes: list[Scene | None] = [None] * len(exposed)
+    if abnormal:
+        names = tuple(entry.name for entry in entries)
+        chosen = choose_kind(joint, names, patient, kind, stream(seed, "kind"))
+        effects = _draw_effect(seed, joint, digit, patient, chosen, exposed)
+        scenes = [scene for scene, _ in effects]
+        facts |= effects[0][1]
+    views = tuple(
+        CaseView(e.projection.name, patient.laterality, e.camera, e.furnish(e.body), scene, e.exposure)
+        for e, scene in zip(exposed, scenes, strict=True)
+    )
+    return Case(seed, joint, abnormal, views, facts)
+
+
+def _draw_projections(joint: JointType, view: str | None, rng: np.random.Generator) -> list[Projection]:
+    """The study's projections, each at most once; the first is the one asked for."""
+    table = projections(joint)
+    order = rng.permutation(len(table))
+    keys = rng.random(len(table)) ** (1 / np.array([entry.share for entry in table]))
+    count = 1 + int(rng.choice(len(_VIEW_COUNTS), p=_VIEW_COUNTS))
+    ranked = sorted(order, key=lambda index: -keys[index])
+    entries = [table[index] for index in ranked]
+    if view is not None:
+        wanted = projections(joint, view)
+        entries.sort(key=lambda entry: entry not in wanted)
+    unique = {entry.name: entry for entry in reversed(entries)}
+    named = [unique[name] for name in dict.fromkeys(entry.name for entry in entries)]
+    first = set(named[0].digits)
+    return [entry for entry in named if first & set(entry.digits)][:count]
+
+
+def _draw_digit(entries: list[Projection], rng: np.random.Generator) -> int:
+    """The finger under examination: one that all the study's projections can show."""
+    common = sorted(set.intersection(*(set(entry.digits) for entry in entries)))
+    return int(rng.choice(common))
+
+
+def _expose(
+    seed: int,
+    number: int,
+    entry: Projection,
+    joint: JointType,
+    digit: int,
+    patient: Patient,
+    variants: Variants,
+    long_side: int,
+) -> _Exposed:
+    skeleton = Skeleton.load()
+    angles = draw_angles(entry.position, digit, stream(seed, "pose", number))
+    body = pose_body(skeleton, patient, angles)
+    camera = draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", number))
+    furnish = partial(_furnish, joint=joint, variants=variants)
+    return _Exposed(entry, body, camera, furnish, _draw_exposure(joint, stream(seed, "beam", number)))
+
+
+def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:
+    """The scene of a body: bones, soft tissue and variants."""
+    trunk = joint in _TRUNK
+    bones = tuple(body.bone_part(bone) for bone in body.transforms if trunk or bone != "thorax")
+    scene = Scene(bones=bones, solids=fat_planes(body), tissue=soft_tissue(body, trunk=trunk))
+    return variants.apply(scene, body)
+
+
+def _draw_exposure(joint: JointType, rng: np.random.Generator) -> Exposure:
+    low, high, scatter = _BEAMS[joint]
+    grid = joint in _TRUNK and rng.random() < 0.7
+    kilovolts = rng.uniform(low, high)
+    dose = float(np.exp(rng.normal(0.0, 0.5)))
+    if rng.random() < 0.08:
+        dose *= float(rng.choice([0.12, 6.0]))
+    return Exposure(
+        kilovolts=kilovolts,
+        quanta=2e4 * dose,
+        scatter=scatter * rng.uniform(0.6, 1.4),
+        heel=(rng.uniform(-0.15, 0.15), rng.uniform(-0.05, 0.05)),
+        blur=rng.uniform(0.4, 0.95),
+        electronic_noise=rng.uniform(2e-4, 8e-4),
+        grid=bool(grid),
+    )
+
+
+def _draw_effect(
+    seed: int, joint: JointType, digit: int, patient: Patient, kind: Kind, exposed: list[_Exposed]
+) -> list[tuple[Scene, Facts]]:
+    """The abnormality in every view: sites are drawn until one lies in the field of them all."""
+    best: tuple[int, int, Site] | None = None
+    for attempt in range(_ATTEMPTS):
+        site = kind.site(joint, digit, patient, stream(seed, "pathology", "site", attempt))
+        seen = sum(_in_field(view, site) for view in exposed)
+        if best is None or seen > best[0]:
+            best = (seen, attempt, site)
+        if seen == len(exposed):
+            break
+    assert best is not None  # noqa: S101
+    _, attempt, site = best
+    results = []
+    for view in exposed:
+        context = Context(view.body, joint, site, view.furnish)
+        scene, facts = kind.make(context, stream(seed, "pathology", "effect", attempt))
+        about = {"kind": kind.name, "bone": site.bone, "fraction": round(site.fraction, 3)}
+        results.append((scene, about | facts))
+    return results
+
+
+def _in_field(view: _Exposed, site: Site) -> bool:
+    column, row = view.camera.project(view.body.point(site.bone, site.fraction))[0]
+    across, down = column / view.camera.columns, row / view.camera.rows
+    return bool(_MARGIN < across < 1 - _MARGIN and _MARGIN < down < 1 - _MARGIN)

@@ -1,0 +1,49 @@
+"""Rigid motions and frames as 4x4 matrices, lengths in metres, angles in radians."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mskscreen.phantom.skeleton import rotation
+
+Vector = np.ndarray
+Matrix = np.ndarray
+
+
+def unit(vector: Vector) -> Vector:
+    """The vector scaled to length one."""
+    return np.asarray(vector, float) / np.linalg.norm(vector)
+
+
+def across(vector: Vector, axis: Vector) -> Vector:
+    """The unit vector of what is left of `vector` perpendicular to the unit vector `axis`."""
+    return unit(vector - axis * (vector @ axis))
+
+
+def place(origin: Vector, axes: Matrix | None = None) -> Matrix:
+    """The transform that puts local coordinates at `origin`, turned by `axes`."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = origin
+    if axes is not None:
+        matrix[:3, :3] = axes
+    return matrix
+
+
+def motion(pivot: Vector, shift: Vector, axis: Vector | None = None, angle: float = 0.0) -> Matrix:
+    """Rotation by `angle` about `axis` through `pivot`, then `shift`."""
+    about = np.eye(3) if axis is None else rotation(axis, angle)
+    return place(pivot - about @ pivot + shift, about)
+
+
+def along(z: Vector, x: Vector) -> Matrix:
+    """Right-handed rotation whose third column is `z` and whose first lies towards `x`."""
+    third = unit(z)
+    if np.linalg.norm(np.cross(third, x)) < 1e-6 * np.linalg.norm(x):
+        x = np.roll(third, 1) + 0.1
+    first = across(x, third)
+    return np.stack([first, np.cross(third, first), third], axis=1)
+
+
+def moved(matrix: Matrix, point: Vector) -> Vector:
+    """A point, or points (n, 3), taken through a transform."""
+    return np.asarray(point) @ matrix[:3, :3].T + matrix[:3, 3]
