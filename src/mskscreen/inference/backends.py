@@ -1,0 +1,151 @@
+"""OpenVINO and ONNX Runtime behind the same three members; imported only when a model is opened."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mskscreen.errors import ModelError
+from mskscreen.inference.catalogue import cache_folder
+
+log = logging.getLogger(__name__)
+Outputs = dict[str, np.ndarray]
+Shape = tuple[int | None, ...] | None  # None stands for what is dynamic: a dimension, or the rank
+
+
+class Backend(Protocol):
+    """A compiled model: its shapes, how many runs fill the machine, and starting one of them."""
+
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]
+    parallel: int
+
+    def start(self, batch: np.ndarray) -> Callable[[], Outputs]:
+        """Begin one run; the call that is returned waits for it and gives copies of all outputs."""
+
+
+class OpenVino:
+    """A model compiled by OpenVINO for the CPU, with one stream for about every core."""
+
+    def __init__(self, path: Path, digest: str, precision: str, threads: int) -> None:
+        import openvino
+
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        # OpenVINO knows a cached blob by the file's name and time: a folder for each content is safer.
+        cache = cache_folder() / "openvino" / digest[:16]
+        try:
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            config["CACHE_DIR"] = str(cache)
+        except OSError as error:
+            log.warning("compiled models are not kept: the cache folder cannot be made (%s)", error.strerror)
+        try:
+            self._model = openvino.Core().compile_model(str(path), "CPU", config)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: OpenVINO cannot compile this model ({_reason(error)})") from error
+        self._path = path
+        self._idle: deque[Any] = deque()
+        self.inputs: Mapping[str, Shape] = {_name(port): _openvino_shape(port) for port in self._model.inputs}
+        self.outputs: Mapping[str, Shape] = {_name(port): _openvino_shape(port) for port in self._model.outputs}
+        self.parallel = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    @staticmethod
+    def precisions() -> set[str]:
+        """Precisions that this processor computes in."""
+        import openvino
+
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return {"f32", "bf16"} if "BF16" in capabilities else {"f32"}
+
+    def start(self, batch: np.ndarray) -> Callable[[], Outputs]:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        request.start_async({0: batch}, share_inputs=True)
+
+        def finish() -> Outputs:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                raise ModelError(f"{self._path}: OpenVINO cannot run this model ({_reason(error)})") from error
+            assert batch.size  # noqa: S101 - shared with the request: it must live until the run has ended
+            results = {name: request.get_tensor(name).data.copy() for name in self.outputs}
+            self._idle.append(request)
+            return results
+
+        return finish
+
+
+class OnnxRuntime:
+    """A session of ONNX Runtime on the CPU: single-threaded runs, as many at a time as there are threads."""
+
+    def __init__(self, path: Path, digest: str, precision: str, threads: int) -> None:  # noqa: ARG002
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class
+            raise ModelError(f"{path}: ONNX Runtime cannot load this model ({_reason(error)})") from error
+        self._path = path
+        self._pool = ThreadPoolExecutor(threads, "onnxruntime")
+        self.inputs: Mapping[str, Shape] = {
+            node.name: _onnxruntime_shape(node.shape) for node in self._session.get_inputs()
+        }
+        self.outputs: Mapping[str, Shape] = {
+            node.name: _onnxruntime_shape(node.shape) for node in self._session.get_outputs()
+        }
+        self.parallel = threads
+
+    @staticmethod
+    def precisions() -> set[str]:
+        """Precisions that its CPU kernels compute in."""
+        return {"f32"}
+
+    def start(self, batch: np.ndarray) -> Callable[[], Outputs]:
+        return self._pool.submit(self._run, batch).result
+
+    def _run(self, batch: np.ndarray) -> Outputs:
+        names = list(self.outputs)
+        try:
+            values = self._session.run(names, {next(iter(self.inputs)): batch})
+        except Exception as error:
+            raise ModelError(f"{self._path}: ONNX Runtime cannot run this model ({_reason(error)})") from error
+        return dict(zip(names, values, strict=True))
+
+
+BACKENDS: dict[str, type[OpenVino] | type[OnnxRuntime]] = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}
+
+
+def _name(port: Any) -> str:
+    names = port.get_names()
+    return min(names, key=len) if names else ""
+
+
+def _openvino_shape(port: Any) -> Shape:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return None
+    return tuple(dimension.get_length() if dimension.is_static else None for dimension in shape)
+
+
+def _onnxruntime_shape(shape: Any) -> Shape:
+    return tuple(dimension if isinstance(dimension, int) else None for dimension in shape)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an engine's message, which says what is wrong; those before it say where in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,178 @@
+"""One small interface over OpenVINO (the default) and ONNX Runtime (the portable engine).
+
+Both run the images of a batch one by one, as many at a time as there are cores: with ResNet-18 and
+EfficientNet-Lite0 on 2 cores, OpenVINO gives as many or more images a second so than in batches of 4 or 8.
+A batch of eight is thereby exactly eight singles, and a model of fixed batch is no special case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mskscreen.contract import ModelContract
+from mskscreen.errors import ModelError
+from mskscreen.inference.backends import BACKENDS, Backend, Outputs, Shape
+from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.order import in_order
+
+EngineName = Literal["auto", "openvino", "onnxruntime"]
+Precision = Literal["auto", "f32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model ready to run.
+
+    `name` is `openvino` or `onnxruntime`, `precision` what it computes in, `digest` the SHA-256 of the
+    model file.
+    """
+
+    name: str
+    precision: str
+    contract: ModelContract
+    path: Path
+    digest: str
+    backend: Backend
+
+    @property
+    def unit(self) -> int:
+        """Images in one run of the model: its fixed batch, else 1."""
+        return self.contract.batch or 1
+
+    @property
+    def depth(self) -> int:
+        """How many runs should be under way so that no core waits for the next."""
+        return 2 * self.backend.parallel
+
+    def start(self, images: np.ndarray) -> Callable[[], Outputs]:
+        """Begin a run on (b, 1, H, W) float32 in [0, 1] with 1 <= b <= `unit`; the call returned waits for it.
+
+        It gives `pred1` (b, 2), `pred2` (b, 7) and, where the contract has them, `map` (b, 1, h, w) and
+        `novelty` (b,). Raises ModelError.
+        """
+        expected = (self.unit, 1, *self.contract.input_size)
+        if images.ndim != 4 or images.shape[1:] != expected[1:] or not 1 <= len(images) <= self.unit:
+            raise ModelError(f"{self.path}: expected images of shape {expected}, found {images.shape}")
+        batch = np.zeros(expected, np.float32)
+        batch[: len(images)] = images
+        finish = self.backend.start(batch)
+        return lambda: self._checked(finish(), len(images))
+
+    def run(self, batch: np.ndarray) -> Outputs:
+        """Outputs for a batch (B, 1, H, W) of any size B >= 1: see `start`."""
+        pieces = [batch[i : i + self.unit] for i in range(0, max(len(batch), 1), self.unit)]
+        results = list(in_order(pieces, self.start, self.depth))
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+    def _checked(self, outputs: Outputs, count: int) -> Outputs:
+        """The first `count` rows of what the contract promises; dynamic shapes can be checked only here."""
+        expected = _expected_outputs(self.contract)
+        for name, shape in expected.items():
+            _check(self.path, f"output '{name}'", outputs[name].shape, (self.unit, *shape))
+        return {name: outputs[name][:count] for name in expected}
+
+
+def open_engine(
+    path: Path | str,
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+    *,
+    unapproved: bool = False,
+) -> Engine:
+    """Open a self-contained ONNX file that carries a contract, or has one in a TOML file beside it.
+
+    The engine `auto` is OpenVINO where it can be loaded. The precision `auto` is bf16 where the processor has
+    it and the contract records that its parity gate passed on that engine, else f32. bf16 without a passed
+    gate is refused, save with `unapproved`, which is for measuring that gate. `threads` defaults to `cores()`.
+
+    Raises ModelError, ContractError.
+    """
+    path = Path(path)
+    contract = read_contract(path)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    name = _loadable(engine)
+    kind = BACKENDS[name]
+    chosen = _precision(contract, name, precision, kind.precisions(), unapproved)
+    backend = kind(path, digest, chosen, threads or cores())
+    _check_ports(path, contract, backend)
+    return Engine(name, chosen, contract, path, digest, backend)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _loadable(engine: EngineName) -> str:
+    if engine not in ("auto", *BACKENDS):
+        raise ModelError(f"engine '{engine}' is unknown; use auto, {', '.join(BACKENDS)}")
+    for name in BACKENDS if engine == "auto" else (engine,):
+        try:
+            __import__(name)
+        except ImportError as error:
+            reason = error
+        else:
+            return name
+    raise ModelError(f"the engine {name} cannot be loaded ({reason}); choose another with --engine")
+
+
+def _precision(
+    contract: ModelContract, engine: str, wanted: Precision, available: set[str], unapproved: bool
+) -> str:
+    gate = contract.approved.get(f"{engine}/bf16")
+    allowed = unapproved or (gate is not None and gate.passed)
+    if wanted == "f32" or (wanted == "auto" and not ("bf16" in available and gate is not None and gate.passed)):
+        return "f32"
+    if wanted not in ("auto", "bf16"):
+        raise ModelError(f"precision '{wanted}' is unknown; use auto, f32 or bf16")
+    if "bf16" not in available:
+        raise ModelError(f"{engine} does not compute in bf16 on this machine; use --precision f32")
+    if not allowed:
+        raise ModelError(
+            f"model '{contract.name}': its contract records no passed gate for {engine}/bf16; use --precision f32"
+        )
+    return "bf16"
+
+
+def _check_ports(path: Path, contract: ModelContract, backend: Backend) -> None:
+    if len(backend.inputs) != 1:
+        raise ModelError(f"{path}: expected one input, found {len(backend.inputs)} ({', '.join(backend.inputs)})")
+    batch = contract.batch or 1
+    for name, shape in backend.inputs.items():
+        _check(path, f"input '{name}'", shape, (batch, 1, *contract.input_size))
+    for name, shape in _expected_outputs(contract).items():
+        if name not in backend.outputs:
+            raise ModelError(f"{path}: has no output '{name}', only {', '.join(backend.outputs)}")
+        _check(path, f"output '{name}'", backend.outputs[name], (batch, *shape))
+
+
+def _expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ...]]:
+    """Outputs and their shapes without the batch."""
+    expected: dict[str, tuple[int | None, ...]] = {"pred1": (2,), "pred2": (7,)}
+    if contract.map:
+        expected["map"] = (1, None, None)
+    if contract.novelty:
+        expected["novelty"] = ()
+    return expected
+
+
+def _check(path: Path, what: str, found: Shape, expected: tuple[int | None, ...]) -> None:
+    """Raise ModelError where two shapes contradict each other; None agrees with everything."""
+    if found is None:
+        return
+    same = len(found) == len(expected)
+    if not same or any(None not in pair and pair[0] != pair[1] for pair in zip(found, expected, strict=True)):
+        raise ModelError(f"{path}: {what} has shape {_text(found)}, expected {_text(expected)}")
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"

@@ -1,0 +1,133 @@
+"""Reads what must be known of an ONNX file before any engine may open it: its metadata, and that it is whole.
+
+ONNX Runtime and OpenVINO follow "external data" to any path that a file names. A model here is one file,
+so the protobuf wire format is walked first, without the onnx package: tensors are stepped over, not read.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from mskscreen.errors import ModelError
+
+MAX_FIELDS = 2_000_000
+MAX_DEPTH = 24
+MAX_TEXT = 4 << 20
+
+# Message -> field number -> message of that field: every way that leads to a TensorProto, and the metadata
+# (onnx.proto, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+_CHILDREN = {
+    "Model": {7: "Graph", 14: "Metadata", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {13: "ExternalData"},
+}
+_DATA_LOCATION = 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class _MalformedError(Exception):
+    """The bytes do not follow the wire format, or go past a bound."""
+
+
+@dataclass
+class _Findings:
+    metadata: dict[str, str]
+    fields: int = 0
+    nodes: int = 0
+    external: bool = False
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The `metadata_props` of a self-contained ONNX file.
+
+    Raises ModelError where the file is missing, is not ONNX, or keeps tensors outside itself.
+    """
+    found = _Findings({})
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _walk(data, 0, len(data), "Model", 0, found)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (_MalformedError, ValueError) as error:
+        raise ModelError(f"{path}: not an ONNX file ({error})") from error
+    if found.external:
+        raise ModelError(
+            f"{path}: keeps tensors in external files, which are refused; save the model as one ONNX file"
+        )
+    if not found.nodes:
+        raise ModelError(f"{path}: not an ONNX file (it holds no graph)")
+    return found.metadata
+
+
+def _walk(data: mmap.mmap, position: int, end: int, message: str, depth: int, found: _Findings) -> None:
+    if depth > MAX_DEPTH:
+        raise _MalformedError("its graphs are nested too deeply")
+    children = _CHILDREN.get(message, {})
+    while position < end:
+        found.fields += 1
+        if found.fields > MAX_FIELDS:
+            raise _MalformedError(f"it has more than {MAX_FIELDS} fields")
+        tag, position = _varint(data, position, end)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position, end)
+            found.external |= message == "Tensor" and number == _DATA_LOCATION and value != 0
+            continue
+        start, position = _extent(data, position, end, kind)
+        child = children.get(number) if kind == _BYTES else None
+        if child == "Metadata":
+            _read_entry(data, start, position, found)
+        elif child == "ExternalData":
+            found.external = True
+        elif child:
+            found.nodes += child == "Node"
+            _walk(data, start, position, child, depth + 1, found)
+
+
+def _extent(data: mmap.mmap, position: int, end: int, kind: int) -> tuple[int, int]:
+    """Where the value of a field that is not a varint starts and stops."""
+    if kind == _BYTES:
+        length, position = _varint(data, position, end)
+    elif kind in (_FIXED64, _FIXED32):
+        length = 8 if kind == _FIXED64 else 4
+    else:
+        raise _MalformedError("a field has an unknown wire type")
+    if length > end - position:
+        raise _MalformedError("it is cut short")
+    return position, position + length
+
+
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            raise _MalformedError("it is cut short")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _MalformedError("a number has no end")
+
+
+def _read_entry(data: mmap.mmap, position: int, end: int, found: _Findings) -> None:
+    """One StringStringEntryProto: key = 1, value = 2."""
+    entry = {1: "", 2: ""}
+    while position < end:
+        tag, position = _varint(data, position, end)
+        if tag & 7 == _VARINT:
+            _, position = _varint(data, position, end)
+            continue
+        start, position = _extent(data, position, end, tag & 7)
+        if tag in (1 << 3 | _BYTES, 2 << 3 | _BYTES):
+            if position - start > MAX_TEXT:
+                raise _MalformedError("its metadata is too long")
+            entry[tag >> 3] = data[start:position].decode("utf-8")
+    found.metadata[entry[1]] = entry[2]

@@ -1,0 +1,251 @@
+"""The public way to screen radiographs: decoding, inference and what is done with the results overlap.
+
+from mskscreen import Screener
+
+screener = Screener.load("demo")
+table = screener.predict("folder/of/radiographs")
+for study in table.studies:
+    print(study.study, study.joint, study.p_abnormal)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, cast
+
+import numpy as np
+
+from mskscreen.anatomy import JointType
+from mskscreen.errors import ContractError, DataError, MskscreenError
+from mskscreen.inference.backends import Outputs
+from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
+from mskscreen.inference.files import find_radiographs
+from mskscreen.inference.grouping import StudyBy
+from mskscreen.inference.grouping import group as group_of
+from mskscreen.inference.order import in_order
+from mskscreen.pixels import DecodeRecord, Preprocessing, Radiograph, read_radiograph
+from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predictions, score, threshold
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Source = Union[str, Path, np.ndarray, "Dataset"]
+
+
+@dataclass(frozen=True)
+class Screened:
+    """One image with all that is known of it after screening.
+
+    `radiograph` and `evidence`, the model's map (h, w) over its input, are None where there is none, and
+    `radiograph` also where nobody asked for it.
+    """
+
+    prediction: Prediction
+    radiograph: Radiograph | None = None
+    evidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    file: str
+    tensor: np.ndarray | None = None
+    record: DecodeRecord | None = None
+    radiograph: Radiograph | None = None
+    error: str | None = None
+
+
+class Screener:
+    """A model and the preprocessing that its contract asks for, ready for radiographs of any kind.
+
+    Raises ContractError where the contract's preprocessing does not give the model's input.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        contract = engine.contract
+        self.engine = engine
+        self.preprocessing = Preprocessing.parse(contract.preprocessing)
+        if (self.preprocessing.height, self.preprocessing.width) != contract.input_size:
+            raise ContractError(
+                f"contract of model '{contract.name}': preprocessing '{self.preprocessing}' does not give the "
+                f"input_size {contract.input_size}"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path = "demo",
+        *,
+        engine: EngineName = "auto",
+        precision: Precision = "auto",
+        threads: int | None = None,
+    ) -> Screener:
+        """Open an ONNX file, or a bundled model by its name: see `open_engine`.
+
+        Raises ModelError, ContractError.
+        """
+        return cls(open_engine(model_path(path_or_name), engine, precision, threads))
+
+    def predict(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        at: str = "balanced",
+        study_by: StudyBy = "auto",
+        workers: int | None = None,
+    ) -> Predictions:
+        """The predictions table of files, folders, glob patterns, arrays or pydicom data sets.
+
+        Rows are in the order of the sources. A source that cannot be read is a row with an error. `at` names
+        an operating point of the contract. Raises DataError for an unknown one.
+        """
+        rows = tuple(self.stream(sources, at=at, study_by=study_by, workers=workers))
+        return Predictions(rows, self.describe(at), threshold(self.engine.contract, at))
+
+    def stream(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        at: str = "balanced",
+        study_by: StudyBy = "auto",
+        workers: int | None = None,
+        inspect: Callable[[Screened], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Rows of `predict` one by one, in memory that does not grow with their number.
+
+        `workers` threads decode (default: one a core) and call `inspect`, if given, with each image before its
+        row is yielded.
+        """
+        threshold(self.engine.contract, at)
+        several = cast("Iterable[Source]", (sources,) if _is_one(sources) else sources)
+        return self._stream(several, at, study_by, workers or cores(), inspect)
+
+    def describe(self, at: str = "balanced") -> dict[str, Any]:
+        """What a predictions table says of the model that made it."""
+        import mskscreen
+
+        contract = self.engine.contract
+        return {
+            "name": contract.name,
+            "architecture": contract.architecture,
+            "sha256": self.engine.digest,
+            "contract": contract.digest,
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "operating_point": at,
+            "mskscreen": mskscreen.__version__,
+            "intended_use": contract.intended_use,
+        }
+
+    def _stream(
+        self,
+        sources: Iterable[Source],
+        at: str,
+        study_by: StudyBy,
+        workers: int,
+        inspect: Callable[[Screened], None] | None,
+    ) -> Iterator[Prediction]:
+        pool = ThreadPoolExecutor(workers, "decode")
+
+        def decode(item: tuple[str, Source]) -> Callable[[], _Decoded]:
+            return pool.submit(self._decode, *item, keep=inspect is not None).result
+
+        def infer(group: list[_Decoded]) -> Callable[[], list[Screened]]:
+            return self._infer(group, at, study_by)
+
+        try:
+            decoded = in_order(_named(sources), decode, 2 * workers)
+            groups = in_order(_groups(decoded, self.engine.unit), infer, self.engine.depth)
+            screened: Iterator[Screened] = itertools.chain.from_iterable(groups)
+            if inspect:
+                screened = in_order(screened, _doing(inspect, pool), 2 * workers)
+            for image in screened:
+                yield image.prediction
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode(self, file: str, source: Source, *, keep: bool) -> _Decoded:
+        try:
+            radiograph = read_radiograph(source)
+            tensor = self.preprocessing(radiograph)
+        except MskscreenError as error:
+            return _Decoded(file, error=str(error))
+        return _Decoded(file, tensor, radiograph.record, radiograph if keep else None)
+
+    def _infer(self, group: list[_Decoded], at: str, study_by: StudyBy) -> Callable[[], list[Screened]]:
+        """Start the run of a group; the call that is returned gives its rows, failures among them."""
+        tensors = [image.tensor for image in group if image.tensor is not None]
+        finish = self.engine.start(np.stack(tensors)) if tensors else None
+
+        def rows() -> list[Screened]:
+            outputs = finish() if finish else {}
+            scored = iter(range(len(tensors)))
+            return [
+                self._row(image, outputs, next(scored) if image.tensor is not None else None, at, study_by)
+                for image in group
+            ]
+
+        return rows
+
+    def _row(self, image: _Decoded, outputs: Outputs, index: int | None, at: str, study_by: StudyBy) -> Screened:
+        record = image.record
+        study, patient = group_of(image.file, record.dicom if record else None, study_by)
+        row = Prediction(image.file, study, patient=patient, flags=(FLAG_ERROR,), error=image.error)
+        if record is None or index is None:
+            return Screened(row)
+        row = replace(row, digest=record.digest)
+        novelty = float(outputs["novelty"][index]) if "novelty" in outputs else None
+        try:
+            fields = score(
+                self.engine.contract, outputs["pred1"][index], outputs["pred2"][index], at=at, novelty=novelty
+            )
+        except DataError as error:
+            return Screened(replace(row, error=f"{image.file}: {error}"))
+        fields["flags"] += record.flags + _conflict(fields["joint"], record.dicom)
+        evidence = outputs["map"][index, 0] if "map" in outputs else None
+        return Screened(replace(row, **fields), image.radiograph, evidence)
+
+
+def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
+    """Each image with the name that its row bears; folders and patterns are opened up."""
+    for number, source in enumerate(sources):
+        if isinstance(source, str | Path):
+            for path in find_radiographs(source):
+                yield _printable(path), path
+        else:
+            yield f"{'array' if isinstance(source, np.ndarray) else 'dataset'}-{number}", source
+
+
+def _printable(path: Path) -> str:
+    """A path as text that any table can hold, also where the file's name is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _groups(images: Iterator[_Decoded], unit: int) -> Iterator[list[_Decoded]]:
+    while group := list(itertools.islice(images, unit)):
+        yield group
+
+
+def _doing(
+    inspect: Callable[[Screened], None], pool: ThreadPoolExecutor
+) -> Callable[[Screened], Callable[[], Screened]]:
+    def inspected(screened: Screened) -> Screened:
+        inspect(screened)
+        return screened
+
+    return lambda screened: pool.submit(inspected, screened).result
+
+
+def _conflict(joint: str, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The flag for a DICOM file whose Body Part Examined (0018,0015) names another joint than the model."""
+    declared = JointType.from_body_part((dicom or {}).get("body_part_examined") or "")
+    return (FLAG_CONFLICT,) if declared is not None and declared.label != joint else ()
+
+
+def _is_one(sources: Any) -> bool:
+    """Whether `sources` is a single image: a data set can be iterated over, by element."""
+    return isinstance(sources, str | Path | np.ndarray) or hasattr(sources, "file_meta")
