@@ -9,8 +9,10 @@ import typer
 
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.cli import common
+from mskscreen.cli import common, data
+from mskscreen.cli.export import export
 from mskscreen.cli.inspect import inspect
+from mskscreen.cli.networks import networks
 from mskscreen.errors import MskscreenError
 
 app = typer.Typer(
@@ -40,6 +42,8 @@ def options(
 
 
 app.command()(inspect)
+app.command()(networks)
+app.command()(export)
 
 
 def run() -> None:

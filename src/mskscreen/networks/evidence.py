@@ -65,8 +65,9 @@ class WideLayers(nn.Module):
         first = functional.relu(self.first(features))
         return first, functional.relu(self.second(self.dropout(first)))
 
-    def gradient(self, first: Tensor, second: Tensor, upstream: Tensor) -> Tensor:
+    def gradient(self, activations: tuple[Tensor, ...], upstream: Tensor) -> Tensor:
         """Gradient with respect to the features, given both activations and the gradient of the second."""
+        first, second = activations
         inner = functional.conv_transpose2d(torch.where(second > 0, upstream, 0.0), self.second.weight)
         return functional.conv_transpose2d(torch.where(first > 0, inner, 0.0), self.first.weight)
 

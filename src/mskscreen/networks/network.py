@@ -39,9 +39,8 @@ class ScreeningNetwork(nn.Module):
         self.architecture = architecture
         self.stem = normalising_stem(backbone.pretrained_cfg)
         self.wide: WideLayers | None = None
-        wide = getattr(backbone, "pre_logits", None)
-        if isinstance(wide, ConvMlp):
-            self.wide = WideLayers(wide.fc1, wide.fc2, dropout)
+        if isinstance(getattr(backbone, "pre_logits", None), ConvMlp):
+            self.wide = WideLayers(backbone.pre_logits.fc1, backbone.pre_logits.fc2, dropout)
             backbone.pre_logits = nn.Identity()
         self.backbone = backbone
         self.pool = POOLING[architecture.pool]()
@@ -67,7 +66,7 @@ class ScreeningNetwork(nn.Module):
         upstream = torch.matmul(upstream, self.shared.weight)
         gradient = self.pool.gradient(wide[-1] if wide else features, pooled, upstream)
         if self.wide is not None:
-            gradient = self.wide.gradient(*wide, gradient)
+            gradient = self.wide.gradient(wide, gradient)
         return (features * gradient).sum(1, keepdim=True)
 
     def pooled(self, image: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class ScreeningNetwork(nn.Module):
         if not (noise > 0 and bool((variances > 0).all())):
             raise ModelError("novelty: variances and noise must be positive; use fewer components")
         device = self.shared.weight.device
-        self.novelty = NoveltyDistance(mean, components, variances, torch.tensor(noise)).to(device)
+        self.novelty = NoveltyDistance(mean, components, variances, noise).to(device)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -108,10 +107,9 @@ def normalising_stem(config: dict[str, Any]) -> nn.Conv2d:
     """
     stem = nn.Conv2d(1, 3, kernel_size=3, padding=1)
     mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
-    with torch.no_grad():
-        stem.weight.zero_()
-        stem.weight[:, 0, 1, 1] = 1 / std
-        stem.bias.copy_(-mean / std)
+    weight = torch.zeros(3, 1, 3, 3)
+    weight[:, 0, 1, 1] = 1 / std
+    stem.weight, stem.bias = nn.Parameter(weight), nn.Parameter(-mean / std)
     return stem
 
 

@@ -15,15 +15,17 @@ class NoveltyDistance(nn.Module):
     `noise_variance_`. It needs k x d numbers where the full covariance needs d x d.
     """
 
-    def __init__(self, mean: Tensor, components: Tensor, variances: Tensor, noise: Tensor) -> None:
+    mean: Tensor
+    components: Tensor
+    variances: Tensor
+    noise: Tensor
+
+    def __init__(self, mean: Tensor, components: Tensor, variances: Tensor, noise: float) -> None:
         super().__init__()
-        for name, value in {
-            "mean": mean,
-            "components": components,
-            "variances": variances,
-            "noise": noise,
-        }.items():
-            self.register_buffer(name, value.detach().float())
+        self.register_buffer("mean", mean.detach().float())
+        self.register_buffer("components", components.detach().float())
+        self.register_buffer("variances", variances.detach().float())
+        self.register_buffer("noise", torch.tensor(noise, dtype=torch.float32))
 
     def forward(self, features: Tensor) -> Tensor:
         centred = features.float() - self.mean

@@ -1,0 +1,83 @@
+"""A checkpoint is one safetensors file: the weights, with the contract in its metadata."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.errors import ModelError
+from mskscreen.networks.network import ScreeningNetwork, build_network
+
+_NOVELTY = "novelty."
+
+
+def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Path) -> None:
+    """Write weights and contract to `path` under a temporary name, then rename.
+
+    Raises ModelError where `contract.architecture` is not that of the network.
+    """
+    if contract.architecture != str(network.architecture):
+        raise ModelError(
+            f"contract of model '{contract.name}': field architecture is '{contract.architecture}', "
+            f"but the network is '{network.architecture}'"
+        )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, {METADATA_KEY: contract.to_json()})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:
+    """Read a checkpoint: its network in eval mode, and its contract.
+
+    The network is laid out without memory first, so a file claims no more than its own size.
+
+    Raises ModelError where the file is damaged, has no contract, or its weights do not fit its architecture;
+    ContractError where the contract is not valid.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"checkpoint '{path}' cannot be read ({error}); train or fetch it again") from error
+    if METADATA_KEY not in metadata:
+        raise ModelError(f"checkpoint '{path}' carries no contract; save it with mskscreen")
+    contract = ModelContract.from_json(metadata[METADATA_KEY])
+    with torch.device("meta"):
+        network = build_network(contract.architecture)
+    _attach_novelty(network, tensors, path)
+    _check_fit(network, tensors, path)
+    network.load_state_dict(tensors, assign=True)
+    return network.eval(), contract
+
+
+def _attach_novelty(network: ScreeningNetwork, tensors: dict[str, Tensor], path: Path) -> None:
+    found = {name.removeprefix(_NOVELTY): value for name, value in tensors.items() if name.startswith(_NOVELTY)}
+    if not found:
+        return
+    if set(found) != {"mean", "components", "variances", "noise"} or found["noise"].numel() != 1:
+        raise ModelError(f"checkpoint '{path}': the tensors of 'novelty' are incomplete; train or fetch it again")
+    network.attach_novelty(found["mean"], found["components"], found["variances"], found["noise"].item())
+
+
+def _check_fit(network: ScreeningNetwork, tensors: dict[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    for name in sorted(set(expected) ^ set(tensors)):
+        fault = "is missing" if name in expected else "does not belong to it"
+        raise ModelError(f"checkpoint '{path}': tensor '{name}' {fault} ({network.architecture})")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
+            raise ModelError(
+                f"checkpoint '{path}': tensor '{name}' is {tuple(tensors[name].shape)} {tensors[name].dtype}, "
+                f"expected {tuple(tensor.shape)} {tensor.dtype}"
+            )
