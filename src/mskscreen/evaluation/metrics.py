@@ -144,19 +144,23 @@ def loss_statistic(labels: np.ndarray, p: np.ndarray) -> Statistic:
     """Brier score, log loss and ECE (15 bins of equal width) of `p` (n,), the probability of abnormality."""
     y = labels.astype(np.float64)
     clipped = np.clip(p, _EPSILON, 1 - _EPSILON)
-    columns = np.empty((len(y), 3 + BINS))
-    columns[:, 0] = 1
-    columns[:, 1] = (p - y) ** 2
-    columns[:, 2] = -np.where(labels, np.log(clipped), np.log1p(-clipped))
-    columns[:, 3:] = (bin_index(p)[:, None] == np.arange(BINS)) * (y - p)[:, None]
+    losses = np.stack(
+        [np.ones_like(p), (p - y) ** 2, -np.where(labels, np.log(clipped), np.log1p(-clipped))], axis=1
+    )
+    index, gap = bin_index(p), y - p
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total, square, log = (weights @ losses).T
         with np.errstate(divide="ignore", invalid="ignore"):
-            sums = weights @ columns
-            brier, log_loss = (sums[:, 1:3] / sums[:, :1]).T
-            return {"brier": brier, "log_loss": log_loss, "ece": np.abs(sums[:, 3:]).sum(axis=1) / sums[:, 0]}
+            error = np.abs(_binned(weights * gap, index, BINS)).sum(axis=1)
+            return {"brier": square / total, "log_loss": log / total, "ece": error / total}
 
     return statistic
+
+
+def _binned(weights: np.ndarray, index: np.ndarray, bins: int) -> np.ndarray:
+    """Sum of the weights (R, n) in each bin: (R, bins)."""
+    return np.stack([np.bincount(index, row, bins) for row in weights])
 
 
 def abnormality_statistic(
@@ -178,37 +182,27 @@ def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
 
     Balanced accuracy and macro AUROC average over the joint types that occur.
     """
-    chosen, classes = p.argmax(axis=1), np.arange(p.shape[1])
-    right, confidence = chosen == truth, p.max(axis=1)
-    is_class = truth[:, None] == classes
-    columns = np.concatenate(
-        [
-            np.ones((len(truth), 1)),
-            right[:, None],
-            -np.log(np.clip(p[np.arange(len(truth)), truth], _EPSILON, 1))[:, None],
-            is_class,
-            is_class & right[:, None],
-            (bin_index(confidence)[:, None] == np.arange(BINS)) * (confidence - right)[:, None],
-        ],
-        axis=1,
-    ).astype(np.float64)
-    edges = np.cumsum([1, 1, 1, len(classes), len(classes)])
-    present = np.flatnonzero(is_class.any(axis=0))
-    rankings = {int(k): ranking_statistic(is_class[:, k], p[:, k], average=False) for k in present}
+    classes = p.shape[1]
+    right, confidence = p.argmax(axis=1) == truth, p.max(axis=1)
+    loss = -np.log(np.clip(p[np.arange(len(truth)), truth], _EPSILON, 1))
+    index, gap = bin_index(confidence), confidence - right
+    cell = 2 * truth + right
+    rankings = {int(k): ranking_statistic(truth == k, p[:, k], average=False) for k in np.unique(truth)}
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total, correct, loss, cases, recalled, bins = np.split(weights @ columns, edges, axis=1)
-        one_against_rest = np.full((len(classes), len(weights)), np.nan)
+        missed, recalled = _binned(weights, cell, 2 * classes).reshape(-1, classes, 2).transpose(2, 0, 1)
+        total = weights.sum(axis=1)
+        areas = np.full((classes, len(weights)), np.nan)
         for k, ranking in rankings.items():
-            one_against_rest[k] = ranking(weights)["auroc"]
+            areas[k] = ranking(weights)["auroc"]
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
-                "accuracy": (correct / total)[:, 0],
-                "balanced_accuracy": nanmean(recalled / cases, axis=1),
-                "auroc_macro": nanmean(one_against_rest, axis=0),
-                **{f"auroc_{joint}": one_against_rest[k] for k, joint in enumerate(JOINT_LABELS)},
-                "log_loss": (loss / total)[:, 0],
-                "ece": np.abs(bins).sum(axis=1) / total[:, 0],
+                "accuracy": recalled.sum(axis=1) / total,
+                "balanced_accuracy": nanmean(recalled / (missed + recalled), axis=1),
+                "auroc_macro": nanmean(areas, axis=0),
+                **{f"auroc_{joint}": areas[k] for k, joint in enumerate(JOINT_LABELS)},
+                "log_loss": weights @ loss / total,
+                "ece": np.abs(_binned(weights * gap, index, BINS)).sum(axis=1) / total,
             }
 
     return statistic

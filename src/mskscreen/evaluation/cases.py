@@ -1,0 +1,284 @@
+"""Cases: the rows that are judged, at the level of the study or of the image, with their truth and their flow."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mskscreen.errors import DataError
+from mskscreen.evaluation.keys import keys, mura_path
+from mskscreen.evaluation.labels import Labels
+from mskscreen.evaluation.table import Table
+
+Level = Literal["study", "image"]
+
+
+class Step(NamedTuple):
+    """One line of the data flow."""
+
+    what: str
+    images: int | None
+    studies: int
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Scored and labelled cases (n,) of one table.
+
+    `keys` are unique; `patient` numbers the patient of each case from 0 without gaps, `patients` names them;
+    `joint` is -1 where the truth is unknown; `rows[offsets[i]:offsets[i + 1]]` are the table's rows of case i.
+    """
+
+    level: Level
+    table: Table
+    keys: np.ndarray
+    labels: np.ndarray
+    p: np.ndarray
+    joint: np.ndarray
+    p_joint: np.ndarray
+    patient: np.ndarray
+    patients: Sequence[str]
+    columns: Mapping[str, np.ndarray]
+    rows: np.ndarray
+    offsets: np.ndarray
+    flow: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def group(self) -> np.ndarray:
+        """Index of the case of each of `rows`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def select(self, index: np.ndarray) -> Cases:
+        """The cases at `index`, in that order, with their patients numbered anew."""
+        used, patient = np.unique(self.patient[index], return_inverse=True)
+        spans = [self.rows[self.offsets[i] : self.offsets[i + 1]] for i in index]
+        return replace(
+            self,
+            **{name: getattr(self, name)[index] for name in ("keys", "labels", "p", "joint", "p_joint")},
+            patient=patient,
+            patients=[self.patients[k] for k in used],
+            columns={name: values[index] for name, values in self.columns.items()},
+            rows=np.concatenate(spans) if spans else self.rows[:0],
+            offsets=np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.intp),
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Predictions and truth side by side.
+
+    Each row of the table has its keys and, in `truth`, its row of the labels, or -1; `label_studies` are the keys
+    of the labels' studies and `study_labels` their labels.
+    """
+
+    table: Table
+    labels: Labels
+    image_keys: Sequence[str]
+    study_keys: Sequence[str]
+    truth: np.ndarray
+    label_studies: Sequence[str]
+    study_labels: Mapping[str, float]
+    flow: tuple[Step, ...]
+    notes: tuple[str, ...]
+
+    def cases(self, level: Level = "study") -> Cases:
+        """The images that are scored and labelled, or their studies.
+
+        A study is abnormal where any labelled image of it is; its scores are the means over its scored images, as
+        in `predictions.studies`. The patient is that of the labels, else of the table, else of the MURA path, else
+        the study is a patient of its own.
+        """
+        used = np.flatnonzero(_usable(self.table, self.labels, self.truth))
+        names = self.study_keys if level == "study" else self.image_keys
+        codes, keys = _codes([names[i] for i in used.tolist()])
+        order = np.argsort(codes, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
+        rows = used[order]
+        first = rows[offsets[:-1]]
+        source = self.truth[first]
+        patient, patients = _codes([self._patient(i) for i in first.tolist()])
+        if level == "study":
+            labels = np.array([self.study_labels[self.label_studies[row]] for row in source.tolist()])
+        else:
+            labels = self.labels.label[source]
+        return Cases(
+            level=level,
+            table=self.table,
+            keys=np.array(keys, object),
+            labels=labels > 0,
+            p=_means(self.table.p_abnormal[rows, None], offsets)[:, 0],
+            joint=self.labels.joint[source],
+            p_joint=_means(self.table.p_joint[rows], offsets),
+            patient=patient,
+            patients=patients,
+            columns=self._columns(source) | {"views": self._views(used, first)},
+            rows=rows,
+            offsets=offsets,
+            flow=self.flow,
+            notes=self.notes,
+        )
+
+    def _patient(self, row: int) -> str:
+        study = self.study_keys[row]
+        found = mura_path(study)
+        named = self.labels.patient[self.truth[row]] or self.table.patient[row]
+        return named or (found.patient if found else study)
+
+    def _columns(self, source: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            name: np.array(["unknown" if values[row] is None else values[row] for row in source], object)
+            for name, values in self.labels.columns.items()
+        }
+
+    def _views(self, used: np.ndarray, first: np.ndarray) -> np.ndarray:
+        views = Counter(self.study_keys[i] for i in used.tolist())
+        return np.array([str(views[self.study_keys[i]]) for i in first.tolist()], object)
+
+
+def join(table: Table, labels: Labels) -> Joined:
+    """Find the truth of each row of the table: by its image, by the end of its path, else by its study.
+
+    Raises DataError where a file occurs twice in the table, an image is labelled twice and differently, or nothing
+    can be joined.
+    """
+    pairs = [keys(file, study) for file, study in zip(table.file, table.study, strict=True)]
+    image_keys, study_keys = [str(image) for image, _ in pairs], [study for _, study in pairs]
+    if len(set(image_keys)) < len(image_keys):
+        twice = Counter(image_keys).most_common(1)[0][0]
+        raise DataError(f"{table.name}: image {twice} occurs twice; keep one row of each image")
+    label_keys = [keys(image, study) for image, study in zip(labels.image, labels.study, strict=True)]
+    truth = _match(image_keys, study_keys, labels, label_keys)
+    if not _usable(table, labels, truth).any():
+        raise DataError(
+            f"{table.name}: none of its {len(table)} images is both scored and labelled by {labels.name}; "
+            "compare the columns study and file of both"
+        )
+    names = [study for _, study in label_keys]
+    study_labels = _study_labels(labels, names)
+    return Joined(
+        table=table,
+        labels=labels,
+        image_keys=image_keys,
+        study_keys=study_keys,
+        truth=truth,
+        label_studies=names,
+        study_labels=study_labels,
+        flow=_flow(table, study_keys, labels, names, truth),
+        notes=_notes(labels, names, study_labels),
+    )
+
+
+def _usable(table: Table, labels: Labels, truth: np.ndarray) -> np.ndarray:
+    """Rows whose score is a probability and whose label is known."""
+    return _scored(table) & _labelled(labels, truth)
+
+
+def _scored(table: Table) -> np.ndarray:
+    return (table.p_abnormal >= 0) & (table.p_abnormal <= 1)
+
+
+def _labelled(labels: Labels, truth: np.ndarray) -> np.ndarray:
+    return (truth >= 0) & np.isfinite(labels.label[truth])
+
+
+def _match(
+    image_keys: Sequence[str],
+    study_keys: Sequence[str],
+    labels: Labels,
+    label_keys: Sequence[tuple[str | None, str]],
+) -> np.ndarray:
+    by_image: dict[str, int] = {}
+    by_name: dict[str, list[str]] = {}
+    by_study: dict[str, int] = {}
+    for row, (image, study) in enumerate(label_keys):
+        by_study.setdefault(study, row)
+        if image is None:
+            continue
+        other = by_image.setdefault(image, row)
+        if other == row:
+            by_name.setdefault(_file_name(image), []).append(image)
+        elif labels.label[other] != labels.label[row]:
+            raise DataError(f"{labels.name}: rows {other + 1} and {row + 1} label the same image differently")
+
+    def find(image: str, study: str) -> int:
+        if image in by_image:
+            return by_image[image]
+        if study in by_study:
+            return by_study[study]
+        ends = [key for key in by_name.get(_file_name(image), ()) if _same_end(key, image)]
+        return by_image[ends[0]] if len(ends) == 1 else -1
+
+    return np.fromiter(map(find, image_keys, study_keys), np.intp, len(image_keys))
+
+
+def _file_name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+def _same_end(one: str, other: str) -> bool:
+    return ("/" + one).endswith("/" + other) or ("/" + other).endswith("/" + one)
+
+
+def _study_labels(labels: Labels, names: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for study, label in zip(names, labels.label.tolist(), strict=True):
+        if not math.isnan(label):
+            found[study] = max(found.get(study, 0.0), label)
+    return found
+
+
+def _codes(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+    """Number names from 0 by first appearance."""
+    number: dict[str, int] = {}
+    codes = [number.setdefault(name, len(number)) for name in names]
+    return np.array(codes, np.intp), list(number)
+
+
+def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Mean of each group of rows, exactly rounded, so that the order of the views does not matter."""
+    if len(offsets) - 1 == len(values):
+        return values
+    bounds = list(pairwise(offsets.tolist()))
+    columns = (
+        [math.fsum(column[a:b]) / (b - a) for a, b in bounds] for column in map(np.ndarray.tolist, values.T)
+    )
+    return np.stack([np.array(column) for column in columns], axis=1)
+
+
+def _flow(
+    table: Table, study_keys: Sequence[str], labels: Labels, names: Sequence[str], truth: np.ndarray
+) -> tuple[Step, ...]:
+    def step(what: str, rows: np.ndarray) -> Step:
+        return Step(what, int(rows.sum()), len({study_keys[i] for i in np.flatnonzero(rows).tolist()}))
+
+    scored, labelled = _scored(table), _labelled(labels, truth)
+    matched = truth[truth >= 0].tolist()
+    predicted = {names[row] for row in matched}
+    splits = labels.columns.get("split")
+    present = {splits[row] for row in matched} if splits else set()
+    expected = {name for row, name in enumerate(names) if not splits or splits[row] in present}
+    return (
+        step("in the predictions table", np.ones(len(table), bool)),
+        step("left out: not scored, or the score is not a probability", ~scored),
+        step("left out: scored, but without a label", scored & ~labelled),
+        step("evaluated", scored & labelled),
+        Step("labelled in the same split, but not predicted", None, len(expected - predicted)),
+    )
+
+
+def _notes(labels: Labels, names: Sequence[str], study_labels: Mapping[str, float]) -> tuple[str, ...]:
+    normal = {name for name, label in zip(names, labels.label.tolist(), strict=True) if label == 0}
+    mixed = sum(study_labels[name] > 0 for name in normal)
+    if not mixed:
+        return ()
+    return (f"{mixed} studies hold images of both labels; a study is abnormal where any of its images is",)

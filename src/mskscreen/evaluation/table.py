@@ -1,0 +1,119 @@
+"""The predictions table as columns: a million rows fit in a few hundred megabytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.errors import DataError
+from mskscreen.predictions import Predictions
+
+_LISTS = {"p_joint": len(JOINT_LABELS), "pred1": 2, "pred2": len(JOINT_LABELS)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Image rows of a predictions table in order, NaN where an image could not be scored.
+
+    `p_abnormal` (n,), `p_joint` (n, 7), `pred1` (n, 2), `pred2` (n, 7) are float64. `hard` is True where
+    `p_abnormal` holds calls 0 and 1 and nothing else is known.
+    """
+
+    file: Sequence[str]
+    study: Sequence[str]
+    patient: Sequence[str | None]
+    p_abnormal: np.ndarray
+    p_joint: np.ndarray
+    pred1: np.ndarray
+    pred2: np.ndarray
+    model: Mapping[str, Any]
+    threshold: float = 0.5
+    name: str = "predictions"
+    hard: bool = False
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    @classmethod
+    def of(cls, predictions: Predictions, name: str = "predictions") -> Table:
+        """Columns of a table in memory."""
+        rows = predictions.images
+
+        def matrix(name: str) -> np.ndarray:
+            return _matrix([getattr(row, name) for row in rows], _LISTS[name])
+
+        return cls(
+            file=[row.file for row in rows],
+            study=[row.study for row in rows],
+            patient=[row.patient for row in rows],
+            p_abnormal=np.array(
+                [np.nan if row.p_abnormal is None else row.p_abnormal for row in rows], np.float64
+            ),
+            p_joint=matrix("p_joint"),
+            pred1=matrix("pred1"),
+            pred2=matrix("pred2"),
+            model=predictions.model,
+            threshold=predictions.threshold,
+            name=name,
+        )
+
+
+def read_table(path: Path) -> Table:
+    """Read a predictions table of any format that `predict` writes; Parquet goes column by column.
+
+    Raises DataError that names the file.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    return Table.of(Predictions.read(path), path.name)
+
+
+def _matrix(values: Iterable[Sequence[float] | None], width: int) -> np.ndarray:
+    missing = (np.nan,) * width
+    rows = [missing if value is None else value for value in values]
+    try:
+        return np.array(rows, np.float64).reshape(len(rows), width)
+    except ValueError as error:
+        raise DataError(f"predictions table: a row does not hold {width} scores; run predict again") from error
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        source = pq.ParquetFile(path)
+        model = json.loads((source.schema_arrow.metadata or {}).get(b"mskscreen.model", b"{}"))
+
+        # One column at a time: all of them at once need three times the memory.
+        def column(name: str) -> Any:
+            return source.read([name])[name].combine_chunks()
+
+        return Table(
+            file=column("file").to_pylist(),
+            study=column("study").to_pylist(),
+            patient=column("patient").to_pylist(),
+            p_abnormal=column("p_abnormal").to_numpy(zero_copy_only=False).astype(np.float64),
+            p_joint=_lists(column("p_joint"), _LISTS["p_joint"]),
+            pred1=_lists(column("pred1"), _LISTS["pred1"]),
+            pred2=_lists(column("pred2"), _LISTS["pred2"]),
+            model=model,
+            threshold=float(model.get("threshold", 0.5)),
+            name=path.name,
+        )
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error
+
+
+def _lists(column: Any, width: int) -> np.ndarray:
+    """A column of lists as (n, width), NaN where the list is null."""
+    out = np.full((len(column), width), np.nan)
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    out[~np.asarray(column.is_null())] = flat.reshape(-1, width)
+    return out
