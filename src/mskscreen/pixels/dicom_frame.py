@@ -56,8 +56,8 @@ def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, nam
         frame = get_frame(data, 0, number_of_frames=1)
         stream = read_codestream(frame, name)
         _check_codestream(stream, header, name)
-        if syntax == uid.JPEGExtended12Bit and stream.precision > 8:
-            return _codes(_decode_extended(frame, stream, header), header)
+        if syntax == uid.JPEGExtended12Bit and stream.precision > 8 and header.samples == 1:
+            return _codes(_decode_extended(frame, stream), header)
     options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
@@ -105,24 +105,24 @@ def _check_codestream(stream: Codestream, header: FrameHeader, name: str) -> Non
         )
 
 
-def _decode_extended(frame: bytes, stream: Codestream, header: FrameHeader) -> npt.NDArray:
-    """Decode JPEG extended of 12 bits, which pydicom leaves out although GDCM reads it."""
+def _decode_extended(frame: bytes, stream: Codestream) -> npt.NDArray[np.uint16]:
+    """Decode gray JPEG extended of 12 bits, which pydicom leaves out although GDCM reads it."""
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((stream.columns, stream.rows, 1))
-    image.SetDataElement(element)
+    pixel_data = gdcm.Tag(0x7FE0, 0x0010)
+    encoded, decoded = gdcm.DataElement(pixel_data), gdcm.DataElement(pixel_data)
+    encoded.SetValue(fragments.__ref__())
+    codec = gdcm.JPEGCodec()
+    codec.SetNumberOfDimensions(2)
+    codec.SetDimensions((stream.columns, stream.rows, 1))
+    # With 16 bits allocated GDCM would try its 16-bit decoder first, and complain on stderr.
+    codec.SetPixelFormat(gdcm.PixelFormat(1, stream.precision, stream.precision, stream.precision - 1, 0))
     kind = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(uid.JPEGExtended12Bit))))
-    image.SetPixelFormat(
-        gdcm.PixelFormat(stream.samples, 16, stream.precision, stream.precision - 1, int(header.signed))
-    )
+    codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    if not codec.Decode(encoded, decoded):
+        raise ValueError("GDCM could not decode JPEG extended")
     # GDCM hands out bytes as a str with surrogates.
-    values = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), np.uint16)
-    return values.reshape(stream.rows, stream.columns)
+    buffer = decoded.GetByteValue().GetBuffer().encode("utf-8", "surrogateescape")
+    return np.frombuffer(buffer, np.uint16).reshape(stream.rows, stream.columns)

@@ -20,11 +20,12 @@ FULL_RANGE = "full range"
 class DecodeRecord:
     """Everything that was done between a file and its radiograph.
 
-    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `modality_transform` and `window`
-    say which LUT, rescale or window was applied, in words; `padding` is the range of stored values that were set
-    to black and `padded` their number; `crop` (top, left, bottom, right) is the exposed area that a percentile
-    window was measured in, while every pixel is kept; `orientation` is the EXIF value that was undone; `dicom`
-    holds the identifiers that grouping, flags and result objects need. No file name and no patient's name.
+    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `photometric` is DICOM's
+    photometric interpretation or Pillow's mode; `modality_transform` and `window` say in words which LUT, rescale
+    or window was applied; `padding` is the range of stored values that were set to black, `padded` their number;
+    `crop` (top, left, bottom, right) is the exposed area that a percentile window was measured in, while every
+    pixel is kept; `orientation` is the EXIF value that was undone; `dicom` holds the identifiers that grouping,
+    flags and result objects need. No file name and no patient's name.
     """
 
     format: str
