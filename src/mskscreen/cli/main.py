@@ -42,6 +42,7 @@ def options(
 
 
 app.command()(inspect)
+app.add_typer(data.app, name="data")
 app.command()(networks)
 app.command()(export)
 

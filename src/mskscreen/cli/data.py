@@ -1,0 +1,140 @@
+"""`mskscreen data`: index a data set, check and audit it, relabel, split and cache it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mskscreen.cli.common import Exit, Format, err, needs, show
+
+if TYPE_CHECKING:
+    from mskscreen.data.findings import Findings
+    from mskscreen.data.manifest import Manifest
+
+app = typer.Typer(help="Index, check, audit, relabel, split and cache a data set.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Option(help="Kind of data set; 'auto' looks at the folder.")]
+Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic links that lead out of ROOT.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
+ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+
+
+@app.command()
+def index(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set, or a CSV with a column `path`.")],
+    out: Out = Path("index.parquet"),
+    source: Source = "auto",
+    sha256: Annotated[bool, typer.Option("--sha256", help="Read every file and record its SHA-256.")] = False,
+    links: Links = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Write one manifest row for every image that the data set lists."""
+    manifest, findings = _index(root, source, links=links)
+    if sha256:
+        from mskscreen.cli.common import progress
+        from mskscreen.data.sources import with_hashes
+
+        with progress("hashing", len(manifest)) as advance:
+            manifest = with_hashes(manifest, advance)
+    with needs("data"):
+        manifest.write(out)
+    _report(findings)
+    show([_summary(manifest, out)], form)
+    if findings.refused:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="Folder of a copy of MURA, or its manifest.")],
+    lists_only: Annotated[
+        bool, typer.Option("--lists-only", help="Compare the lists, not which files are there.")
+    ] = False,
+    links: Links = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Compare a copy of MURA with the published counts: exit code 0 exact, 3 differs."""
+    from mskscreen.data.counts import compare, count, describe
+
+    if root.is_dir():
+        manifest, findings = _index(root, "mura", links=links)
+        _report(findings)
+    else:
+        manifest = _read(root)
+    rows = [row for row in compare(count(manifest)) if not (lists_only and row.measure == "missing_files")]
+    if form is Format.JSON:
+        show([row._asdict() | {"difference": row.difference} for row in rows], form)
+    else:
+        table: dict[tuple[str, str], dict[str, str]] = {}
+        for row in rows:
+            cell = f"{row.found:,}" + (f" ({row.difference:+,})" if row.difference else "")
+            cells = table.setdefault((row.split, row.joint), {"split": row.split, "joint": row.joint})
+            cells[row.measure.replace("_", " ")] = cell
+        show(list(table.values()), form, title="found (difference from the published count)")
+    differing = [row for row in rows if row.difference]
+    for sentence in describe(rows):
+        err.print(sentence, markup=False)
+    err.print(f"{len(differing)} of {len(rows)} counts differ" if differing else "all counts are exact")
+    if differing:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
+def split(
+    manifest: ManifestFile,
+    out: Out = Path("folds.parquet"),
+    folds: Annotated[int | None, typer.Option(help="Number of folds for cross-validation.")] = None,
+    development: Annotated[
+        float | None, typer.Option(help="Share of images in one development fold (fold 0).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the assignment.")] = 0,
+    labels: Annotated[str, typer.Option(help="Label column to stratify by.")] = "label",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Assign every patient, over all joints, to one fold; the official evaluation sets are left alone."""
+    from mskscreen.data import folds as room
+
+    if folds is None and development is None:
+        development = 0.1
+    result = room.split(_read(manifest), folds=folds, development=development, seed=seed, labels=labels)
+    result.write(out)
+    show(room.proof(result, labels), form, title=f"{out}: no patient is in two parts")
+    if also := result.notes["split"]["patients_also_held_out"]:
+        err.print(f"{also} patients of the training set are in the evaluation set too: left out of every fold")
+
+
+def _index(root: Path, source: str, *, links: bool) -> tuple[Manifest, Findings]:
+    from mskscreen.data.sources import read_source
+
+    with err.status("reading the lists"):
+        return read_source(root, source, links=links)
+
+
+def _read(path: Path) -> Manifest:
+    from mskscreen.data.manifest import Manifest
+
+    with needs("data"):
+        return Manifest.read(path)
+
+
+def _report(findings: Findings) -> None:
+    """Say on stderr what was found: files and lines of lists, never a patient or a label."""
+    for row in findings.table():
+        places = ", ".join(row["first"]) + (", ..." if row["count"] > len(row["first"]) else "")
+        word = "refused: " if row["refused"] else ""
+        err.print(f"{word}{row['finding']}: {row['count']:,} ({places})", markup=False, soft_wrap=True)
+
+
+def _summary(manifest: Manifest, out: Path) -> dict[str, object]:
+    return {
+        "manifest": str(out),
+        "source": manifest.source,
+        "images": len(manifest),
+        "studies": len(set(manifest["study"]) - {None}),
+        "patients": len(set(manifest["patient"]) - {None}),
+        "missing_files": list(manifest["bytes"]).count(None),
+        "digest": manifest.digest[:12],
+    }

@@ -1,0 +1,219 @@
+"""Data sets described by a table: FracAtlas, GRAZPEDWRI-DX, LERA, and a plain CSV of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mskscreen.anatomy import JointType
+from mskscreen.data.findings import Findings
+from mskscreen.data.manifest import Manifest
+from mskscreen.data.mura import read_lines
+from mskscreen.data.tree import OutsideError, Tree, inside
+from mskscreen.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
+_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_REGIONS = ("hand", "leg", "hip", "shoulder")
+_COCO = "Annotations/COCO JSON/COCO_fracture_masks.json"
+
+
+def region(text: str | None) -> str | None:
+    """Joint type or other region named by a source (`XR ELBOW`, `Elbow`, `KNEE`), in lower case; None if empty."""
+    name = (text or "").strip().upper().replace("_", " ").removeprefix("XR ")
+    joint = JointType.from_body_part(name)
+    return joint.label if joint is not None else name.lower() or None
+
+
+class Table:
+    """A CSV with a header, whose rows name images below a root."""
+
+    def __init__(self, path: Path, root: Path, required: tuple[str, ...], *, links: bool) -> None:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; it lists the images of this data set")
+        self.path, self.file = path, path.name
+        self.required = required
+        self.tree, self.links = Tree(root, links=links), links
+        self.findings = Findings()
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def records(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line number and fields by column name.
+
+        Raises DataError where the header lacks a required column.
+        """
+        lines = read_lines(self.path)
+        header = [name.strip().lower() for name in next(lines, (1, []))[1]]
+        if missing := [name for name in self.required if name not in header]:
+            raise DataError(f"{self.file}:1: the header lacks the column '{missing[0]}'")
+        for line, fields in lines:
+            if len(fields) < len(header):
+                self.findings.add("line has too few fields", self.file, line, refused=True)
+                continue
+            yield line, dict(zip(header, map(str.strip, fields), strict=False))
+
+    def add(self, line: int, image: str, **columns: Any) -> None:
+        """Add a row for the image at a path relative to the root, unless that leaves the root or was added."""
+        try:
+            image = inside(image)
+            status = self.tree.stat(image)
+        except OutsideError:
+            self.findings.add("path or link leaves the root", self.file, line, refused=True)
+            return
+        if image in self.rows:
+            self.findings.add("image listed twice", self.file, line, refused=True)
+            return
+        if status is None:
+            self.findings.add("image missing on disk", self.file, line)
+        self.rows[image] = {"image": image, "bytes": status.st_size if status else None, **columns}
+
+    def label(self, text: str, line: int) -> int | None:
+        """0, 1, or None where the field is empty or (a finding) anything else."""
+        if text and text not in _LABELS:
+            self.findings.add("label other than 0 or 1", self.file, line, refused=True)
+        return _LABELS.get(text)
+
+    def result(self, source: str) -> tuple[Manifest, Findings]:
+        """Manifest and findings."""
+        rows = list(self.rows.values())
+        return Manifest.from_rows(self.tree.root, rows, source, links=self.links), self.findings
+
+
+def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
+    """A plain CSV: column `path` relative to its folder, and any of patient, study, joint, label, split, view."""
+    table = Table(root, root.parent, ("path",), links=links)
+    for line, record in table.records():
+        view = record.get("view", "")
+        number = int(view) if re.fullmatch(r"[0-9]{1,6}", view) else None
+        if view and number is None:
+            table.findings.add("view is not a number", table.file, line, refused=True)
+        table.add(
+            line,
+            record["path"],
+            patient=record.get("patient") or None,
+            study=record.get("study") or None,
+            joint=region(record.get("joint")),
+            label=table.label(record.get("label", ""), line),
+            split=record.get("split") or None,
+            view=number,
+        )
+    return table.result("csv")
+
+
+def index_fracatlas(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
+    """FracAtlas (Abedeen et al., Scientific Data 2023, CC BY 4.0): label 1 is a fracture.
+
+    The source names no patient and no study. `hand` is its word for the upper limb below the shoulder, which
+    also shows wrists and forearms; an image of several regions has none. The official split covers fractured
+    images only. The COCO file is used to find labels that contradict the drawn masks.
+    """
+    table = Table(root / "dataset.csv", root, ("image_id", "fractured", *_REGIONS), links=links)
+    splits = dict(_fracatlas_splits(root))
+    masked = _masked_images(root / _COCO)
+    for line, record in table.records():
+        name = record["image_id"]
+        label = table.label(record["fractured"], line)
+        shown = [place for place in _REGIONS if record[place] == "1"]
+        if masked is not None and label is not None and (name in masked) != bool(label):
+            table.findings.add("label contradicts the fracture masks", table.file, line)
+        table.add(
+            line,
+            f"images/{'Fractured' if label else 'Non_fractured'}/{name}",
+            joint=shown[0] if len(shown) == 1 else None,
+            label=label,
+            split=splits.get(name),
+        )
+    return table.result("fracatlas")
+
+
+def _fracatlas_splits(root: Path) -> Iterator[tuple[str, str]]:
+    for split in ("train", "valid", "test"):
+        path = root / "Utilities" / "Fracture Split" / f"{split}.csv"
+        if path.is_file():
+            yield from ((fields[0].strip(), split) for _, fields in read_lines(path))
+
+
+def _masked_images(path: Path) -> frozenset[str] | None:
+    """Names of the images with at least one annotation in a COCO file, or None where it is absent."""
+    if not path.is_file():
+        return None
+    try:
+        coco = json.loads(path.read_text(encoding="utf-8"))
+        annotated = {annotation["image_id"] for annotation in coco["annotations"]}
+        return frozenset(image["file_name"] for image in coco["images"] if image["id"] in annotated)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path.name}: not a COCO file ({error})") from error
+
+
+def index_grazpedwri(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
+    """GRAZPEDWRI-DX (Nagy et al., Scientific Data 2022, CC BY 4.0): wrists of children.
+
+    Label 1 is a visible fracture. Flags of this table are 1 or empty, so an empty `fracture_visible` is label 0,
+    except where `diagnosis_uncertain` is set: then the label is null.
+    """
+    table = Table(root / "dataset.csv", root, ("filestem", "patient_id", "study_number"), links=links)
+    folders = [".", *sorted(path.name for path in root.glob("images*") if path.is_dir())]
+    where = {name: folder for folder in folders for name in _names(root / folder)}
+    for line, record in table.records():
+        name = f"{record['filestem']}.png"
+        table.add(
+            line,
+            f"{where.get(name, 'images')}/{name}",
+            patient=record["patient_id"] or None,
+            study=f"{record['patient_id']}/{record['study_number']}",
+            joint=JointType.WRIST.label,
+            label=_visible_fracture(table, record, line),
+        )
+    return table.result("grazpedwri-dx")
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (path.name for path in folder.iterdir())
+
+
+def _visible_fracture(table: Table, record: Mapping[str, str], line: int) -> int | None:
+    uncertain = table.label(record.get("diagnosis_uncertain", ""), line)
+    visible = record.get("fracture_visible")
+    if uncertain or visible is None:
+        return None
+    return table.label(visible or "0", line)
+
+
+def index_lera(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
+    """LERA (Stanford AIMI): `labels.csv` without header lists folder, region and label.
+
+    Images lie below the folder, which is a patient. Its regions are of the lower limb: no joint types of this
+    software.
+    """
+    table = Table(root / "labels.csv", root, (), links=links)
+    for line, fields in read_lines(table.path):
+        if len(fields) < 3:
+            table.findings.add("line has too few fields", table.file, line, refused=True)
+            continue
+        name, shown, label = (text.strip() for text in fields[:3])
+        try:
+            images = _images_below(root, inside(name))
+        except OutsideError:
+            table.findings.add("path or link leaves the root", table.file, line, refused=True)
+            continue
+        if not images:
+            table.findings.add("folder without images", table.file, line)
+        value = table.label(label, line)
+        for image in images:
+            study = image.rpartition("/")[0]
+            table.add(line, image, patient=name, study=study, joint=region(shown), label=value)
+    return table.result("lera")
+
+
+def _images_below(root: Path, folder: str) -> list[str]:
+    """Image files below a folder, without what macOS leaves behind, as paths relative to the root."""
+    found = []
+    for place, folders, names in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        images = (name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".")
+        found += [(Path(place) / name).relative_to(root).as_posix() for name in images]
+    return found
