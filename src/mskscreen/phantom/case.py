@@ -109,7 +109,7 @@ def make_case(
     scenes: list[Scene | None] = [None] * len(exposed)
     if abnormal:
         names = tuple(entry.name for entry in entries)
-        chosen = choose_kind(joint, names, patient, kind, stream(seed, "kind"))
+        chosen = choose_kind(joint, names, kind, stream(seed, "kind"))
         effects = _draw_effect(seed, joint, digit, patient, chosen, exposed)
         scenes = [scene for scene, _ in effects]
         facts |= effects[0][1]

@@ -89,7 +89,7 @@ def _trunk(body: Body) -> list[_Piece]:
     return [
         _Piece(at(-0.055, -0.1, 0.05), at(-0.05, -0.45, 0.055), 0.105, 0.12, "trunk"),
         _Piece(at(-0.055, -0.1, -0.05), at(-0.05, -0.45, -0.055), 0.105, 0.12, "trunk"),
-        _Piece(at(-0.055, 0.1, 0.0), at(-0.055, -0.08, 0.0), 0.056, 0.08, "trunk"),
+        _Piece(at(-0.035, 0.24, 0.0), at(-0.055, -0.08, 0.0), 0.058, 0.075, "trunk"),
         _Piece(at(-0.06, 0.005, 0.03), head - at(0.01, 0.012, 0.02), 0.072, 0.05, "trunk"),
         _Piece(head - at(0.0, 0.02, 0.02), armpit, 0.055, 0.05, "trunk"),
         _Piece(head, head + arm * 0.13, 0.056, 0.05, "arm"),
@@ -146,6 +146,16 @@ def limb_radius(body: Body, bone: str, fraction: float) -> float:
     if bone in ("humerus", "scapula", "clavicle"):
         return float(np.interp(fraction, *_ARM_RADII)) * size
     return 0.021 * size
+
+
+def limb_group(bone: str) -> str:
+    """The group of soft tissue that surrounds a bone."""
+    for digit in range(1, 6):
+        if bone in digit_bones(digit)[1:]:
+            return f"digit {digit}"
+    return {"radius": "forearm", "ulna": "forearm", "humerus": "arm", "scapula": "trunk", "clavicle": "trunk"}.get(
+        bone, "palm"
+    )
 
 
 class _Plane(NamedTuple):

@@ -65,7 +65,7 @@ PROJECTIONS: Mapping[JointType, tuple[Projection, ...]] = {
     ),
     JointType.FOREARM: (
         Projection("AP", "supinated", 0, 0, 0.5),
-        Projection("lateral", "neutral forearm", -90, 0, 0.5),
+        Projection("lateral", "forearm on edge", -90, 0, 0.5),
     ),
     JointType.ELBOW: (
         Projection("AP", "half flexed", 0, 0, 0.38),
@@ -76,13 +76,13 @@ PROJECTIONS: Mapping[JointType, tuple[Projection, ...]] = {
     ),
     JointType.HUMERUS: (
         Projection("AP", "arm at side", 0, 0, 0.55),
-        Projection("lateral", "arm turned in", -85, 0, 0.45),
+        Projection("lateral", "arm turned in", 0, 0, 0.45),
     ),
     JointType.SHOULDER: (
         Projection("AP internal rotation", "internal rotation", 0, 0, 0.26),
         Projection("AP external rotation", "external rotation", 0, 0, 0.26),
-        Projection("Grashey", "neutral rotation", 38, 0, 0.2),
-        Projection("Y view", "neutral rotation", -57, 0, 0.16),
+        Projection("Grashey", "neutral rotation", 0, 0, 0.2),
+        Projection("Y view", "neutral rotation", 0, 0, 0.16),
         Projection("axillary", "abducted", 0, 0, 0.12),
     ),
 }
@@ -147,7 +147,7 @@ def projections(joint: JointType, view: str | None = None) -> tuple[Projection, 
     return chosen
 
 
-def _axes(body: Body, joint: JointType, digit: int) -> Axes:
+def _axes(body: Body, joint: JointType, view: str, digit: int) -> Axes:
     if joint in (JointType.HAND, JointType.WRIST):
         up = body.axis("3mc")
         radial = across(body.centre("2mc") - body.centre("5mc"), up)
@@ -163,9 +163,25 @@ def _axes(body: Body, joint: JointType, digit: int) -> Axes:
         radial = across(body.distal("radius") - body.distal("ulna"), up)
         return Axes(up, np.cross(radial, up))
     if joint is JointType.SHOULDER:
-        return Axes(np.array([0.0, 1.0, 0.0]), np.array([-1.0, 0.0, 0.0]))
+        return _shoulder_axes(body, view)
     up = -body.axis("humerus")
-    return Axes(up, across(-body.transforms["humerus"][:3, 0], up))
+    # Both views of the humerus are taken from the front; it is the arm that turns.
+    front = np.array([1.0, 0.0, 0.0]) if joint is JointType.HUMERUS else body.transforms["humerus"][:3, 0]
+    return Axes(up, across(-front, up))
+
+
+def _shoulder_axes(body: Body, view: str) -> Axes:
+    """Beams by the thorax (x forward, y up) or by the blade of the scapula, which points forward and out."""
+    if view == "axillary":
+        # From beside the hip up through the axilla past the chest, front of the patient at the top of the plate.
+        return Axes(np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.84, -0.54]))
+    up = np.array([0.0, 1.0, 0.0])
+    blade = across(body.axis("scapula"), up)
+    if view == "Y view":
+        return Axes(up, -blade)
+    if view == "Grashey":
+        return Axes(up, np.cross(up, -blade) if np.cross(up, -blade)[0] < 0 else np.cross(up, blade))
+    return Axes(up, np.array([-1.0, 0.0, 0.0]))
 
 
 def _focus(body: Body, framing: Framing, digit: int) -> Vector:
@@ -193,11 +209,7 @@ def draw_camera(
 
     A left arm is the mirror image of the skeleton's right one, so its camera has a left-handed pixel grid.
     """
-    axes = _axes(body, joint, digit)
-    if projection.name == "axillary":
-        # From beside the hip up through the axilla, front of the patient at the top of the plate.
-        axes = Axes(np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
-    up, beam = axes
+    up, beam = _axes(body, joint, projection.name, digit)
     beam = rotation(up, np.radians(projection.around) + rng.normal(0, 0.09)) @ beam
     right = np.cross(beam, up)
     beam = unit(rotation(right, np.radians(projection.tilt) + rng.normal(0, 0.04)) @ beam)

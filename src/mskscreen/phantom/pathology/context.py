@@ -12,7 +12,7 @@ from mskscreen.anatomy import JointType
 from mskscreen.phantom.body import Body
 from mskscreen.phantom.frames import Matrix, Vector, along, place
 from mskscreen.phantom.scene import BonePart, Capsule, Clip, Material, Scene, Shape, Solid
-from mskscreen.phantom.soft_tissue import limb_radius
+from mskscreen.phantom.soft_tissue import limb_group, limb_radius
 
 Facts = dict[str, Any]
 
@@ -93,14 +93,17 @@ def mineral(centre: Vector, axes: Matrix, half: Iterable[float], density: float)
 
 
 def swelling(body: Body, site: Site, size: float, spread: float) -> tuple[Capsule, ...]:
-    """Swollen soft tissue beside a site: `size` in radii of the limb, `spread` (metres) along it."""
+    """Swollen soft tissue beside a site: `size` in radii of the limb, `spread` (metres) to either side along it."""
     frame = body.frame(site.bone)
     outward = frame[:, 0] * np.cos(site.azimuth) + frame[:, 1] * np.sin(site.azimuth)
     limb = limb_radius(body, site.bone, site.fraction)
-    centre = body.point(site.bone, site.fraction) + outward * limb * (0.12 + size)
-    start, end = centre - frame[:, 2] * spread / 2, centre + frame[:, 2] * spread / 2
-    (ax, ay, az), (bx, by, bz) = start.tolist(), end.tolist()
-    return tuple(
-        Capsule((ax, ay, az), (bx, by, bz), limb * share, limb * share, layer, "swelling")
-        for layer, share in (("skin", 0.88), ("muscle", 0.82))
-    )
+    middle = body.point(site.bone, site.fraction)
+    top = middle + outward * limb * (0.2 + size)
+    ends = (middle + outward * limb * 0.1 + frame[:, 2] * sign * spread for sign in (1, -1))
+    capsules = []
+    for end in ends:
+        (ax, ay, az), (bx, by, bz) = top.tolist(), end.tolist()
+        for layer, share in (("skin", 1.0), ("muscle", 0.93)):
+            radii = 0.8 * share * limb, 0.78 * share * limb
+            capsules.append(Capsule((ax, ay, az), (bx, by, bz), *radii, layer, limb_group(site.bone)))
+    return tuple(capsules)

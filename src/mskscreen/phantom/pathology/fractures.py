@@ -330,5 +330,5 @@ def fracture(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     swollen, size = rng.random() < 0.55, rng.uniform(0.04, 0.2)
     scene, facts = PATTERNS[name](context, rng)
     if swollen:
-        scene = scene.plus(tissue=swelling(context.body, context.site, size, 4 * context.radius))
+        scene = scene.plus(tissue=swelling(context.body, context.site, size, 0.01 + 3 * context.radius))
     return scene, {"subkind": name, "swelling": round(size, 2) if swollen else 0.0} | facts
