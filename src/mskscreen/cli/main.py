@@ -9,7 +9,7 @@ import typer
 
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.cli import common, data
+from mskscreen.cli import common, data, phantom
 from mskscreen.cli.export import export
 from mskscreen.cli.inspect import inspect
 from mskscreen.cli.networks import networks
@@ -45,6 +45,7 @@ app.command()(inspect)
 app.add_typer(data.app, name="data")
 app.command()(networks)
 app.command()(export)
+app.add_typer(phantom.app, name="phantom")
 
 
 def run() -> None:

@@ -1,0 +1,155 @@
+"""Data sets of phantoms: the plan of studies, one study on disk, and the run that can be killed and taken up
+again.
+
+    mskscreen phantom make OUT --studies 1000 --seed 7 --workers 2
+
+A study is rendered into a temporary folder and renamed into place, then noted in a journal; the manifest is
+written last. What a study holds depends on the recipe and its index alone, never on the worker that made it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mskscreen.errors import DataError
+from mskscreen.phantom import manifest
+from mskscreen.phantom.manifest import Row
+from mskscreen.phantom.plan import Recipe, plan
+from mskscreen.phantom.study import APART, PARTIAL, ROOT, write_study
+from mskscreen.phantom.volumes import prepare
+from mskscreen.phantom.workers import run_all
+
+_RECIPE, _JOURNAL = "recipe.json", "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: studies rendered now, and studies that were there already."""
+
+    rows: list[Row]
+    made: int
+    found: int
+
+
+def make(
+    folder: Path, recipe: Recipe, workers: int = 1, advance: Callable[[int], None] = lambda _: None
+) -> Outcome:
+    """Write the data set of `recipe` into `folder`, or what a killed run left of it; `advance` counts studies.
+
+    Raises DataError if the folder holds anything else, was made with another recipe, or cannot be written.
+    """
+    try:
+        return _make(folder, recipe, workers, advance)
+    except OSError as error:
+        remedy = {
+            errno.ENOSPC: "the disk is full; make room and run the same command again to go on",
+            errno.EDQUOT: "the disk quota is used up; make room and run the same command again to go on",
+            errno.EACCES: "no permission to write there; choose another folder",
+            errno.EROFS: "the file system is read-only; choose another folder",
+        }.get(error.errno or 0, f"{error.strerror or error}; run the same command again to go on")
+        raise DataError(f"cannot write the phantoms to {folder}: {remedy}") from error
+
+
+def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:
+    _claim(folder, recipe)
+    slots = plan(recipe)
+    if (folder / manifest.FILE).exists():
+        advance(len(slots))
+        return Outcome(manifest.read_manifest(folder), 0, len(slots))
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    done = dict(_noted(folder / _JOURNAL))
+    found = len(done)
+    advance(found)
+    waiting = [slot for slot in slots if slot.index not in done]
+    # A line cut short by a kill stays in the journal, so every new line starts on its own.
+    with (folder / _JOURNAL).open("a") as journal:
+        journal.write("\n")
+        prepare()
+        for index, rows in run_all(write_study, [(str(folder), recipe, slot) for slot in waiting], workers):
+            done[index] = rows
+            journal.write(json.dumps({"index": index, "rows": [asdict(row) for row in rows]}) + "\n")
+            journal.flush()
+            advance(1)
+    rows = [row for index in sorted(done) for row in done[index]]
+    _finish(folder, recipe, rows)
+    return Outcome(rows, len(waiting), found)
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Make the folder ours, or make sure that it is and was started with the same recipe."""
+    wanted = json.loads(json.dumps(asdict(recipe)))
+    note = folder / _RECIPE
+    if note.exists():
+        try:
+            there = json.loads(note.read_text())
+        except ValueError:
+            raise DataError(f"{note} is damaged; remove the folder or choose another one") from None
+        for field in fields(Recipe):
+            if there.get(field.name) != wanted[field.name]:
+                raise DataError(
+                    f"{folder} was made with {field.name} {there.get(field.name)}, not {wanted[field.name]}; "
+                    "choose another folder or the same parameters"
+                )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and holds no phantoms; choose another folder")
+    _replace_text(note, json.dumps(wanted, indent=1) + "\n")
+
+
+def _noted(journal: Path) -> Iterator[tuple[int, list[Row]]]:
+    """The studies a killed run completed."""
+    if not journal.exists():
+        return
+    for line in journal.read_text().splitlines():
+        try:
+            note: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        yield note["index"], [Row(**row) for row in note["rows"]]
+
+
+def _finish(folder: Path, recipe: Recipe, rows: list[Row]) -> None:
+    """Write the lists of MURA and the list of occult studies, then the manifest, then remove the journal."""
+    hidden = occult_studies(rows)
+    trees = {"": [row for row in rows if not row.study.startswith(f"{APART}/")]}
+    if recipe.occult_apart:
+        trees[APART] = [row for row in rows if row.study.startswith(f"{APART}/")]
+    for tree, members in trees.items():
+        root = folder / tree / ROOT
+        root.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "valid"):
+            own = [row for row in members if row.split == split]
+            studies = {_listed(row.study): row.label for row in own}
+            _replace_text(root / f"{split}_image_paths.csv", "".join(f"{_listed(row.image)}\n" for row in own))
+            lines = "".join(f"{study},{label}\n" for study, label in studies.items())
+            _replace_text(root / f"{split}_labeled_studies.csv", lines)
+    _replace_text(folder / "occult_studies.csv", "".join(f"{study},1\n" for study in hidden))
+    partial = folder / f"{manifest.FILE}.partial"
+    manifest.write_manifest(partial, rows)
+    partial.replace(folder / manifest.FILE)
+    (folder / _JOURNAL).unlink()
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+def _listed(path: str) -> str:
+    """A path as MURA's lists have it: from the root of the tree on."""
+    return path[path.index(ROOT) :]
+
+
+def occult_studies(rows: list[Row]) -> list[str]:
+    """Abnormal studies none of whose images shows it, in order."""
+    visible = {row.study for row in rows if row.label and not row.occult}
+    return list(dict.fromkeys(row.study for row in rows if row.label and row.study not in visible))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,83 @@
+"""The image-free baseline of localisation: how often one fixed place hits the abnormality.
+
+A map that points no better than this has learned where abnormalities usually lie, not what they look like.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mskscreen.errors import DataError
+from mskscreen.phantom.manifest import Row
+
+TOLERANCE = 0.03
+_GRID = 48
+_FEW = 12
+
+
+def location_prior(folder: Path, rows: Sequence[Row], tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
+    """Hit rate of the best fixed place per region and view, one line a region and one for all.
+
+    The place, in fractions of width and height, is the one that hits most masks in one half of the studies; it is
+    scored on the other half, and the halves change roles. A hit lies in the mask or within `tolerance` of the long
+    side of it. A view with fewer than a dozen masks in the first half falls back to the place of its region.
+    Occult images do not count. Raises DataError if no image has a visible abnormality.
+    """
+    visible = [row for row in rows if row.mask is not None and not row.occult]
+    if not visible:
+        raise DataError(f"{folder} holds no visible abnormality to find a place for")
+    targets = np.stack([target(folder, row, tolerance) for row in visible])
+    studies = {study: number % 2 for number, study in enumerate(dict.fromkeys(row.study for row in visible))}
+    half = np.array([studies[row.study] for row in visible])
+    hits = np.zeros(len(visible), bool)
+    for joint in {row.joint for row in visible}:
+        here = np.array([row.joint == joint for row in visible])
+        for scored in (0, 1):
+            _score(targets, [row.views for row in visible], here & (half != scored), here & (half == scored), hits)
+    lines = [(joint, np.array([row.joint == joint for row in visible])) for joint in _joints(visible)]
+    lines.append(("all", np.ones(len(visible), bool)))
+    return [
+        {"joint": name, "images": int(which.sum()), "hit_rate": round(float(hits[which].mean()), 3)}
+        for name, which in lines
+    ]
+
+
+def target(folder: Path, row: Row, tolerance: float) -> np.ndarray:
+    """Where a point counts as a hit: bool (48, 48) over the image in fractions of its width and height."""
+    with Image.open(folder / str(row.mask)) as stored:
+        mask = np.asarray(stored) > 0
+    reach = tolerance * max(mask.shape)
+    from scipy import ndimage
+
+    near = ndimage.distance_transform_edt(~mask) <= reach
+    down = (np.arange(_GRID) + 0.5) * mask.shape[0] / _GRID
+    across = (np.arange(_GRID) + 0.5) * mask.shape[1] / _GRID
+    return np.asarray(near[np.ix_(down.astype(int), across.astype(int))])
+
+
+def _score(
+    targets: np.ndarray, views: list[str], chosen: np.ndarray, scored: np.ndarray, hits: np.ndarray
+) -> None:
+    """Mark in `hits` which of the `scored` images the places learned from `chosen` hit."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index in np.flatnonzero(chosen):
+        members[views[index]].append(int(index))
+    everywhere = _best(targets[chosen]) if chosen.any() else (_GRID // 2, _GRID // 2)
+    places = {view: _best(targets[own]) for view, own in members.items() if len(own) >= _FEW}
+    for index in np.flatnonzero(scored):
+        hits[index] = targets[index][places.get(views[index], everywhere)]
+
+
+def _best(targets: np.ndarray) -> tuple[int, int]:
+    row, column = np.unravel_index(int(targets.sum(axis=0).argmax()), targets.shape[1:])
+    return int(row), int(column)
+
+
+def _joints(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.joint for row in rows})

@@ -1,0 +1,168 @@
+"""From the views of a case to finished images: exposure, display, plate, medium, mask, twin and visibility."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mskscreen.phantom.case import Case, CaseView
+from mskscreen.phantom.display import DisplayStyle, Family, process, sample_style
+from mskscreen.phantom.film import Medium, develop, sample_medium
+from mskscreen.phantom.physics import expose
+from mskscreen.phantom.plate import Layout, burn_text, fitted, lead_marker, sample_collimation, sample_layout
+from mskscreen.phantom.render import trace
+from mskscreen.phantom.scene import Camera, Exposure, Layers, Material, Scene
+from mskscreen.phantom.seeds import stream
+from mskscreen.phantom.visibility import ROSE_THRESHOLD, rose_k
+
+_SHARED_PLATE = 0.1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One image of a study.
+
+    `display` is float32 (rows, columns) in [0, 1], bone bright; `inverted` says that it is to be stored with
+    bone dark. Where the abnormality lies in the field there are also its `mask`, bool of the same shape, and
+    the `twin` without it; `visibility` is Rose's k of the pair, 0 for an abnormality outside the field and None in
+    a normal study. `pixel` is the spacing in millimetres at the object.
+    """
+
+    display: np.ndarray
+    mask: np.ndarray | None
+    twin: np.ndarray | None
+    visibility: float | None
+    views: tuple[str, ...]
+    laterality: str
+    inverted: bool
+    kilovolts: float
+    pixel: float
+
+    @property
+    def occult(self) -> bool:
+        """Whether the study is abnormal but nobody could tell from this image."""
+        return self.visibility is not None and self.visibility < ROSE_THRESHOLD
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One exposure: all that is drawn for it is drawn once and shared by both twins."""
+
+    number: int
+    view: CaseView
+    camera: Camera
+    exposure: Exposure
+    coverage: np.ndarray
+    lead: np.ndarray
+    surround: float
+
+
+def finish(case: Case, long_side: int = 512) -> Iterator[Finished]:
+    """Render the images of a study in order, each with its long side of `long_side` pixels."""
+    style = sample_style(stream(case.seed, "display"))
+    for number, indices in enumerate(_plates(case)):
+        yield _finish_plate(case, number, indices, long_side, style)
+
+
+def stored_bytes(image: np.ndarray, inverted: bool) -> np.ndarray:
+    """Quantise a displayed image to uint8, with bone dark if `inverted`."""
+    levels = np.rint(image * np.float32(255)).astype(np.uint8)
+    return np.uint8(255) - levels if inverted else levels
+
+
+def _plates(case: Case) -> list[list[int]]:
+    """Which views share an image: now and then two to four exposures are made on one plate."""
+    rng = stream(case.seed, "plate", "sharing")
+    alone, size, count = rng.random() > _SHARED_PLATE, int(rng.integers(2, 5)), len(case.views)
+    if alone:
+        return [[i] for i in range(count)]
+    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+
+
+def _finish_plate(case: Case, number: int, indices: list[int], long_side: int, style: DisplayStyle) -> Finished:
+    rng = stream(case.seed, "plate", number)
+    views = [case.views[i] for i in indices]
+    medium = sample_medium(rng, film_like=style.family is Family.FILM)
+    shapes = [(view.camera.rows, view.camera.columns) for view in views]
+    layout = sample_layout(rng, shapes, long_side, medium.surround)
+    shots = [
+        _shot(i, view, (box.rows, box.columns), medium, rng)
+        for i, view, box in zip(indices, views, layout.boxes, strict=True)
+    ]
+
+    def image_of(parts: list[np.ndarray]) -> np.ndarray:
+        image = _assembled(layout, parts, layout.ground)
+        burn_text(image, stream(case.seed, "plate", number, "text"), _side(views[0]), views[0].view_name)
+        return develop(image, medium, stream(case.seed, "plate", number, "film"))
+
+    taken = [_take(case.seed, shot, style) for shot in shots]
+    image = image_of([with_it for with_it, _, _ in taken])
+    mask = _assembled(layout, [mask for _, _, mask in taken], 0) > 0
+    twin = image_of([without for _, without, _ in taken]) if mask.any() else None
+    visibility = None
+    if case.abnormal:
+        parts = [box.slices for box in layout.boxes]
+        visibility = 0.0 if twin is None else max(rose_k(image[at], twin[at], mask[at]) for at in parts)
+    return Finished(
+        image,
+        mask if twin is not None else None,
+        twin,
+        visibility,
+        tuple(view.view_name for view in views),
+        _side(views[0]),
+        medium.inverted,
+        shots[0].exposure.kilovolts,
+        1000 * shots[0].camera.pixel,
+    )
+
+
+def _side(view: CaseView) -> str:
+    """`L` or `R`, as on a marker and in DICOM's Image Laterality."""
+    return view.laterality[0].upper()
+
+
+def _shot(number: int, view: CaseView, shape: tuple[int, int], medium: Medium, rng: np.random.Generator) -> _Shot:
+    camera = fitted(view.camera, *shape)
+    coarser = camera.pixel / view.camera.pixel
+    exposure = replace(
+        view.exposure,
+        quanta=view.exposure.quanta * medium.dose * coarser**2,
+        blur=view.exposure.blur / coarser,
+    )
+    coverage = sample_collimation(rng, medium.surround).coverage(*shape)
+    lead = lead_marker(rng, coverage, _side(view))
+    return _Shot(number, view, camera, exposure, coverage, lead, medium.surround)
+
+
+def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both twins of one exposure with the same noise, and the mask; one and the same image if there is no mask."""
+    nothing = np.zeros(shot.coverage.shape, np.float32)
+    if shot.view.scene_abnormal is None:
+        normal, _ = _displayed(seed, shot, shot.view.scene_normal, style)
+        return normal, normal, nothing
+    abnormal, mask = _displayed(seed, shot, shot.view.scene_abnormal, style)
+    mask = mask * (shot.coverage > 0.5)
+    if not mask.any():
+        return abnormal, abnormal, nothing
+    normal, _ = _displayed(seed, shot, shot.view.scene_normal, style)
+    return abnormal, normal, mask
+
+
+def _displayed(seed: int, shot: _Shot, scene: Scene, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray]:
+    layers = trace(scene, shot.camera)
+    paths = dict(layers.paths)
+    paths[Material.LEAD] = shot.lead + paths[Material.LEAD] if Material.LEAD in paths else shot.lead
+    intensity = expose(Layers(paths, layers.mask), shot.exposure, stream(seed, "detector", shot.number))
+    image = process(intensity, style, stream(seed, "display", shot.number), field=shot.coverage > 0.5)
+    image = shot.surround + shot.coverage * (image - shot.surround)
+    mask = layers.mask if layers.mask is not None else np.zeros(image.shape)
+    return image, mask.astype(np.float32)
+
+
+def _assembled(layout: Layout, parts: list[np.ndarray], ground: float) -> np.ndarray:
+    whole = np.full((layout.rows, layout.columns), ground, np.float32)
+    for box, part in zip(layout.boxes, parts, strict=True):
+        whole[box.slices] = part
+    return whole

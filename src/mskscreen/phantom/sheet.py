@@ -1,0 +1,75 @@
+"""Contact sheets: many phantoms on one picture, their masks outlined and their facts in the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mskscreen.errors import DataError
+from mskscreen.phantom.manifest import Row
+
+_CAPTION = 26
+_GAP = 4
+_PAPER, _INK, _OUTLINE = (38, 38, 44), (235, 225, 140), (255, 70, 60)
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` rows at even distances, or all if there are fewer."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
+def contact_sheet(folder: Path, rows: Sequence[Row], *, columns: int = 8, cell: int = 240) -> Image.Image:
+    """Draw the images of `rows`, each in a square of `cell` pixels under two lines of caption.
+
+    Raises DataError if there are no rows.
+    """
+    if not rows:
+        raise DataError("no image of this data set fits what was asked for")
+    columns = min(columns, len(rows))
+    width, height = cell + _GAP, cell + _CAPTION + _GAP
+    sheet = Image.new("RGB", (columns * width, -(-len(rows) // columns) * height), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    for index, row in enumerate(rows):
+        x, y = index % columns * width, index // columns * height
+        for line, text in enumerate(_caption(row)):
+            draw.text((x + 2, y + 1 + 12 * line), text[: cell // 5], fill=_INK, font=font)
+        picture = outlined(folder, row, cell)
+        sheet.paste(picture, (x + (cell - picture.width) // 2, y + _CAPTION))
+    return sheet
+
+
+def outlined(folder: Path, row: Row, size: int) -> Image.Image:
+    """One image of a data set, shrunk to fit `size` pixels, with its mask outlined."""
+    with Image.open(folder / row.image) as stored:
+        picture = stored.convert("RGB")
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    if row.mask is None:
+        return picture
+    with Image.open(folder / row.mask) as stored:
+        mask = np.asarray(stored.resize(picture.size, Image.Resampling.BOX)) > 40
+    pixels = np.array(picture)
+    # One pixel of clear space keeps the outline off what it surrounds.
+    pixels[_grown(_grown(mask)) & ~_grown(mask)] = _OUTLINE
+    return Image.fromarray(pixels)
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return grown
+
+
+def _caption(row: Row) -> tuple[str, str]:
+    first = f"{row.joint} {row.views}, {row.laterality}, {row.age_group}"
+    if not row.label:
+        return first, f"normal  {row.variants}"
+    seen = "occult" if row.occult else f"k {row.visibility:.0f}"
+    return first, f"{row.subkind or row.kind} {row.bone or ''}, {seen}"
