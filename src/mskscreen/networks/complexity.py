@@ -35,11 +35,10 @@ def measure(architecture: str, input_size: tuple[int, int]) -> Complexity:
     """
     with torch.device("meta"):
         network = build_network(architecture).eval()
-        counter = FlopCounterMode(display=False)
-        with counter:
-            network(torch.zeros(1, 1, *input_size))
-    counts = counter.get_flop_counts()
-    # The map is computed in the network itself, the scores in its children.
-    root = type(network).__name__
-    flops = sum(sum(counts.get(f"{root}.{name}", {}).values()) for name, _ in network.named_children())
+        image = torch.zeros(1, 1, *input_size)
+        with FlopCounterMode(display=False) as counter:
+            hidden = network.shared(network.pooled(network.features(image)))
+            network.abnormality(hidden)
+            network.joint(hidden)
+    flops = counter.get_total_flops()
     return Complexity(sum(p.numel() for p in network.parameters()), flops / 2e9)

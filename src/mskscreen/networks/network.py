@@ -16,7 +16,7 @@ from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
 from mskscreen.errors import ModelError
 from mskscreen.networks.evidence import POOLING, WideLayers
 from mskscreen.networks.novelty import NoveltyDistance
-from mskscreen.networks.table import Architecture
+from mskscreen.networks.table import NETWORKS, Architecture
 from mskscreen.networks.weights import load_backbone, load_package
 
 SHARED_WIDTH = 100
@@ -52,7 +52,14 @@ class ScreeningNetwork(nn.Module):
         self.novelty: NoveltyDistance | None = None
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone.forward_features(self.stem(image))
+        return self.read_out(self.features(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """Last feature map (B, d, h, w) of images (B, 1, H, W)."""
+        return self.backbone.forward_features(self.stem(image))
+
+    def read_out(self, features: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` returns, from the last feature map."""
         wide = self.wide(features) if self.wide is not None else ()
         pooled = self.pool(wide[-1] if wide else features)
         hidden = functional.relu(self.shared(pooled))
@@ -69,9 +76,8 @@ class ScreeningNetwork(nn.Module):
             gradient = self.wide.gradient(wide, gradient)
         return (features * gradient).sum(1, keepdim=True)
 
-    def pooled(self, image: Tensor) -> Tensor:
-        """Pooled features (B, d) of images (B, 1, H, W): what the novelty distance is measured on."""
-        features = self.backbone.forward_features(self.stem(image))
+    def pooled(self, features: Tensor) -> Tensor:
+        """Pooled features (B, d) of a last feature map: what the novelty distance is measured on."""
         return self.pool(self.wide(features)[-1] if self.wide is not None else features)
 
     def attach_novelty(self, mean: Tensor, components: Tensor, variances: Tensor, noise: float) -> None:
@@ -148,54 +154,52 @@ def build_network(
 
 def _backbone(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:
     """The timm model without its classifier and without any layer behind its last feature map."""
+    backbone = _create(architecture, dropout, pretrained=pretrained)
+    if architecture.name not in NETWORKS:  # those of the release are known to have none
+        with torch.device("meta"):
+            unused = _unused(_create(architecture, dropout, pretrained=False), architecture)
+        for name in unused:
+            backbone.set_submodule(name, nn.Identity())
+    return backbone
+
+
+def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:
     options: dict[str, Any] = {"num_classes": 0, "drop_rate": dropout}
     if architecture.stride != 32:
         options["output_stride"] = architecture.stride
     try:
-        with torch.device("meta"):
-            probe = timm.create_model(architecture.backbone, **options).eval()
+        return timm.create_model(architecture.backbone, pretrained=pretrained, **options)
     except (TypeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
             f"architecture '{architecture}': timm does not offer this stride; leave it out"
         ) from error
-    unused = _unused(probe, architecture)
-    try:
-        backbone = timm.create_model(architecture.backbone, pretrained=pretrained, **options)
-    except Exception as error:
+    except Exception as error:  # the hub's clients raise errors of many libraries
         if not pretrained:
             raise
         raise ModelError(
             f"ImageNet weights of '{architecture.backbone}' are neither in timm's cache nor could they be fetched "
             f"({type(error).__name__}); give a file of its timm state dict as init=Path(...) instead"
         ) from error
-    for name in unused:
-        backbone.set_submodule(name, nn.Identity())
-    return backbone
 
 
 def _unused(probe: Any, architecture: Architecture) -> list[str]:
-    """Outermost modules of a model on the meta device whose parameters do not reach its last feature map."""
+    """Outermost modules whose parameters do not reach the last feature map of a model on the meta device."""
     size = probe.pretrained_cfg["input_size"][-2:]
-    features = probe.forward_features(torch.zeros(1, 3, *size, device="meta"))
+    features = probe.eval().forward_features(torch.zeros(1, 3, *size))
     if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[1] != probe.num_features:
         raise ModelError(
             f"architecture '{architecture}' gives no feature map (B, C, h, w); use a convolutional one"
         )
     names, parameters = zip(*probe.named_parameters(), strict=True)
     gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
-    used = [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
+    used = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
     if isinstance(getattr(probe, "pre_logits", None), ConvMlp):
         # The release keeps VGG's wide layers.
-        used += [name for name in names if name.startswith("pre_logits.")]
+        used |= {name for name in names if name.startswith("pre_logits.")}
     unused: list[str] = []
-    for name, module in probe.named_modules():
-        prefix = f"{name}."
-        if (
-            not name
-            or next(module.parameters(), None) is None
-            or prefix.startswith(tuple(f"{n}." for n in unused))
-        ):
-            continue
-        if not any(parameter.startswith(prefix) for parameter in used):
+    for name, _ in probe.named_modules():
+        inside = f"{name}."
+        held = [parameter for parameter in names if parameter.startswith(inside)]
+        if held and used.isdisjoint(held) and not inside.startswith(tuple(f"{outer}." for outer in unused)):
             unused.append(name)
     return unused

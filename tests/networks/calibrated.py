@@ -1,0 +1,33 @@
+"""Networks with random weights that behave like trained ones: their activations neither die nor explode."""
+
+import torch
+from torch import nn
+
+from mskscreen.networks import build_network
+
+LITE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
+# As small as each graph allows; VGG's wide layers need 7 x 7 cells.
+SIZES = {
+    "inception_v3": 139,
+    "xception": 96,
+    "densenet121": 64,
+    "resnet18": 64,
+    "vgg16_bn": 224,
+    "vgg19_bn": 224,
+    LITE: 96,
+}
+
+
+def calibrated(architecture, **options):
+    """Random weights, batch norms set to the statistics of two images, in eval mode."""
+    torch.manual_seed(0)
+    network = build_network(architecture, **options)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        with torch.no_grad():
+            # timm starts the last norm of each residual branch at zero, which would hide the branch.
+            norm.weight[norm.weight == 0] = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(2, 1, SIZES[architecture], SIZES[architecture]))
+    return network.eval()

@@ -1,0 +1,80 @@
+"""The map that the graph computes is HiResCAM as automatic differentiation gives it."""
+
+import pytest
+import torch
+from calibrated import LITE, SIZES, calibrated
+
+from mskscreen.errors import ModelError
+from mskscreen.networks import build_network
+from mskscreen.networks.evidence import Average, GeneralisedMean
+
+
+def hirescam(network, image):
+    """The map by automatic differentiation, and the one that the network returns."""
+    features = network.features(image)
+    pred1, _, found, *_ = network.read_out(features)
+    (gradient,) = torch.autograd.grad((pred1[:, 1] - pred1[:, 0]).sum(), features, retain_graph=True)
+    return (features * gradient).sum(1, keepdim=True), found
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_map_is_the_gradient_times_the_features(architecture):
+    network = calibrated(architecture)
+    expected, found = hirescam(network, torch.rand(2, 1, SIZES[architecture], SIZES[architecture]))
+    scale = expected.abs().max()
+    assert scale > 1e-4
+    assert (found - expected).abs().max() < 1e-4 * scale
+
+
+@pytest.mark.parametrize("architecture", ["resnet18(pool=gem)", "timm:vgg11_bn", "timm:convnext_atto"])
+def test_map_holds_beyond_the_six(architecture, monkeypatch):
+    # VGG on more than 224 pixels has several cells behind its wide layers; ConvNeXt has negative features.
+    monkeypatch.setitem(SIZES, architecture, 256 if "vgg" in architecture else 96)
+    network = calibrated(architecture)
+    expected, found = hirescam(network, torch.rand(1, 1, SIZES[architecture], SIZES[architecture]))
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_map_adds_up_to_the_score_without_biases():
+    network = calibrated("resnet18")
+    with torch.no_grad():
+        network.shared.bias.zero_()
+        network.abnormality.bias.zero_()
+        pred1, _, found = network(torch.rand(3, 1, 64, 64))
+    torch.testing.assert_close(found.sum((1, 2, 3)), pred1[:, 1] - pred1[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", LITE])
+def test_supervising_the_map_moves_it_onto_the_mask(architecture):
+    network = calibrated(architecture, dropout=0.5)
+    image = torch.rand(2, 1, 128, 128)
+    mask = torch.zeros_like(network(image)[2])
+    mask[:, :, 1, 2] = 1
+    network.train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-4)
+
+    def loss():
+        return torch.nn.functional.binary_cross_entropy_with_logits(20 * network(image)[2], mask)
+
+    first = loss().item()
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+    assert loss().item() < 0.8 * first
+    assert network.stem.weight.grad.abs().max() > 0
+
+
+def test_generalised_mean_keeps_a_small_lesion_that_the_average_loses():
+    features = torch.zeros(1, 1, 16, 16)
+    features[..., 3, 4] = 1
+    assert GeneralisedMean()(features).item() > 30 * Average()(features).item()
+    flat = torch.full((1, 1, 16, 16), 0.7)
+    assert GeneralisedMean()(flat).item() == pytest.approx(0.7, rel=1e-5)
+
+
+def test_images_too_small_for_the_wide_layers_are_refused():
+    with torch.device("meta"):
+        network = build_network("vgg16_bn").eval()
+        with pytest.raises(ModelError, match="224"):
+            network(torch.zeros(1, 1, 192, 192))
