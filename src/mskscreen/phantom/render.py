@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mskscreen.phantom.projector import cast_bone, cast_solid
+from mskscreen.phantom.projector import cast_bones, cast_solid
 from mskscreen.phantom.scene import Camera, Layers, Material, Scene
 from mskscreen.phantom.tissue import thickness
 
@@ -19,8 +19,7 @@ def trace(scene: Scene, camera: Camera) -> Layers:
     fat. The mask is None without a region of interest.
     """
     paths = {Material.BONE: _empty(camera)}
-    for part in scene.bones:
-        cast_bone(paths[Material.BONE], part, camera)
+    cast_bones(paths[Material.BONE], scene.bones, camera)
     displaced = paths[Material.BONE] * _MARROW
     for solid in scene.solids:
         path = _empty(camera)

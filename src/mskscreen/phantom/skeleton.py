@@ -198,15 +198,15 @@ def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
 
 
 def principal_axes(mesh: Mesh) -> np.ndarray:
-    """Right-handed axes (3, 3), columns from the shortest to the longest extent of the surface."""
+    """Right-handed axes (3, 3), columns from the longest to the shortest extent of the surface."""
     corners = mesh.triangles
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     middles = corners.mean(axis=1)
     offsets = middles - np.average(middles, axis=0, weights=areas)
-    axes = np.linalg.eigh((offsets * areas[:, None]).T @ offsets)[1]
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), range(3)] < 0, -1.0, 1.0)
+    axes = np.linalg.eigh((offsets * areas[:, None]).T @ offsets)[1][:, ::-1]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(3)] < 0, -1.0, 1.0)
     if np.linalg.det(axes) < 0:
-        axes[:, 0] *= -1
+        axes[:, 2] *= -1
     return axes
 
 
@@ -214,7 +214,7 @@ def _shape(name: str, mesh: Mesh, meshes: dict[str, Mesh], neutral: dict[str, np
     corners = mesh.triangles
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     centre = np.average(corners.mean(axis=1), axis=0, weights=areas)
-    axis = principal_axes(mesh)[:, 2]
+    axis = principal_axes(mesh)[:, 0]
     along = (mesh.vertices - centre) @ axis
     first, last = centre + along.min() * axis, centre + along.max() * axis
     reference = np.zeros(3)

@@ -16,14 +16,14 @@ from mskscreen.phantom.compiled import compiled
 from mskscreen.phantom.filters import blur, enlarge
 from mskscreen.phantom.scene import Camera, Capsule
 
-_SPACING = 0.8e-3
+_SPACING = 1.2e-3
 _INTERVALS = 8
 
 
 def thickness(capsules: Sequence[Capsule], camera: Camera) -> np.ndarray:
     """Metres (rows, columns) float32 inside any of `capsules` along every ray.
 
-    Computed about every 0.8 mm. The squared thickness is what is interpolated: it is linear at an outline, where
+    Computed about every 1.2 mm. The squared thickness is what is interpolated: it is linear at an outline, where
     the thickness itself rises like a square root.
     """
     if not capsules:

@@ -28,7 +28,7 @@ from mskscreen.phantom.skeleton import principal_axes
 FULL = 200.0
 """Stored value of solid cortical bone; the remaining range holds sclerotic bone up to 1.27."""
 
-BLOCK = 8
+BLOCK = 4
 """Edge of the blocks that tell the ray caster where a volume is empty, in voxels."""
 
 _LEVELS = 4
@@ -53,17 +53,17 @@ class Tissue(NamedTuple):
 # et al. 2003 for the humerus); mineral fractions are those of the volume, marrow included.
 _CARPALS = ("scaphoid", "lunate", "triquetrum", "pisiform", "trapezium", "trapezoid", "capitate", "hamate")
 _TISSUE = {
-    "humerus": Tissue(0.9, 0.45, 3.8, 0.9, 0.20, 1.3),
-    "radius": Tissue(0.6, 0.35, 2.5, 0.7, 0.24, 1.1),
-    "ulna": Tissue(0.6, 0.35, 2.5, 0.7, 0.24, 1.1),
-    "clavicle": Tissue(0.7, 0.45, 2.0, 0.8, 0.24, 1.2),
-    "scapula": Tissue(0.8, 0.45, 0.9, 0.9, 0.20, 1.1),
-    "thorax": Tissue(1.5, 1.2, 0.9, 0.9, 0.16, 1.2),
-    **dict.fromkeys(_CARPALS, Tissue(0.4, 0.25, 0.45, 0.45, 0.36, 0.35)),
-    **{f"{ray}mc": Tissue(0.45, 0.3, 1.6, 0.45, 0.30, 0.4) for ray in "12345"},
-    **dict.fromkeys(("thumbprox", *(f"{ray}proxph" for ray in "2345")), Tissue(0.4, 0.25, 1.3, 0.4, 0.30, 0.35)),
-    **{f"{ray}midph": Tissue(0.35, 0.25, 1.05, 0.35, 0.30, 0.35) for ray in "2345"},
-    **dict.fromkeys(("thumbdist", *(f"{ray}distph" for ray in "2345")), Tissue(0.3, 0.25, 0.75, 0.35, 0.30, 0.3)),
+    "humerus": Tissue(0.9, 0.3, 3.8, 0.8, 0.15, 2.0),
+    "radius": Tissue(0.6, 0.3, 2.6, 0.6, 0.18, 1.7),
+    "ulna": Tissue(0.6, 0.3, 2.6, 0.6, 0.18, 1.7),
+    "clavicle": Tissue(0.7, 0.5, 2.0, 0.7, 0.18, 1.6),
+    "scapula": Tissue(0.8, 0.5, 0.9, 0.9, 0.16, 1.3),
+    "thorax": Tissue(1.5, 1.2, 0.9, 0.9, 0.14, 1.2),
+    **dict.fromkeys(_CARPALS, Tissue(0.4, 0.25, 0.4, 0.4, 0.24, 0.35)),
+    **{f"{ray}mc": Tissue(0.45, 0.25, 1.7, 0.4, 0.2, 0.4) for ray in "12345"},
+    **dict.fromkeys(("thumbprox", *(f"{ray}proxph" for ray in "2345")), Tissue(0.4, 0.25, 1.4, 0.35, 0.2, 0.35)),
+    **{f"{ray}midph": Tissue(0.35, 0.25, 1.1, 0.35, 0.2, 0.35) for ray in "2345"},
+    **dict.fromkeys(("thumbdist", *(f"{ray}distph" for ray in "2345")), Tissue(0.3, 0.25, 0.8, 0.3, 0.2, 0.3)),
 }
 
 
@@ -91,10 +91,9 @@ class Level:
 
     @cached_property
     def _filled(self) -> np.ndarray:
-        corners = [np.arange(0, size, BLOCK) for size in self.density.shape]
         peaks = self.density
-        for axis, starts in enumerate(corners):
-            peaks = np.maximum.reduceat(peaks, starts, axis=axis)
+        for axis in range(3):
+            peaks = np.maximum.reduceat(peaks, np.arange(0, peaks.shape[axis], BLOCK), axis=axis)
         return peaks > 0
 
 
@@ -222,7 +221,7 @@ def _build(
     distance = _distance_field(occupied, tissue) * np.float32(coarse)
     phase = np.array([int(value) for value in hashlib.sha256(bone.encode()).digest()[:3]], np.float64)
     density = np.zeros(shape, np.uint8)
-    extent = triangles[:, :, 2].min(), triangles[:, :, 2].max()
+    extent = triangles[:, :, 0].min(), triangles[:, :, 0].max()
     parameters = np.array([tissue.shaft, tissue.end, tissue.spongy]) * [1e-3, 1e-3, 1.0]
     pitches = np.array([tissue.pitch * 1e-3, coarse])
     long = bone not in _CARPALS and bone not in ("scapula", "thorax")
@@ -309,7 +308,7 @@ def _spongiosa() -> np.ndarray:
     for _ in range(2):
         field = np.fft.ifftn(np.fft.fftn(rng.standard_normal((size,) * 3)) * band).real
         fields.append(field / field.std())
-    walls = np.exp(-((fields[0] / 0.45) ** 2)) + 0.8 * np.exp(-((fields[1] / 0.45) ** 2))
+    walls = np.exp(-((fields[0] / 0.3) ** 2)) + 0.8 * np.exp(-((fields[1] / 0.3) ** 2))
     return (walls / walls.mean()).astype(np.float32)
 
 
@@ -353,7 +352,7 @@ def _fill(density, distance, low, pitches, extent, parameters, long, spongiosa, 
     """
     fine, coarse = pitches
     shaft, end, spongy = parameters
-    grain = 0.19e-3
+    grain = 0.22e-3
     for i in range(density.shape[0]):
         x = i * fine
         for j in range(density.shape[1]):
@@ -366,19 +365,19 @@ def _fill(density, distance, low, pitches, extent, parameters, long, spongiosa, 
                 depth = _trilinear(distance, gx, gy, gz)
                 if depth < -0.5 * fine:
                     continue
-                fraction = (low[2] + z - extent[0]) / (extent[1] - extent[0])
+                fraction = (low[0] + x - extent[0]) / (extent[1] - extent[0])
                 middle = 0.0
                 if long:
-                    middle = _ramp((min(fraction, 1.0 - fraction) - 0.07) / 0.2)
-                patch = _periodic(spongiosa, x / 2e-3 + phase[0], y / 2e-3 + phase[1], z / 2e-3 + phase[2])
+                    middle = _ramp((min(fraction, 1.0 - fraction) - 0.04) / 0.3)
+                patch = _periodic(spongiosa, x / 1.6e-3 + phase[0], y / 0.8e-3 + phase[1], z / 0.8e-3 + phase[2])
                 patch = 0.5 * (patch - 1.0)
-                cortex = (end + (shaft - end) * middle) * (1.0 + 0.35 * patch)
-                inner = _ramp((depth - cortex) / (0.5 * fine + 0.35 * cortex) + 0.5)
-                stretch = 0.6 if long else 0.85
+                cortex = (end + (shaft - end) * middle) * (1.0 + 0.15 * patch)
+                inner = _ramp((depth - cortex) / (0.5 * fine + 0.3 * cortex) + 0.5)
+                stretch = 0.5 if long else 0.85
                 grains = _periodic(
-                    spongiosa, x / grain + phase[1], y / grain + phase[2], stretch * z / grain + phase[0]
+                    spongiosa, stretch * x / grain + phase[1], y / grain + phase[2], z / grain + phase[0]
                 )
-                marrow = spongy * (1.0 - 0.94 * middle) * (1.0 + 0.5 * patch)
-                marrow *= (1.0 + 0.6 * np.exp(-max(depth - cortex, 0.0) / 2e-3)) * (0.25 + 0.75 * grains)
+                marrow = spongy * (1.0 - 0.95 * middle) * (1.0 + 0.5 * patch)
+                marrow *= (1.0 + 0.9 * np.exp(-max(depth - cortex, 0.0) / 1.5e-3)) * (0.1 + 0.9 * grains)
                 value = _ramp(depth / fine + 0.5) * (1.0 - inner + inner * marrow)
                 density[i, j, k] = int(min(value * 200.0, 255.0) + 0.5)
