@@ -56,7 +56,7 @@ class Tree:
         Raises OutsideError where it leaves the root, DataError where it is missing.
         """
         if self.stat(relative) is None:
-            raise DataError(f"{relative}: no such file below the root; index the folder again")
+            raise DataError(f"{PurePosixPath(relative).name}: no such file below the root; index the folder again")
         return self.root / relative
 
     def _refuse_links_out(self, path: Path, *, is_link: bool) -> None:
