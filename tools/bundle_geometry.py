@@ -21,7 +21,7 @@ import numpy as np
 
 CHAIN = "myo_sim/models/arm/assets/myoarm_r_chain.xml"
 ASSETS = "myo_sim/models/arm/assets/myoarm_r_assets.xml"
-# The clavicle's place in the thorax frame: MoBL-ARMS, joint `groundthorax_to_clavicle`; myo-sim composes it in code.
+# The clavicle in the thorax frame: MoBL-ARMS, joint of thorax and clavicle; myo-sim composes the two in code.
 STERNOCLAVICULAR = [0.006325, 0.00693, 0.025465]
 BUNDLE = Path(__file__).parents[1] / "src" / "mskscreen" / "phantom" / "data"
 

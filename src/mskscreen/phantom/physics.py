@@ -1,4 +1,4 @@
-"""From path lengths to detected intensity: attenuation, heel effect, scatter, quantum noise, blur, electronic noise."""
+"""From path lengths to detected intensity: attenuation, scatter, heel effect, noise and blur."""
 
 from __future__ import annotations
 

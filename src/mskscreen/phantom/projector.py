@@ -241,9 +241,9 @@ def _sum(density, layout, first, last, ray, forms, settings, pitch, noise):  # t
 
 
 @compiled
-def _cast(
+def _cast(  # type: ignore[no-untyped-def]
     path, density, blocks, layout, block_layout, source, steps, beam, spans, gain, forms, settings, pitch, noise
-):  # type: ignore[no-untyped-def]
+):
     for y in range(path.shape[0]):
         for x in range(spans[y, 0], spans[y, 1]):
             ga = steps[0, 0] + x * steps[1, 0] + y * steps[2, 0]

@@ -125,7 +125,7 @@ class Scene:
     region_of_interest: tuple[Solid, ...] = ()
 
     def plus(self, **parts: tuple) -> Scene:
-        """This scene with more parts appended, by field name."""
+        """A scene like it with more parts appended, by field name."""
         return replace(self, **{name: getattr(self, name) + tuple(more) for name, more in parts.items()})
 
 

@@ -172,7 +172,7 @@ def _stored(bone: str) -> tuple[np.ndarray, ...] | None:
 
 
 def _store(bone: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Write the levels under their final names only once complete; without a writable cache keep them in memory."""
+    """Write the levels under their final names once complete; without a writable cache keep them in memory."""
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         for index, density in enumerate(densities):
