@@ -4,8 +4,8 @@ Coefficients (cm2/g, with coherent scattering): J. H. Hubbell and S. M. Seltzer,
 Coefficients, NISTIR 5632 (1995, web version 1.4), tables 3 and 4; cortical bone, soft tissue and adipose tissue
 are the ICRU-44 mixtures, steel is iron, polymer is polyethylene. Gypsum is mixed from the elements of table 3 by
 weight (CaSO4 2H2O: Ca 0.2328, S 0.1862, O 0.5576, H 0.0234). Compared on 2026-11-22 with the tables of Elam, Ravel
-and Sieber (2002) as the package xraydb ships them: every value within 0.3 %. Spectrum: H. A. Kramers, Philosophical
-Magazine 46 (1923) 836.
+and Sieber (2002) as the package xraydb ships them: every value within 0.3 %. Spectrum: H. A. Kramers,
+Philosophical Magazine 46 (1923) 836.
 """
 
 from __future__ import annotations
