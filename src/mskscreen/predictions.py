@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,30 +123,60 @@ def threshold(contract: ModelContract, at: str) -> float:
         raise DataError(f"model '{contract.name}' has no operating point '{at}'; it has {known}") from None
 
 
-def studies(images: Iterable[Prediction], at: float) -> list[StudyPrediction]:
-    """Study rows in order of first appearance: mean probabilities over the scored images of each study.
+class StudyTally:
+    """Gathers image rows, in any order, into study rows: mean probabilities over the scored images of each study.
 
-    `at` is the threshold of the calibrated probability in (0, 1). The order of the views does not matter
-    (math.fsum). A study without a scored image has None for its scores.
+    Of an image it keeps only the probabilities. The order of the views does not matter (math.fsum).
     """
-    groups: dict[str, list[Prediction]] = {}
+
+    def __init__(self, at: float) -> None:
+        """`at` is the threshold of the calibrated probability of a study, in (0, 1)."""
+        self._at = at
+        self._studies: dict[str, _Views] = {}
+
+    def add(self, image: Prediction) -> None:
+        """Count an image in its study."""
+        views = self._studies.setdefault(image.study, _Views(image.patient))
+        views.images += 1
+        views.flags.update(image.flags)
+        if image.p_abnormal is not None and image.p_joint is not None:
+            views.p_abnormal.append(image.p_abnormal)
+            views.p_joint.append(image.p_joint)
+
+    def rows(self) -> Iterator[StudyPrediction]:
+        """Study rows in order of first appearance; a study without a scored image has None for its scores."""
+        for name, views in self._studies.items():
+            scored = len(views.p_abnormal)
+            flags = tuple(sorted(views.flags))
+            row = StudyPrediction(
+                name, None, None, None, None, views.images, views.images - scored, flags, views.patient
+            )
+            if scored:
+                p_abnormal = math.fsum(views.p_abnormal) / scored
+                p_joint = tuple(math.fsum(column) / scored for column in zip(*views.p_joint, strict=True))
+                joint = JointType(int(np.argmax(p_joint))).label
+                abnormal = p_abnormal >= self._at
+                row = dataclasses.replace(
+                    row, joint=joint, p_joint=p_joint, p_abnormal=p_abnormal, abnormal=abnormal
+                )
+            yield row
+
+
+@dataclass
+class _Views:
+    patient: str | None
+    images: int = 0
+    flags: set[str] = field(default_factory=set)
+    p_abnormal: list[float] = field(default_factory=list)
+    p_joint: list[tuple[float, ...]] = field(default_factory=list)
+
+
+def studies(images: Iterable[Prediction], at: float) -> list[StudyPrediction]:
+    """Study rows of image rows: see `StudyTally`."""
+    tally = StudyTally(at)
     for image in images:
-        groups.setdefault(image.study, []).append(image)
-    return [_study(name, rows, at) for name, rows in groups.items()]
-
-
-def _study(name: str, rows: Sequence[Prediction], at: float) -> StudyPrediction:
-    scored = [row for row in rows if row.p_abnormal is not None and row.p_joint is not None]
-    flags = tuple(sorted({flag for row in rows for flag in row.flags}))
-    errors = len(rows) - len(scored)
-    patient = rows[0].patient
-    if not scored:
-        return StudyPrediction(name, None, None, None, None, len(rows), errors, flags, patient)
-    p_abnormal = math.fsum(row.p_abnormal or 0.0 for row in scored) / len(scored)
-    columns = zip(*(row.p_joint or () for row in scored), strict=True)
-    p_joint = tuple(math.fsum(column) / len(scored) for column in columns)
-    joint = JointType(int(np.argmax(p_joint))).label
-    return StudyPrediction(name, joint, p_joint, p_abnormal, p_abnormal >= at, len(rows), errors, flags, patient)
+        tally.add(image)
+    return list(tally.rows())
 
 
 @dataclass(frozen=True)
@@ -177,36 +208,11 @@ class Predictions:
 
     def dumps(self, form: str) -> str:
         """The table as text: `json` (model, images, studies), `jsonl` or `csv` (image rows)."""
-        if form == "json":
-            return json.dumps(self.to_dict(), indent=1)
-        if form == "jsonl":
-            return "\n".join(json.dumps(dataclasses.asdict(row)) for row in self.images)
-        buffer = io.StringIO()
-        columns = [f.name for f in dataclasses.fields(Prediction)]
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {k: json.dumps(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(row).items()}
-            for row in self.images
-        )
-        return buffer.getvalue()
+        return "".join(render(form, self.images, self.model, self.threshold))
 
     def write(self, path: Path) -> None:
-        """Write the table whole or not at all; the suffix (json, jsonl, csv, parquet) is the format.
-
-        Raises DataError for another suffix.
-        """
-        form = path.suffix.lstrip(".").lower()
-        if form not in FORMATS:
-            raise DataError(
-                f"{path}: cannot tell the format; end the name in {', '.join('.' + f for f in FORMATS)}"
-            )
-        partial = path.with_name(path.name + ".partial")
-        if form == "parquet":
-            _write_parquet(self, partial)
-        else:
-            partial.write_text(self.dumps(form), encoding="utf-8")
-        partial.replace(path)
+        """Write the table whole or not at all: see `write_table`."""
+        write_table(path, self.images, self.model, self.threshold)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -229,7 +235,7 @@ class Predictions:
                     rows, model = [_from_csv(row) for row in csv.DictReader(stream)], {}
             else:
                 raise DataError(f"{path}: not a predictions table; expected {', '.join('.' + f for f in FORMATS)}")
-            images = tuple(_prediction(row) for row in rows)
+            images = tuple(row_of(row) for row in rows)
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
                 f"{path}: not a predictions table of mskscreen ({error}); run predict again"
@@ -237,7 +243,61 @@ class Predictions:
         return cls(images, model, float(model.get("threshold", 0.5)))
 
 
-def _prediction(row: Mapping[str, Any]) -> Prediction:
+def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
+    """A table as pieces of text, row by row as the images come: see `Predictions.dumps`."""
+    if form == "json":
+        tally = StudyTally(threshold)
+        yield f'{{"model": {json.dumps({**model, "threshold": threshold})},\n"images": ['
+        for number, image in enumerate(images):
+            tally.add(image)
+            yield ("," if number else "") + "\n" + json.dumps(dataclasses.asdict(image))
+        yield '],\n"studies": ['
+        for number, study in enumerate(tally.rows()):
+            yield ("," if number else "") + "\n" + json.dumps(dataclasses.asdict(study))
+        yield "]}\n"
+    elif form == "jsonl":
+        for image in images:
+            yield json.dumps(dataclasses.asdict(image)) + "\n"
+    else:
+        yield _csv_line(f.name for f in dataclasses.fields(Prediction))
+        for image in images:
+            yield _csv_line(json.dumps(v) if isinstance(v, tuple) else v for v in dataclasses.astuple(image))
+
+
+def write_table(path: Path, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> None:
+    """Write a table whole or not at all; the suffix (json, jsonl, csv, parquet) is the format.
+
+    Rows are written as they come. Raises DataError for another suffix.
+    """
+    form = table_format(path)
+    partial = path.with_name(path.name + ".partial")
+    if form == "parquet":
+        _write_parquet(partial, images, {**model, "threshold": threshold})
+    else:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(render(form, images, model, threshold))
+    partial.replace(path)
+
+
+def table_format(path: Path) -> str:
+    """Format of a table by the suffix of its name.
+
+    Raises DataError.
+    """
+    form = path.suffix.lstrip(".").lower()
+    if form not in FORMATS:
+        raise DataError(f"{path}: cannot tell the format; end the name in {', '.join('.' + f for f in FORMATS)}")
+    return form
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+def row_of(row: Mapping[str, Any]) -> Prediction:
+    """A row from its JSON; columns that this version does not know are left out."""
     names = {f.name for f in dataclasses.fields(Prediction)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
     values["flags"] = values.get("flags") or ()
@@ -250,7 +310,7 @@ def _from_csv(row: Mapping[str, str]) -> dict[str, Any]:
     return values | {"abnormal": {"True": True, "False": False}.get(row["abnormal"])}
 
 
-def _write_parquet(table: Predictions, path: Path) -> None:
+def _write_parquet(path: Path, images: Iterable[Prediction], model: Mapping[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -263,10 +323,12 @@ def _write_parquet(table: Predictions, path: Path) -> None:
         "novelty": pa.float64(),
         "abnormal": pa.bool_(),
     }
-    schema = pa.schema([(f.name, kinds.get(f.name, pa.string())) for f in dataclasses.fields(Prediction)])
-    model = json.dumps(dict(table.model) | {"threshold": table.threshold})
-    rows = [dataclasses.asdict(row) for row in table.images]
-    pq.write_table(pa.Table.from_pylist(rows, schema.with_metadata({"mskscreen.model": model})), path)
+    fields = [(f.name, kinds.get(f.name, pa.string())) for f in dataclasses.fields(Prediction)]
+    schema = pa.schema(fields, {"mskscreen.model": json.dumps(model)})
+    rows = iter(images)
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := [dataclasses.asdict(row) for row in itertools.islice(rows, 10_000)]:
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -13,6 +13,7 @@ from mskscreen.cli import common, data, phantom
 from mskscreen.cli.export import export
 from mskscreen.cli.inspect import inspect
 from mskscreen.cli.networks import networks
+from mskscreen.cli.predict import predict
 from mskscreen.errors import MskscreenError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ def options(
     common.configure(-1 if quiet else verbose)
 
 
+app.command()(predict)
 app.command()(inspect)
 app.add_typer(data.app, name="data")
 app.command()(networks)
@@ -49,10 +51,10 @@ app.add_typer(phantom.app, name="phantom")
 
 
 def run() -> None:
-    """Entry point: an error of ours is one sentence on stderr and exit code 1."""
+    """Entry point: an error of ours, or of the file system, is one sentence on stderr and exit code 1."""
     try:
         app()
-    except MskscreenError as error:
+    except (MskscreenError, OSError) as error:
         common.err.quiet = False
         common.err.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(common.Exit.FAILURE)

@@ -31,6 +31,11 @@ def find_radiographs(name: str | Path) -> Iterator[Path]:
             yield from _below(Path(match)) if Path(match).is_dir() else (Path(match),)
 
 
+def printable(path: Path) -> str:
+    """A path as text that any table can hold, also where the file's name is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _below(folder: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(filter(_wanted, folders), key=_natural)

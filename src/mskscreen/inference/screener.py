@@ -11,7 +11,7 @@ for study in table.studies:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from mskscreen.errors import ContractError, DataError, MskscreenError
 from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
-from mskscreen.inference.files import find_radiographs
+from mskscreen.inference.files import find_radiographs, printable
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
@@ -114,7 +114,7 @@ class Screener:
         study_by: StudyBy = "auto",
         workers: int | None = None,
         inspect: Callable[[Screened], None] | None = None,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Rows of `predict` one by one, in memory that does not grow with their number.
 
         `workers` threads decode (default: one a core) and call `inspect`, if given, with each image before its
@@ -148,7 +148,7 @@ class Screener:
         study_by: StudyBy,
         workers: int,
         inspect: Callable[[Screened], None] | None,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         pool = ThreadPoolExecutor(workers, "decode")
 
         def decode(item: tuple[str, Source]) -> Callable[[], _Decoded]:
@@ -215,14 +215,9 @@ def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
     for number, source in enumerate(sources):
         if isinstance(source, str | Path):
             for path in find_radiographs(source):
-                yield _printable(path), path
+                yield printable(path), path
         else:
             yield f"{'array' if isinstance(source, np.ndarray) else 'dataset'}-{number}", source
-
-
-def _printable(path: Path) -> str:
-    """A path as text that any table can hold, also where the file's name is not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _groups(images: Iterator[_Decoded], unit: int) -> Iterator[list[_Decoded]]:

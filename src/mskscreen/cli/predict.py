@@ -1,0 +1,195 @@
+"""`mskscreen predict`: screen files, folders and lists of them, and print or write the predictions table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+
+if TYPE_CHECKING:
+    from mskscreen.inference import Screened, Screener
+    from mskscreen.inference.journal import Job, Stream
+    from mskscreen.predictions import Prediction
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders (searched to the bottom), glob patterns, or - for a list on stdin."),
+    ],
+    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    at: Annotated[
+        str, typer.Option(help="Operating point of the model: balanced, sensitive or specific.")
+    ] = "balanced",
+    study_by: Annotated[
+        Literal["auto", "folder", "none"],
+        typer.Option(help="What makes a study: auto is the DICOM study or MURA folder, else each image alone."),
+    ] = "auto",
+    form: Annotated[
+        Literal["table", "json", "jsonl", "csv", "parquet"] | None,
+        typer.Option("--format", help="How to print; by default a table. With --output its suffix says it."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write to this file. A run that was stopped goes on where it was."),
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of where the model saw evidence of abnormality.")
+    ] = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "f32", "bf16"], typer.Option(help="auto is the fastest that the model is approved for.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode images; by default one a core.")
+    ] = None,
+) -> None:
+    """Screen radiographs: which joint, how likely abnormal.
+
+    Exit code 0 says that every image was scored, 3 that some could not be: their rows say why.
+    """
+    _check_format(form, output)
+    files = _files(sources, maps)
+
+    from mskscreen.cli.predictions import show_predictions
+    from mskscreen.inference import Screener
+    from mskscreen.predictions import Predictions, render
+
+    screener = Screener.load(model, engine=engine, precision=precision)
+    points = screener.engine.contract.operating_points
+    if at not in points:
+        raise typer.BadParameter(f"model '{model}' has no operating point '{at}'; it has {', '.join(points)}")
+
+    def stream(paths: Sequence[Path]) -> Generator[Prediction]:
+        inspect = _drawing(screener, maps) if maps else None
+        return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
+
+    run = _Run(len(files))
+    about = screener.describe(at)
+    if output:
+        job = {**about, "threshold": points[at], "study_by": study_by, "maps": maps and str(maps)}
+        _write(run, output, files, stream, job)
+    elif form in (None, "table"):
+        show_predictions(Predictions(tuple(run.watch(stream(files))), about, points[at]))
+    else:
+        sys.stdout.writelines(render(form or "", run.watch(stream(files)), about, points[at]))
+    raise typer.Exit(run.report())
+
+
+@dataclass
+class _Run:
+    """What became of the images of this run."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    stopped: bool = False
+
+    def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
+        with (
+            common.interruptible() as interrupted,
+            common.progress("screening", self.total) as advance,
+        ):
+            advance(self.done)
+            for row in rows:
+                self.done += 1
+                self.failed += row.error is not None
+                advance(1)
+                yield row
+                if interrupted():
+                    self.stopped = True
+                    break
+
+    def report(self) -> common.Exit:
+        """Say what is left to say on stderr."""
+        if self.stopped:
+            common.err.print(f"stopped after {self.done} of {self.total} images")
+            return common.Exit.FAILURE
+        if self.failed:
+            common.err.print(f"{self.failed} of {self.total} images could not be scored; their rows say why")
+            return common.Exit.SOME_FAILED
+        return common.Exit.OK
+
+
+def _check_format(form: str | None, output: Path | None) -> None:
+    from mskscreen.errors import DataError
+    from mskscreen.predictions import table_format
+
+    if output:
+        try:
+            found = table_format(output)
+        except DataError as error:
+            raise typer.BadParameter(str(error), param_hint="--output") from error
+        if form not in (None, found):
+            raise typer.BadParameter(f"--output ends in .{found}, --format says {form}: leave out one of them")
+        form = found
+    elif form == "parquet":
+        raise typer.BadParameter("parquet cannot be printed; name a file with --output")
+    if form == "parquet":
+        with common.needs("data"):
+            import pyarrow  # noqa: F401
+
+
+def _files(sources: list[str], maps: Path | None) -> list[Path]:
+    """The images that the arguments stand for, each once; pictures written by an earlier run are none."""
+    from mskscreen.inference.files import find_radiographs
+
+    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
+    found = {os.path.abspath(path): path for name in names for path in find_radiographs(name)}  # noqa: PTH100
+    own = f"{os.path.abspath(maps)}{os.sep}" if maps else None  # noqa: PTH100
+    files = [path for place, path in found.items() if not (own and place.startswith(own))]
+    if not files:
+        where = "stdin" if sources == ["-"] else ", ".join(f"'{name}'" for name in sources)
+        raise typer.BadParameter(f"no radiograph in {where}: name DICOM, PNG, JPEG, TIFF, BMP or WebP files")
+    return files
+
+
+def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
+    from mskscreen.inference.grouping import unlabelled
+    from mskscreen.saliency.overlay import draw_overlay, overlay_name
+
+    contract = screener.engine.contract
+    if contract.map is None:
+        raise typer.BadParameter(f"model '{contract.name}' has no evidence map; leave out --maps")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(image: Screened) -> None:
+        if image.radiograph is None or image.evidence is None:
+            return
+        pixels = image.radiograph.pixels
+        evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
+        row = image.prediction
+        caption = f"{row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"
+        picture = draw_overlay(pixels, evidence, caption)
+        picture.save(folder / overlay_name(unlabelled(row.file), row.file))
+
+    return draw
+
+
+def _write(
+    run: _Run,
+    output: Path,
+    files: Sequence[Path],
+    stream: Stream,
+    job: Job,
+) -> None:
+    from mskscreen.inference.journal import finished, write_resumable
+
+    table = finished(output, files, job)
+    if table:
+        common.err.print(f"{output}: is finished already; nothing to do")
+    for _ in run.watch(iter(table or write_resumable(output, files, stream, job))):
+        pass
+    if not run.stopped:
+        common.err.print(f"{output}: {run.done} images, {run.failed} with an error; {NOT_FOR_DIAGNOSIS}")

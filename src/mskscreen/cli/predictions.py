@@ -1,0 +1,57 @@
+"""How a predictions table is shown to a person: studies, then images, then what went wrong."""
+
+from __future__ import annotations
+
+import os
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.predictions import Prediction, Predictions, StudyPrediction
+
+ROWS_SHOWN = 40
+ERRORS_SHOWN = 10
+
+
+def show_predictions(table: Predictions) -> None:
+    """Print a table on stdout, and on stderr the errors and what the table is not."""
+    folder = _common_folder([row.file for row in table])
+    studies = [
+        {"study": _below(row.study, folder), **_result(row), "images": row.images, "errors": row.errors}
+        for row in table.studies
+    ]
+    images = [{"image": _below(row.file, folder), **_result(row), "flags": ", ".join(row.flags)} for row in table]
+    for title, rows in (("Studies", studies), ("Images", images)):
+        common.show(rows[:ROWS_SHOWN], common.Format.TABLE, title=title)
+        if len(rows) > ROWS_SHOWN:
+            common.err.print(f"... and {len(rows) - ROWS_SHOWN} more {title.lower()}: see --output")
+    errors = [row.error for row in table if row.error]
+    for error in errors[:ERRORS_SHOWN]:
+        common.err.print(f"error: {error}", markup=False, soft_wrap=True)
+    model = table.model
+    common.err.print(
+        f"model {model['name']} ({model['engine']}, {model['precision']}), operating point "
+        f"{model['operating_point']}: abnormal from {table.threshold:.2f}. {NOT_FOR_DIAGNOSIS.capitalize()}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _result(row: Prediction | StudyPrediction) -> dict[str, str]:
+    if row.joint is None or row.p_joint is None or row.p_abnormal is None:
+        return {"joint": "-", "abnormal": "-"}
+    return {
+        "joint": f"{row.joint} {max(row.p_joint):.2f}",
+        "abnormal": f"{'yes' if row.abnormal else 'no'} {row.p_abnormal:.2f}",
+    }
+
+
+def _common_folder(files: list[str]) -> str:
+    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120 - a name of a row need not be a path
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:
+        return ""
+
+
+def _below(name: str, folder: str) -> str:
+    return name.removeprefix(folder).lstrip(os.sep) or name if folder else name

@@ -1,0 +1,129 @@
+"""Resumable output: rows go to a journal beside the output as they are made, and the table is made of it.
+
+The journal is JSON lines: what the job is, then one row a line with the size and time of its file. A run that
+was killed leaves it behind; the same command then goes on from there, and ends with the same table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mskscreen.errors import DataError
+from mskscreen.inference.files import printable
+from mskscreen.predictions import Prediction, Predictions, row_of, table_format, write_table
+
+Job = Mapping[str, Any]
+Stream = Callable[[Sequence[Path]], Generator[Prediction]]
+
+
+def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Job) -> Iterator[Prediction]:
+    """Screen `files` with `stream` into the table `output`; yields the rows, those of an earlier run first.
+
+    `job` is all that decides the rows: it becomes the model of the table, and must hold its `threshold`. The
+    table appears, whole, once the iterator has ended; until then the rows are in the journal.
+
+    Raises DataError where the output cannot be written.
+    """
+    names = [printable(path) for path in files]
+    digest = job_digest(names, job)
+    with Journal(output, job) as journal:
+        yield from (journal[name] for name in names if name in journal)
+        todo = [path for path, name in zip(files, names, strict=True) if name not in journal]
+        with closing(stream(todo)) as rows:
+            for row in rows:
+                journal.add(row)
+                yield row
+        write_table(output, (journal[name] for name in names), {**job, "job": digest}, job["threshold"])
+    journal.path.unlink()
+
+
+def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | None:
+    """The table at `output` where it is that of this very job: json and parquet say what they were made of."""
+    if not output.exists() or table_format(output) not in ("json", "parquet"):
+        return None
+    try:
+        table = Predictions.read(output)
+    except DataError:
+        return None
+    return table if table.model.get("job") == job_digest([printable(path) for path in files], job) else None
+
+
+def job_digest(files: Sequence[str], job: Job) -> str:
+    """SHA-256 over the job and the names, sizes and times of its files."""
+    digest = hashlib.sha256(json.dumps(dict(job), sort_keys=True).encode())
+    for file in files:
+        digest.update(json.dumps([file, _stamp(file)]).encode())
+    return digest.hexdigest()
+
+
+class Journal:
+    """The rows made so far for the table `output`, on disk; in memory is only where they are.
+
+    A journal of another job is thrown away, and so are rows of files that have changed since. Use as a context
+    manager.
+    """
+
+    def __init__(self, output: Path, job: Job) -> None:
+        self.path = output.with_name(output.name + ".journal")
+        self._job = json.dumps({"job": dict(job)}, sort_keys=True).encode() + b"\n"
+        self._places: dict[str, int] = {}
+
+    def __enter__(self) -> Journal:
+        try:
+            self._stream = self.path.open("r+b" if self.path.exists() else "w+b")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
+        if self._stream.readline() == self._job:
+            self._resume()
+        else:
+            self._stream.seek(0)
+            self._stream.truncate()
+            self._stream.write(self._job)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def __contains__(self, file: str) -> bool:
+        return file in self._places
+
+    def __getitem__(self, file: str) -> Prediction:
+        self._stream.seek(self._places[file])
+        return row_of(json.loads(self._stream.readline())["row"])
+
+    def add(self, row: Prediction) -> None:
+        """Keep a row; it is in the hands of the operating system when this returns."""
+        entry = {"stamp": _stamp(row.file), "row": dataclasses.asdict(row)}
+        self._places[row.file] = self._stream.seek(0, 2)
+        self._stream.write(json.dumps(entry).encode() + b"\n")
+        self._stream.flush()
+
+    def _resume(self) -> None:
+        """Find the rows that still hold, and cut off what follows the last whole line."""
+        place = self._stream.tell()
+        for line in self._stream:
+            try:
+                entry = json.loads(line if line.endswith(b"\n") else b"")
+            except ValueError:
+                break
+            if entry["stamp"] == _stamp(entry["row"]["file"]):
+                self._places[entry["row"]["file"]] = place
+            place += len(line)
+        self._stream.truncate(place)
+
+
+def _stamp(file: str) -> list[int] | None:
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
