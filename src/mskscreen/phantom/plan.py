@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 
-import mskscreen
 from mskscreen.anatomy import JointType
 from mskscreen.errors import DataError
 from mskscreen.phantom.seeds import stream
@@ -28,7 +28,7 @@ class Recipe:
     dicom: bool = False
     joints: tuple[str, ...] = ()
     occult_apart: bool = False
-    version: str = mskscreen.__version__
+    version: str = field(default_factory=lambda: version("mskscreen"))
 
     def __post_init__(self) -> None:
         """Raise DataError for a value that cannot be made."""

@@ -18,11 +18,11 @@ def rose_k(image: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> float:
     """Visibility k of an abnormality.
 
     `image` and `twin` are the displayed radiographs with and without it, float (rows, columns) in [0, 1],
-    `mask` is bool (rows, columns). The contrast is the mean absolute difference inside the mask, beyond the
-    median difference just outside it (a display window may move as a whole); the standard deviation is that of
-    the twin's pixels in the mask and in a margin around it as wide as the mask's own radius: the noise and the
-    anatomy that the eye must look through. Images above 512 pixels are averaged down to it first, so that k
-    does not grow with the pixel count alone. Zero for an empty mask.
+    `mask` is bool (rows, columns). The contrast is the root mean square difference inside the mask, from which
+    the median difference around it is taken (a display window may move as a whole); the standard deviation is that of the
+    twin's pixels in the mask and in a margin around it as wide as the mask's own radius: the noise and the anatomy
+    that the eye must look through. Images above 512 pixels are averaged down to it first, so that k does not grow
+    with the pixel count alone. Zero for an empty mask.
     """
     image, twin, mask = (_reduced(array) for array in (image, twin, mask.astype(np.float32)))
     inside = mask > 0.5
@@ -32,10 +32,9 @@ def rose_k(image: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> float:
     window = _neighbourhood(inside)
     difference, inside, anatomy = image[window] - twin[window], inside[window], twin[window]
     outside = difference[~inside]
-    offset = float(np.median(outside)) if outside.size else 0.0
-    contrast = float(np.abs(difference[inside] - offset).mean())
-    deviation = max(float(anatomy.std()), _LEAST_DEVIATION)
-    return contrast * area**0.5 / deviation
+    offset = np.median(outside) if outside.size else 0.0
+    contrast = float(((difference[inside] - offset) ** 2).mean()) ** 0.5
+    return contrast * area**0.5 / max(float(anatomy.std()), _LEAST_DEVIATION)
 
 
 def _reduced(array: np.ndarray) -> np.ndarray:
