@@ -155,11 +155,14 @@ def _newton(weights: np.ndarray, x: np.ndarray, y: np.ndarray, start: np.ndarray
         gradient = targets - weighted @ powers[:, :2]
         weighted *= np.subtract(1, mean, out=mean)
         # Overconfident scores have almost no curvature: the bound keeps the first steps from overshooting.
-        step = np.clip(_solve(gradient, weighted @ powers, slope=slope), -3, 3)
+        curvature = weighted @ powers
+        step = np.clip(_solve(gradient, curvature, slope=slope), -3, 3)
         ab = ab + step
         done = np.abs(step).max(axis=1) < 1e-11 * (1 + np.abs(ab).max(axis=1))
-        found[live[done]] = ab[done]
-        going = ~done & np.isfinite(ab).all(axis=1)
+        # Separated classes drive every fitted probability to 0 or 1, where no curvature is left.
+        lost = ~np.isfinite(ab).all(axis=1) | (curvature[:, 0] < 1e-9 * w.sum(axis=1))
+        found[live[done & ~lost]] = ab[done & ~lost]
+        going = ~done & ~lost
         if not going.all():
             live, ab, w, targets = live[going], ab[going], w[going], targets[going]
     return found

@@ -1,4 +1,4 @@
-"""Confidence intervals: the patient-clustered bootstrap (percentile and BCa), DeLong and Wilson.
+"""Confidence intervals: the patient-clustered bootstrap (percentile, BCa, basic), DeLong and Wilson.
 
 The bootstrap never copies cases. It draws how often each patient occurs in a resample and hands those counts to
 the statistics of `metrics` as case weights, a block of resamples at a time.
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,12 @@ _JACKKNIFE_GROUPS = 400
 _DEFINED = 0.95
 _NORMAL = NormalDist()
 
-Interval = tuple[float, float]
+
+class Interval(NamedTuple):
+    """Limits of a confidence interval."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Draws:
-    """Values of every statistic of every part: on the cases, per resample (R,) and per jackknife group (G,)."""
+    """Values of every statistic of every part: on the cases, per resample (R,) and per jackknife group (G,).
 
-    estimate: Mapping[str, Mapping[str, float]]
+    A statistic that is a curve adds an axis for its points. Without a second patient there are no replicates.
+    """
+
+    estimate: Mapping[str, Mapping[str, Any]]
     replicates: Mapping[str, Mapping[str, np.ndarray]]
     jackknife: Mapping[str, Mapping[str, np.ndarray]]
 
@@ -64,8 +73,8 @@ def draw(
     return Draws({k: _first(v) for k, v in estimate.items()}, replicates, left_out)
 
 
-def _first(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(value[0]) for name, value in values.items()}
+def _first(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: value[0] for name, value in values.items()}
 
 
 def _block_rows(cases: int) -> int:
@@ -125,7 +134,15 @@ def percentile(replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
     if defined is None:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high))
+
+
+def basic(estimate: float, replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """The percentile interval mirrored at the estimate, at least zero: for measures that noise pushes upwards."""
+    mirrored = percentile(replicates, level)
+    if mirrored is None or not np.isfinite(estimate):
+        return None
+    return Interval(max(0.0, 2 * estimate - mirrored.high), max(0.0, 2 * estimate - mirrored.low))
 
 
 def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: float = LEVEL) -> Interval | None:
@@ -148,7 +165,7 @@ def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: f
         z = bias + _NORMAL.inv_cdf(tail)
         edges.append(_NORMAL.cdf(bias + z / (1 - acceleration * z)))
     low, high = np.quantile(defined, edges)
-    return float(low), float(high)
+    return Interval(float(low), float(high))
 
 
 def _usable(replicates: np.ndarray) -> np.ndarray | None:
@@ -166,7 +183,7 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval | None
     p, shrink = successes / trials, 1 + z * z / trials
     centre = (p + z * z / (2 * trials)) / shrink
     half = z / shrink * (p * (1 - p) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def delong(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +210,7 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray, level: float = LEVEL
     if not covariance[0, 0] > 0:
         return None
     half = _NORMAL.inv_cdf((1 + level) / 2) * float(covariance[0, 0]) ** 0.5
-    return max(0.0, float(area[0]) - half), min(1.0, float(area[0]) + half)
+    return Interval(max(0.0, float(area[0]) - half), min(1.0, float(area[0]) + half))
 
 
 def _midranks(values: np.ndarray) -> np.ndarray:

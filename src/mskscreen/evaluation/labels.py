@@ -54,7 +54,9 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
     missing = next((i for i, study in enumerate(studies) if not study), None)
     if missing is not None:
         raise DataError(f"{path}: row {missing + 1} has neither a study nor an image; add the column 'study'")
-    labels = np.array([_label(text, path, i) for i, text in enumerate(columns[label_column])], np.float64)
+    labels = np.array(
+        [parse_label(text, f"{path}: row {i + 1}") for i, text in enumerate(columns[label_column])], np.float64
+    )
     joints = columns.get("joint") or [None] * len(labels)
     return Labels(
         image=images,
@@ -101,12 +103,13 @@ def _joint(name: str | None, path: str | None) -> int:
     return joint_index(found.joint) if found and found.joint else -1
 
 
-def _label(text: str | None, path: Path, row: int) -> float:
-    if text is None or text.strip().lower() in ("", "nan", "none", "null"):
+def parse_label(text: str | None, where: str) -> float:
+    """1 abnormal, 0 normal, NaN for an empty text; anything else raises DataError that begins with `where`."""
+    lowered = (text or "").strip().lower()
+    if lowered in ("", "nan", "none", "null"):
         return float("nan")
-    lowered = text.strip().lower()
     if lowered not in _TRUE | _FALSE:
-        raise DataError(f"{path}: row {row + 1}: label '{text}' is neither 0 nor 1; correct it or leave it empty")
+        raise DataError(f"{where}: label '{text}' is neither 0 nor 1; correct it or leave it empty")
     return float(lowered in _TRUE)
 
 

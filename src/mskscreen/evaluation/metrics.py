@@ -26,7 +26,8 @@ class Metric:
     """What is printed of a metric, and what must be present for it to be defined.
 
     `needs` names what must occur, as `present` counts it; `scores` is True where hard calls are not enough;
-    `proportion` names the cells of the confusion table in the numerator and in the denominator.
+    `proportion` names the cells of the confusion table in the numerator and in the denominator. `biased` marks an
+    estimate that sampling noise alone moves away from its true value, so that its interval must move back.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Metric:
     scores: bool = False
     higher_is_better: bool | None = True
     proportion: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    biased: bool = False
 
 
 _BOTH = ("abnormal case", "normal case")
@@ -51,7 +53,7 @@ ABNORMALITY: Mapping[str, Metric] = {
     "kappa": Metric("Cohen's kappa", ("second class among labels and calls",)),
     "brier": Metric("Brier score", scores=True, higher_is_better=False),
     "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
-    "ece": Metric("ECE", scores=True, higher_is_better=False),
+    "ece": Metric("ECE", scores=True, higher_is_better=False, biased=True),
     "calibration_slope": Metric("Calibration slope", _BOTH, True, None),
     "calibration_intercept": Metric("Calibration intercept", _BOTH, True, None),
 }
@@ -66,7 +68,7 @@ JOINT: Mapping[str, Metric] = {
         for joint in JOINT_LABELS
     },
     "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
-    "ece": Metric("ECE of the chosen class", scores=True, higher_is_better=False),
+    "ece": Metric("ECE of the chosen class", scores=True, higher_is_better=False, biased=True),
 }
 
 

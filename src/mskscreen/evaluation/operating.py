@@ -1,0 +1,118 @@
+"""Operating points: chosen on development studies, judged on other studies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mskscreen.errors import DataError
+from mskscreen.evaluation.cases import Cases
+
+Criterion = Literal["youden", "sensitivity", "specificity", "cost"]
+# Thresholds of a contract lie in (0, 1).
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a threshold is chosen.
+
+    `value` is the target of the sensitivity or specificity, or for `cost` what a missed abnormality costs in units
+    of a false alarm.
+    """
+
+    criterion: Criterion
+    value: float | None = None
+
+    def __str__(self) -> str:
+        return self.criterion if self.value is None else f"{self.criterion} {self.value:g}"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold of the calibrated study probability, and what it reached where it was chosen."""
+
+    threshold: float
+    rule: Rule
+    sensitivity: float
+    specificity: float
+
+
+RULES: Mapping[str, Rule] = {
+    "balanced": Rule("youden"),
+    "sensitive": Rule("sensitivity", 0.95),
+    "specific": Rule("specificity", 0.95),
+}
+
+
+def choose(labels: np.ndarray, p: np.ndarray, rule: Rule) -> OperatingPoint:
+    """Threshold of `p` (n,) in (0, 1), abnormal at p >= threshold, that fulfils `rule` on boolean `labels` (n,).
+
+    Thresholds lie midway between neighbouring scores. `sensitivity` takes the highest threshold that reaches the
+    target, `specificity` the lowest; `youden` maximises sensitivity + specificity (Youden, Cancer 1950), `cost`
+    minimises the mean cost; of equal ones the lowest threshold, the more sensitive, is taken.
+
+    Raises DataError where a class is missing.
+    """
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if not positives or not negatives:
+        raise DataError("an operating point needs abnormal and normal development studies; add the missing ones")
+    scores = np.unique(p)
+    edges = np.concatenate([[0.0], scores, [1.0]])
+    thresholds = np.clip((edges[1:] + edges[:-1]) / 2, _EDGE, 1 - _EDGE)
+    sensitivity = 1 - np.searchsorted(np.sort(p[labels]), thresholds) / positives
+    specificity = np.searchsorted(np.sort(p[~labels]), thresholds) / negatives
+    best = _best(rule, sensitivity, specificity, positives / len(labels))
+    return OperatingPoint(float(thresholds[best]), rule, float(sensitivity[best]), float(specificity[best]))
+
+
+def _best(rule: Rule, sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> int:
+    value = 1.0 if rule.value is None else rule.value
+    # Scores of exactly 0 or 1 can keep a target out of reach; the end of the scale comes nearest then.
+    if rule.criterion == "sensitivity":
+        return max(int((sensitivity >= value).sum()) - 1, 0)
+    if rule.criterion == "specificity":
+        return min(int((specificity < value).sum()), len(specificity) - 1)
+    if rule.criterion == "cost":
+        cost = value * prevalence * (1 - sensitivity) + (1 - prevalence) * (1 - specificity)
+        return int(np.argmin(cost))
+    return int(np.argmax(sensitivity + specificity))
+
+
+def choose_all(development: Cases, rules: Mapping[str, Rule] = RULES) -> dict[str, OperatingPoint]:
+    """One operating point for each rule, on development studies."""
+    return {name: choose(development.labels, development.p, rule) for name, rule in rules.items()}
+
+
+def require_apart(development: Cases, evaluation: Cases) -> int:
+    """Number of patients that both share, which should be none.
+
+    Raises DataError, with examples, where a study is in both: what was chosen on a study is not judged on it.
+    """
+    shared = sorted(set(development.keys) & set(evaluation.keys))
+    if shared:
+        examples = ", ".join(map(str, shared[:5]))
+        raise DataError(
+            f"{len(shared)} studies are in both {development.table.name} and {evaluation.table.name} ({examples}"
+            f"{', ...' if len(shared) > 5 else ''}); choose operating points and calibration on other studies"
+        )
+    return len(set(development.patients) & set(evaluation.patients))
+
+
+def fingerprint(cases: Cases) -> str:
+    """SHA-256 of the sorted study keys: the same studies give the same text, whatever their scores."""
+    return hashlib.sha256("\n".join(sorted(map(str, cases.keys))).encode()).hexdigest()
+
+
+def projected(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
+    """PPV and NPV (R,) at a stated prevalence in (0, 1), by Bayes' theorem."""
+    if not 0 < prevalence < 1:
+        raise DataError(f"prevalence {prevalence} is not between 0 and 1; give a fraction such as 0.1")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+        clear, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+        return {"ppv": true / (true + false), "npv": clear / (clear + missed)}

@@ -1,0 +1,85 @@
+"""Operating points reach their targets, are chosen elsewhere, and PPV follows Bayes."""
+
+import numpy as np
+import pytest
+
+from mskscreen.errors import DataError
+from mskscreen.evaluation import operating
+from mskscreen.evaluation.operating import Rule, choose
+
+from .conftest import make_cases
+
+
+def table(seed, n=200):
+    rng = np.random.default_rng(seed)
+    labels = np.r_[True, False, rng.random(n - 2) < 0.4]
+    return labels, np.round(1 / (1 + np.exp(-rng.normal(labels * 2 - 1, 1.3))), 2)
+
+
+def rates(labels, p, threshold):
+    calls = p >= threshold
+    return calls[labels].mean(), (~calls)[~labels].mean()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_threshold_does_better(seed):
+    labels, p = table(seed)
+    all_rates = [rates(labels, p, t) for t in np.linspace(0.001, 0.999, 999)]
+    youden = choose(labels, p, Rule("youden"))
+    assert sum(rates(labels, p, youden.threshold)) == pytest.approx(max(map(sum, all_rates)))
+    sensitive = choose(labels, p, Rule("sensitivity", 0.9))
+    assert sensitive.sensitivity >= 0.9
+    assert sensitive.specificity == pytest.approx(max(sp for se, sp in all_rates if se >= 0.9))
+    specific = choose(labels, p, Rule("specificity", 0.9))
+    assert specific.specificity >= 0.9
+    assert specific.sensitivity == pytest.approx(max(se for se, sp in all_rates if sp >= 0.9))
+    cheap = choose(labels, p, Rule("cost", 5))
+
+    def cost(se, sp):
+        return 5 * labels.mean() * (1 - se) + (1 - labels.mean()) * (1 - sp)
+
+    assert cost(*rates(labels, p, cheap.threshold)) == pytest.approx(min(cost(*r) for r in all_rates))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_reported_rates_are_those_of_the_threshold(seed):
+    labels, p = table(seed)
+    for rule in (*operating.RULES.values(), Rule("cost", 3)):
+        point = choose(labels, p, rule)
+        assert (point.sensitivity, point.specificity) == pytest.approx(rates(labels, p, point.threshold))
+        assert 0 < point.threshold < 1
+
+
+def test_scores_of_zero_and_one_still_give_thresholds_inside():
+    labels, p = np.array([True, False, True, False]), np.array([1.0, 0.0, 0.0, 1.0])
+    for rule in operating.RULES.values():
+        assert 0 < choose(labels, p, rule).threshold < 1
+
+
+def test_one_class_has_no_operating_point():
+    with pytest.raises(DataError, match="abnormal and normal"):
+        choose(np.ones(5, bool), np.linspace(0, 1, 5), Rule("youden"))
+
+
+def test_the_same_studies_are_refused_and_shared_patients_counted():
+    cases = make_cases(60)
+    with pytest.raises(DataError, match="60 studies are in both"):
+        operating.require_apart(cases, cases)
+    with pytest.raises(DataError, match="1 studies are in both"):
+        operating.require_apart(cases.select(np.array([0, 1])), cases.select(np.array([1, 2])))
+    apart = operating.require_apart(cases.select(np.arange(30)), cases.select(np.arange(30, 60)))
+    assert apart == len(set(cases.patient[:30]) & set(cases.patient[30:]))
+    assert operating.fingerprint(cases) == operating.fingerprint(cases.select(np.arange(60)[::-1]))
+
+
+def test_projection_at_the_prevalence_of_the_table_changes_nothing():
+    labels, p = table(3)
+    calls = p >= 0.5
+    se, sp = rates(labels, p, 0.5)
+    found = operating.projected(np.array([se]), np.array([sp]), labels.mean())
+    assert found["ppv"][0] == pytest.approx(labels[calls].mean())
+    assert found["npv"][0] == pytest.approx((~labels)[~calls].mean())
+    rare = operating.projected(np.array([se]), np.array([sp]), 0.01)
+    assert rare["ppv"][0] < found["ppv"][0]
+    with pytest.raises(DataError, match="prevalence 2"):
+        operating.projected(np.array([se]), np.array([sp]), 2)
