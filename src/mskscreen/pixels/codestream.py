@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from mskscreen.errors import DecodeError, LimitError
 
-_SOI, _SIZ, _EOI = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
+JPEG_2000_START = b"\xff\x4f\xff\x51"
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _JP2 = b"\0\0\0\x0cjP  "
 # Bytes from the start of the codestream to the precision of its first component.
 _JPEG2000_HEADER = 43
+EXTENDED = 0xC1
 # Start of frame of the processes in use: baseline, extended, progressive, lossless, JPEG-LS.
-_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}
+_START_OF_FRAME = {0xC0, EXTENDED, 0xC2, 0xC3, 0xF7}
 _START_OF_SCAN = b"\xff\xda"
 # A progressive JPEG may repeat scans without end, each a pass over the whole image.
 _SCANS = 64
@@ -53,7 +55,7 @@ def read_codestream(frame: bytes, name: str) -> Codestream:
     """
     if _EOI not in frame[-64:]:
         raise DecodeError(f"{name}: its compressed image is truncated (no end marker); export it again")
-    if frame.startswith((_SIZ, _JP2)) and (start := frame.find(_SIZ)) >= 0:
+    if frame.startswith((JPEG_2000_START, _JP2)) and (start := frame.find(JPEG_2000_START)) >= 0:
         return _jpeg2000(frame[start : start + _JPEG2000_HEADER], name)
     if frame.startswith(_SOI):
         jpeg_scans(frame, name)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import struct
 from typing import Any, cast
 
 import gdcm
 import numpy as np
 import numpy.typing as npt
+from openjpeg.utils import decode as decode_jpeg_2000
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import convert_color_space
 
 from mskscreen.errors import DecodeError
-from mskscreen.pixels.codestream import Codestream, read_codestream
+from mskscreen.pixels.codestream import EXTENDED, JPEG_2000_START, Codestream, read_codestream
 from mskscreen.pixels.dicom_header import FrameHeader
 
 # Decoders report what a DecodeError says anyway, with values of the header in it.
@@ -22,20 +26,10 @@ gdcm.Trace.WarningOff()
 gdcm.Trace.ErrorOff()
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-_CODESTREAMS = (
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-    uid.JPEGLSNearLossless,
-    uid.JPEG2000Lossless,
-    uid.JPEG2000,
-    uid.HTJ2KLossless,
-    uid.HTJ2KLosslessRPCL,
-    uid.HTJ2K,
-)
-SYNTAXES = (*NATIVE, uid.RLELossless, *_CODESTREAMS)
+_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+_JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+SYNTAXES = (*NATIVE, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 
 def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, name: str) -> npt.NDArray:
@@ -45,19 +39,34 @@ def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, nam
     decoder raises.
     """
     if syntax in NATIVE:
-        bits = header.bits_allocated * header.rows * header.columns * header.samples
-        subsampled = header.photometric == "YBR_FULL_422"
-        expected = -(-(bits * 2 // 3 if subsampled else bits) // 8)
+        expected = _native_length(header)
         if len(data) < expected:
             raise DecodeError(
                 f"{name}: DICOM field PixelData holds {len(data):,} of {expected:,} bytes; export the image again"
             )
-    elif syntax in _CODESTREAMS:
-        frame = get_frame(data, 0, number_of_frames=1)
-        stream = read_codestream(frame, name)
-        _check_codestream(stream, header, name)
-        if syntax == uid.JPEGExtended12Bit and stream.precision > 8 and header.samples == 1:
-            return _codes(_decode_extended(frame, stream), header)
+        return _codes(_decode_by_pydicom(data[: expected + expected % 2], vr, syntax, header), header)
+    frame = get_frame(data, 0, number_of_frames=1)
+    if syntax == uid.RLELossless:
+        return _codes(_rgb(_decode_rle(frame, header), header), header)
+    stream = read_codestream(frame, name)
+    _check_codestream(stream, header, name)
+    if syntax in _JPEG_2000:
+        array = _rgb(decode_jpeg_2000(frame[frame.find(JPEG_2000_START) :]), header)
+    elif syntax in _JPEG and stream.precision > 8 and header.samples == 1 and stream.process == EXTENDED:
+        array = _decode_extended(frame, stream)
+    else:
+        array = _decode_by_pydicom(data, vr, syntax, header)
+    return _codes(array, header)
+
+
+def _native_length(header: FrameHeader) -> int:
+    """Bytes of an uncompressed frame."""
+    bits = header.bits_allocated * header.rows * header.columns * header.samples
+    # Two pixels of YBR_FULL_422 share their chroma (PS3.3 C.7.6.3.1.2).
+    return -(-(bits * 2 // 3 if header.photometric == "YBR_FULL_422" else bits) // 8)
+
+
+def _decode_by_pydicom(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader) -> npt.NDArray:
     options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
@@ -70,11 +79,35 @@ def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, nam
         "planar_configuration": header.planar,
         "pixel_keyword": "PixelData",
         "pixel_vr": vr,
-        # The unused bits are cleared below, where the high bit is taken into account.
+        # `_codes` clears the unused bits, and takes the high bit into account.
         "correct_unused_bits": False,
     }
-    array, _ = get_decoder(syntax).as_array(data, index=0, **options)
-    return _codes(array, header)
+    return get_decoder(syntax).as_array(data, index=0, **options)[0]
+
+
+def _decode_rle(frame: bytes, header: FrameHeader) -> npt.NDArray:
+    """Decode DICOM RLE (PS3.5 Annex G): one PackBits segment a byte of a sample, the highest byte first.
+
+    Pillow's PackBits decoder stops at the size it is given, so that no segment expands beyond its plane.
+    """
+    count, *offsets = struct.unpack_from("<16I", frame)
+    depth = header.bits_allocated // 8
+    if count != depth * header.samples or count == 0:
+        raise ValueError("the RLE header does not fit the image")
+    ends = [*offsets[1:count], len(frame)]
+    size = (header.rows * header.columns, 1)
+    result = np.zeros((header.rows * header.columns, header.samples), f"u{depth}")
+    for segment in range(count):
+        packed = frame[offsets[segment] : ends[segment]]
+        plane = np.asarray(Image.frombytes("L", size, packed, "packbits", "L"))[0]
+        sample, byte = divmod(segment, depth)
+        result[:, sample] |= plane.astype(result.dtype) << (8 * (depth - 1 - byte))
+    shape = (header.rows, header.columns, header.samples) if header.samples > 1 else (header.rows, header.columns)
+    return result.reshape(shape)
+
+
+def _rgb(array: npt.NDArray, header: FrameHeader) -> npt.NDArray:
+    return convert_color_space(array, "YBR_FULL", "RGB") if header.photometric.startswith("YBR_FULL") else array
 
 
 def _codes(array: npt.NDArray, header: FrameHeader) -> npt.NDArray:

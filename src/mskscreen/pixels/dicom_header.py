@@ -173,8 +173,7 @@ class Header:
             self.warnings.append("VOILUTFunction is unknown; LINEAR was applied")
             function = "LINEAR"
         if center is not None and width is not None and width >= (1 if function == "LINEAR" else 1 / _LARGEST):
-            count = len(value) if isinstance(value := self.dataset.get("WindowCenter"), list) else 1
-            if count > 1:
+            if (count := self.dataset["WindowCenter"].VM) > 1:
                 self.warnings.append(f"the first of {count} windows was applied")
             return Window(center, width, function)
         if given or "WindowWidth" in self.dataset:

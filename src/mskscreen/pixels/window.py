@@ -12,8 +12,8 @@ LOW, HIGH = 0.5, 99.5
 _GRID = 384
 # A border row or column is unexposed where its values spread over less than this part of the image's range.
 _FLAT = 0.02
-# An extreme value that fills more than this part of the area is blank film or saturation, not anatomy.
-_BLANK = 0.01
+# An extreme value that fills more than this part of the area is blank film, a marker or saturation, not anatomy.
+_BLANK = 0.001
 
 
 class AutoWindow(NamedTuple):
