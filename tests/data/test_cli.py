@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from image_files import copy_of_mura
 from mura_lists import Study, published_studies, write_lists
 from typer.testing import CliRunner
 
@@ -73,3 +74,17 @@ def test_an_input_that_is_no_manifest_is_one_sentence(tmp_path, index):
     result = run(app, ["data", "split", str(index)])
     assert result.exit_code == 1
     assert "not a whole manifest" in str(result.exception)
+
+
+def test_cache_builds_once_and_says_which_rows_failed(tmp_path):
+    manifest = copy_of_mura(tmp_path / "copy", 3)
+    (manifest.root / manifest["image"][4]).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    run(app, ["data", "index", str(manifest.root), "-o", str(tmp_path / "index.parquet")])
+    arguments = ["data", "cache", str(tmp_path / "index.parquet"), "-o", str(tmp_path / "cache"), "--size", "16"]
+    first = run(app, [*arguments, "--workers", "1", "--format", "json"])
+    assert first.exit_code == 3
+    assert "row 4 of the manifest" in first.stderr
+    assert "patient" not in first.stderr
+    assert json.loads(first.stdout)[0]["failed"] == 1
+    assert "16x16-squash-uint8-" in json.loads(first.stdout)[0]["cache"]
+    assert "nothing to do" in run(app, [*arguments, "--workers", "1"]).stderr

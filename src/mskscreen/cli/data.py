@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, err, needs, show
+from mskscreen.cli.common import Exit, Format, err, needs, progress, show
 
 if TYPE_CHECKING:
+    from mskscreen.data.counts import Difference
     from mskscreen.data.findings import Findings
     from mskscreen.data.manifest import Manifest
 
@@ -19,6 +20,7 @@ Source = Annotated[str, typer.Option(help="Kind of data set; 'auto' looks at the
 Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic links that lead out of ROOT.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
+Workers = Annotated[int, typer.Option(help="Processes; 0 for one a core.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
@@ -34,7 +36,6 @@ def index(
     """Write one manifest row for every image that the data set lists."""
     manifest, findings = _index(root, source, links=links)
     if sha256:
-        from mskscreen.cli.common import progress
         from mskscreen.data.sources import with_hashes
 
         with progress("hashing", len(manifest)) as advance:
@@ -68,12 +69,7 @@ def check(
     if form is Format.JSON:
         show([row._asdict() | {"difference": row.difference} for row in rows], form)
     else:
-        table: dict[tuple[str, str], dict[str, str]] = {}
-        for row in rows:
-            cell = f"{row.found:,}" + (f" ({row.difference:+,})" if row.difference else "")
-            cells = table.setdefault((row.split, row.joint), {"split": row.split, "joint": row.joint})
-            cells[row.measure.replace("_", " ")] = cell
-        show(list(table.values()), form, title="found (difference from the published count)")
+        show(_by_joint(rows), form, title="found, negative/positive (difference from the published count)")
     differing = [row for row in rows if row.difference]
     for sentence in describe(rows):
         err.print(sentence, markup=False)
@@ -106,6 +102,39 @@ def split(
         err.print(f"{also} patients of the training set are in the evaluation set too: left out of every fold")
 
 
+@app.command()
+def cache(
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the cache.")] = Path("cache"),
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
+    letterbox: Annotated[bool, typer.Option("--letterbox", help="Keep the aspect ratio.")] = False,
+    preprocessing: Annotated[str | None, typer.Option(help="A whole preprocessing string instead.")] = None,
+    bits: Annotated[int, typer.Option(help="8 or 16 bits a pixel.")] = 8,
+    workers: Workers = 0,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Decode and resize every image once, into one memory-mapped array."""
+    from mskscreen.data.cache import CacheContract
+    from mskscreen.data.cache_build import build_cache
+    from mskscreen.inference.engines import cores
+
+    fit = "letterbox" if letterbox else "resize"
+    string = preprocessing or f"decode|grayscale|window(auto)|{fit}({size},{size},bilinear,antialias)|unit"
+    contract = CacheContract(string, f"uint{bits}")
+    rows = _read(manifest)
+    with progress("decoding", len(rows)) as advance:
+        made, built = build_cache(rows, out, contract, workers=workers or cores(), advance=advance)
+    if not built:
+        err.print("the cache is whole and its sources are unchanged: nothing to do")
+    failed = [row for row, entry in enumerate(made.entries) if entry.error]
+    for row in failed[:20]:
+        err.print(f"row {row} of the manifest: {made.entries[row].error}", markup=False, soft_wrap=True)
+    size_in_gb = made.pixels.nbytes / 1e9
+    show([{"cache": str(made.path), "images": len(made), "failed": len(failed), "GB": size_in_gb}], form)
+    if failed:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
 def _index(root: Path, source: str, *, links: bool) -> tuple[Manifest, Findings]:
     from mskscreen.data.sources import read_source
 
@@ -126,6 +155,17 @@ def _report(findings: Findings) -> None:
         places = ", ".join(row["first"]) + (", ..." if row["count"] > len(row["first"]) else "")
         word = "refused: " if row["refused"] else ""
         err.print(f"{word}{row['finding']}: {row['count']:,} ({places})", markup=False, soft_wrap=True)
+
+
+def _by_joint(rows: list[Difference]) -> list[dict[str, str]]:
+    """One row a split and joint, with the counts of both labels in one cell."""
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        cells = table.setdefault((row.split, row.joint), {"split": row.split, "joint": row.joint})
+        cell = f"{row.found:,}" + (f" ({row.difference:+,})" if row.difference else "")
+        column = row.measure.replace("_", " ").removeprefix("negative ").removeprefix("positive ")
+        cells[column] = f"{cells[column]}/{cell}" if column in cells else cell
+    return list(table.values())
 
 
 def _summary(manifest: Manifest, out: Path) -> dict[str, object]:
