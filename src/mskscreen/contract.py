@@ -132,8 +132,10 @@ class ModelContract:
                 f"contract of model '{self.name}': study_aggregation '{self.study_aggregation}' is unknown; "
                 "use 'mean'"
             )
-        if min(self.input_size) < 1:
-            raise ContractError(f"contract of model '{self.name}': input_size {self.input_size} is empty")
+        if min(self.input_size) < 1 or (self.batch is not None and self.batch < 1):
+            raise ContractError(
+                f"contract of model '{self.name}': input_size {self.input_size} or batch {self.batch} is below 1"
+            )
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, so that equal contracts give equal text."""
@@ -188,7 +190,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1 << 1000 else _wrong(kind, value, where)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         _wrong(kind, value, where)
     return value

@@ -220,27 +220,16 @@ class Predictions:
 
         Raises DataError that names the file and the field.
         """
-        form = path.suffix.lstrip(".").lower()
+        form = table_format(path)
         try:
-            if form == "parquet":
-                rows, model = _read_parquet(path)
-            elif form == "json":
-                value = json.loads(path.read_text(encoding="utf-8"))
-                rows, model = value["images"], value["model"]
-            elif form == "jsonl":
-                lines = path.read_text(encoding="utf-8").splitlines()
-                rows, model = [json.loads(line) for line in lines if line.strip()], {}
-            elif form == "csv":
-                with path.open(encoding="utf-8", newline="") as stream:
-                    rows, model = [_from_csv(row) for row in csv.DictReader(stream)], {}
-            else:
-                raise DataError(f"{path}: not a predictions table; expected {', '.join('.' + f for f in FORMATS)}")
-            images = tuple(row_of(row) for row in rows)
-        except (ValueError, TypeError, KeyError) as error:
+            rows, model = _READERS[form](path)
+            return cls(tuple(row_of(row) for row in rows), model, float(model.get("threshold", 0.5)))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
             raise DataError(
                 f"{path}: not a predictions table of mskscreen ({error}); run predict again"
             ) from error
-        return cls(images, model, float(model.get("threshold", 0.5)))
 
 
 def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
@@ -297,17 +286,44 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 
 def row_of(row: Mapping[str, Any]) -> Prediction:
-    """A row from its JSON; columns that this version does not know are left out."""
-    names = {f.name for f in dataclasses.fields(Prediction)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
+    """A row from its JSON; columns that this version does not know are left out.
+
+    Raises KeyError, TypeError or ValueError where it is not one.
+    """
+    values = {
+        name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in _COLUMNS & row.keys()
+    }
     values["flags"] = values.get("flags") or ()
-    return Prediction(**values)
+    prediction = Prediction(**values)
+    for name, count in _LENGTHS.items():
+        scores = getattr(prediction, name)
+        if scores is not None and (len(scores) != count or not all(isinstance(x, int | float) for x in scores)):
+            raise ValueError(f"field '{name}' must hold {count} numbers")
+    return prediction
 
 
-def _from_csv(row: Mapping[str, str]) -> dict[str, Any]:
+_COLUMNS = frozenset(f.name for f in dataclasses.fields(Prediction))
+_LENGTHS = {"p_joint": len(JointType), "pred1": 2, "pred2": len(JointType)}
+
+
+def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value["images"], value["model"]
+
+
+def _read_jsonl(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    with path.open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream if line.strip()], {}
+
+
+def _read_csv(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     numbers = {"p_joint", "p_abnormal", "pred1", "pred2", "flags", "novelty"}
-    values = {k: json.loads(v) if k in numbers and v else v or None for k, v in row.items()}
-    return values | {"abnormal": {"True": True, "False": False}.get(row["abnormal"])}
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            values = {k: json.loads(v) if k in numbers and v else v or None for k, v in row.items()}
+            rows.append(values | {"abnormal": {"True": True, "False": False}.get(row["abnormal"])})
+    return rows, {}
 
 
 def _write_parquet(path: Path, images: Iterable[Prediction], model: Mapping[str, Any]) -> None:
@@ -341,3 +357,6 @@ def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise DataError(f"{path}: not a Parquet file ({error}); run predict again") from error
     metadata = table.schema.metadata or {}
     return table.to_pylist(), json.loads(metadata.get(b"mskscreen.model", b"{}"))
+
+
+_READERS = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}

@@ -1,0 +1,116 @@
+"""The contract says the same before and after JSON, and refuses what it does not understand by name."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mskscreen.contract import SCHEMA, Calibration, Gate, MapOutput, ModelContract, Novelty, Provenance
+from mskscreen.errors import ContractError
+
+words = st.text(max_size=20)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(1e-3, 1e3)
+probabilities = st.floats(0, 1, exclude_min=True, exclude_max=True)
+plain_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=5,
+)
+contracts = st.builds(
+    ModelContract,
+    name=words,
+    architecture=words,
+    preprocessing=words,
+    input_size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    batch=st.none() | st.integers(1, 64),
+    calibration=st.builds(Calibration, positive, positive),
+    operating_points=st.dictionaries(words, probabilities, max_size=3).map(lambda d: d | {"balanced": 0.5}),
+    joint_confidence=probabilities,
+    map=st.none() | st.builds(MapOutput, words, words, st.integers(1, 64)),
+    novelty=st.none() | st.builds(Novelty, words, numbers, probabilities),
+    approved=st.dictionaries(
+        words, st.builds(Gate, st.booleans(), st.dictionaries(words, numbers, max_size=2)), max_size=2
+    ),
+    provenance=st.builds(
+        Provenance,
+        data=words,
+        seed=st.none() | st.integers(),
+        versions=st.dictionaries(words, words, max_size=2),
+        protocol=st.dictionaries(words, plain_json, max_size=2),
+        figures=st.dictionaries(words, numbers, max_size=2),
+    ),
+)
+MINIMAL = {"name": "m", "architecture": "a", "preprocessing": "p", "input_size": [8, 8]}
+
+
+@given(contracts)
+def test_json_round_trip(contract: ModelContract) -> None:
+    again = ModelContract.from_json(contract.to_json())
+    assert again == contract
+    assert again.digest == contract.digest
+
+
+@given(contracts, contracts)
+def test_contracts_have_one_digest_only_if_equal(one: ModelContract, other: ModelContract) -> None:
+    assert (one.digest == other.digest) == (one.to_json() == other.to_json())
+
+
+@given(st.integers(SCHEMA + 1, 10**9), st.dictionaries(words, plain_json, max_size=3))
+def test_a_newer_schema_is_refused_by_its_number(schema: int, rest: dict) -> None:
+    with pytest.raises(ContractError, match=f"schema {schema}"):
+        ModelContract.from_json(json.dumps(rest | {"schema": schema}))
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1))
+def test_an_unknown_field_is_named(field: str) -> None:
+    known = {f.name for f in dataclasses.fields(ModelContract)}
+    if field not in known:
+        with pytest.raises(ContractError, match=f"'{field}' is unknown"):
+            ModelContract.from_json(json.dumps(MINIMAL | {field: 1}))
+
+
+@pytest.mark.parametrize("field", MINIMAL)
+def test_a_missing_field_is_named(field: str) -> None:
+    with pytest.raises(ContractError, match=f"'{field}' is missing"):
+        ModelContract.from_json(json.dumps({k: v for k, v in MINIMAL.items() if k != field}))
+
+
+@given(st.sampled_from(sorted(f.name for f in dataclasses.fields(ModelContract))), plain_json)
+def test_any_value_of_any_field_is_taken_or_refused_as_a_contract_error(field: str, value: object) -> None:
+    try:
+        contract = ModelContract.from_json(json.dumps(MINIMAL | {field: value}))
+    except ContractError as error:
+        assert str(error)
+    else:
+        assert ModelContract.from_json(contract.to_json()) == contract
+
+
+@given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))
+def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
+    with pytest.raises(ContractError):
+        ModelContract.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"operating_points": {"sensitive": 0.5}}, "balanced"),
+        ({"operating_points": {"balanced": 1.0}}, r"outside \(0, 1\)"),
+        ({"operating_points": {"balanced": math.nan}}, r"outside \(0, 1\)"),
+        ({"calibration": {"abnormality_temperature": 0.0}}, "temperatures"),
+        ({"calibration": {"joint_temperature": math.inf}}, "temperatures"),
+        ({"study_aggregation": "max"}, "study_aggregation"),
+        ({"input_size": [0, 8]}, "input_size"),
+        ({"input_size": [8]}, "input_size"),
+        ({"batch": 0}, "batch"),
+        ({"joint_confidence": 10**400}, "joint_confidence"),
+        ({"joints": ["elbow"]}, "order"),
+    ],
+)
+def test_values_out_of_range_are_named(fields: dict, said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        ModelContract.from_json(json.dumps(MINIMAL | fields))

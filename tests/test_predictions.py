@@ -1,0 +1,147 @@
+"""The predictions table: it reads back as it was written, and studies follow from images."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.contract import Calibration, ModelContract, Novelty
+from mskscreen.errors import DataError
+from mskscreen.predictions import (
+    FLAG_LOW_CONFIDENCE,
+    FLAG_NOVEL,
+    FORMATS,
+    Prediction,
+    Predictions,
+    score,
+    softmax,
+    studies,
+)
+
+CONTRACT = ModelContract("m", "a", "p", (8, 8))
+finite = st.floats(-30, 30)
+# A file name may hold anything but the end of a string; an empty text cannot be told from none in CSV.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Prediction:
+    row = Prediction(draw(texts), draw(st.sampled_from(["s1", "s2", "s3"])), patient=draw(st.none() | texts))
+    if draw(st.booleans()):
+        return dataclasses.replace(row, flags=("error",), error=draw(texts))
+    raw1, raw2 = np.array(draw(st.tuples(*[finite] * 2))), np.array(draw(st.tuples(*[finite] * 7)))
+    return dataclasses.replace(row, **score(CONTRACT, raw1, raw2, novelty=draw(st.none() | finite)), digest="ab")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(images=st.lists(rows(), max_size=5))
+def test_every_format_reads_back_as_written(form: str, tmp_path: Path, images: list[Prediction]) -> None:
+    table = Predictions(tuple(images), {"name": "m"}, 0.25)
+    path = tmp_path / f"table.{form}"
+    table.write(path)
+    again = Predictions.read(path)
+    assert again.images == table.images
+    if form in ("json", "parquet"):
+        assert (again.model["name"], again.threshold) == ("m", 0.25)
+        assert again.studies == table.studies
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(st.lists(rows(), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_the_order_of_views_does_not_change_a_study(images: list[Prediction], shuffler: random.Random) -> None:
+    shuffled = shuffler.sample(images, len(images))
+    # The patient is that of the first view: views of one study share it.
+    images, shuffled = ([dataclasses.replace(row, patient="p") for row in rows] for rows in (images, shuffled))
+    by_name = {row.study: row for row in studies(images, 0.5)}
+    assert {row.study: row for row in studies(shuffled, 0.5)} == by_name
+
+
+@given(st.lists(rows(), min_size=1, max_size=8))
+def test_a_study_counts_every_view_and_lies_between_its_extremes(images: list[Prediction]) -> None:
+    table = studies(images, 0.5)
+    assert sum(row.images for row in table) == len(images)
+    assert sum(row.errors for row in table) == sum(row.error is not None for row in images)
+    for study in table:
+        views = [row.p_abnormal for row in images if row.study == study.study and row.p_abnormal is not None]
+        assert (study.p_abnormal is None) == (not views)
+        if study.p_abnormal is not None:
+            assert min(views) <= study.p_abnormal <= max(views) + 1e-15
+            assert study.abnormal == (study.p_abnormal >= 0.5)
+
+
+@given(st.lists(finite, min_size=2, max_size=7), st.floats(0.1, 10))
+def test_softmax_is_a_distribution_that_keeps_the_order(scores: list[float], temperature: float) -> None:
+    p = softmax(np.array(scores), temperature)
+    assert p.sum() == pytest.approx(1)
+    assert (np.diff(p[np.argsort(scores, kind="stable")]) >= 0).all()
+
+
+def test_scores_are_calibrated_and_the_flags_follow_the_contract() -> None:
+    contract = dataclasses.replace(
+        CONTRACT,
+        calibration=Calibration(2.0, 4.0),
+        novelty=Novelty("mahalanobis", 3.0, 0.99),
+        operating_points={"balanced": 0.5, "sensitive": 0.6},
+    )
+    raw1, raw2 = np.array([0.0, np.log(4.0)]), np.array([0.0, 0, 0, 8.0, 0, 0, 0])
+    row = score(contract, raw1, raw2, at="sensitive", novelty=4.0)
+    assert row["p_abnormal"] == pytest.approx(2 / 3)
+    assert row["abnormal"]
+    assert row["joint"] == JOINT_LABELS[3]
+    assert max(row["p_joint"]) == pytest.approx(np.exp(2) / (6 + np.exp(2)))
+    assert row["flags"] == (FLAG_NOVEL,)
+    assert score(contract, raw1, raw2 / 8)["flags"] == (FLAG_LOW_CONFIDENCE,)
+    with pytest.raises(DataError, match="balanced, sensitive"):
+        score(contract, raw1, raw2, at="specific")
+    with pytest.raises(DataError, match="not finite"):
+        score(contract, raw1 * np.nan, raw2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", "[1]"),
+        ("a.json", "{}"),
+        ("a.json", '{"model": {}, "images": [{}]}'),
+        ("a.json", '{"model": {}, "images": [3]}'),
+        ("a.json", '{"model": [], "images": []}'),
+        ("a.json", '{"model": {"threshold": "x"}, "images": []}'),
+        ("a.jsonl", "{"),
+        ("a.jsonl", '{"file": "f"}'),
+        ("a.csv", "file,study\nf,s"),
+        ("a.jsonl", '{"file": "f", "study": "s", "p_joint": [1, 2]}'),
+        ("a.jsonl", '{"file": "f", "study": "s", "pred1": ["a", "b"]}'),
+        ("a.csv", "file,study,abnormal,p_joint\nf,s,True,[["),
+        ("a.parquet", "no"),
+        ("a.txt", ""),
+    ],
+)
+def test_a_file_that_is_no_table_is_one_error_with_its_name(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=name):
+        Predictions.read(path)
+
+
+def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.json"):
+        Predictions.read(tmp_path / "gone.json")
+
+
+def test_columns_of_a_later_version_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"file": "f", "study": "s", "later": 1}) + "\n")
+    assert Predictions.read(path).images == (Prediction("f", "s"),)
+
+
+def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="xlsx"):
+        Predictions(()).write(tmp_path / "a.xlsx")
+    assert not list(tmp_path.iterdir())
