@@ -26,10 +26,10 @@ def test_map_is_the_gradient_times_the_features(architecture):
     assert (found - expected).abs().max() < 1e-4 * scale
 
 
-@pytest.mark.parametrize("architecture", ["resnet18(pool=gem)", "timm:vgg11_bn", "timm:convnext_atto"])
+@pytest.mark.parametrize("architecture", ["resnet18(pool=gem)", "timm:convnext_atto"])
 def test_map_holds_beyond_the_six(architecture, monkeypatch):
-    # VGG on more than 224 pixels has several cells behind its wide layers; ConvNeXt has negative features.
-    monkeypatch.setitem(SIZES, architecture, 256 if "vgg" in architecture else 96)
+    # The features of ConvNeXt are of both signs.
+    monkeypatch.setitem(SIZES, architecture, 96)
     network = calibrated(architecture)
     expected, found = hirescam(network, torch.rand(1, 1, SIZES[architecture], SIZES[architecture]))
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
@@ -68,12 +68,12 @@ def test_supervising_the_map_moves_it_onto_the_mask(architecture):
 def test_generalised_mean_keeps_a_small_lesion_that_the_average_loses():
     features = torch.zeros(1, 1, 16, 16)
     features[..., 3, 4] = 1
-    assert GeneralisedMean()(features).item() > 30 * Average()(features).item()
+    assert GeneralisedMean()(features)[0].item() > 30 * Average()(features)[0].item()
     flat = torch.full((1, 1, 16, 16), 0.7)
-    assert GeneralisedMean()(flat).item() == pytest.approx(0.7, rel=1e-5)
+    assert GeneralisedMean()(flat)[0].item() == pytest.approx(0.7, rel=1e-5)
 
 
-def test_images_too_small_for_the_wide_layers_are_refused():
+def test_images_that_do_not_fit_the_wide_layers_are_refused():
     with torch.device("meta"):
         network = build_network("vgg16_bn").eval()
         with pytest.raises(ModelError, match="224"):

@@ -70,6 +70,7 @@ def test_architecture_string_and_value_are_inverse(text, expected):
         ("resnet18(depth=3)", "depth"),
         ("resnet18(pool=gem", "resnet18"),
         ("xception(stride=16)", "stride"),
+        ("vgg16_bn(pool=gem)", "wide layers"),
         ("timm:vit_tiny_patch16_224", "feature map"),
     ],
 )

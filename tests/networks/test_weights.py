@@ -60,8 +60,8 @@ def test_wide_layers_of_vgg_are_loaded_too(tmp_path):
     path = tmp_path / "vgg.safetensors"
     save_file(source.state_dict(), path)
     network = build_network("timm:vgg11_bn", init=path)
-    assert torch.equal(network.wide.first.weight, source.pre_logits.fc1.weight)
-    assert torch.equal(network.wide.second.bias, source.pre_logits.fc2.bias)
+    assert torch.equal(network.pool.first.weight, source.pre_logits.fc1.weight.flatten(1))
+    assert torch.equal(network.pool.second.bias, source.pre_logits.fc2.bias)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

@@ -7,21 +7,27 @@ arXiv:2011.08891) then costs one forward pass, in any engine that runs ONNX.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mskscreen.errors import ModelError
 
+# What a layer keeps for its gradient; the last one is its output.
+Activations = tuple[Tensor, ...]
+
 
 class Average(nn.Module):
     """Global average pooling, (B, C, h, w) -> (B, C)."""
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3))
+    def forward(self, features: Tensor) -> Activations:
+        return (features.mean((2, 3)),)
 
-    def gradient(self, features: Tensor, pooled: Tensor, upstream: Tensor) -> Tensor:  # noqa: ARG002
-        """Gradient with respect to `features`, (B, C, 1, 1), given that of the output, (B, C)."""
+    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:  # noqa: ARG002
+        """Gradient with respect to `features`, here equal in all cells, given that of the output, (B, C)."""
         return (upstream / (features.shape[2] * features.shape[3]))[:, :, None, None]
 
 
@@ -34,42 +40,53 @@ class GeneralisedMean(nn.Module):
 
     floor = 1e-6
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Activations:
         # Cubes of bfloat16 features lose too much.
         positive = features.float().clamp(min=self.floor)
-        return (positive * positive * positive).mean((2, 3)).pow(1 / 3)
+        return ((positive * positive * positive).mean((2, 3)).pow(1 / 3),)
 
-    def gradient(self, features: Tensor, pooled: Tensor, upstream: Tensor) -> Tensor:
+    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:
         """Gradient with respect to `features`, given that of the output: (A / g)^2 / hw."""
-        ratio = features.float().clamp(min=0) / pooled[:, :, None, None]
+        ratio = features.float().clamp(min=0) / activations[0][:, :, None, None]
         return ratio * ratio * (upstream / (features.shape[2] * features.shape[3]))[:, :, None, None]
 
 
 class WideLayers(nn.Module):
-    """VGG's two 4096-wide layers, held as convolutions (the first 7x7) so that larger inputs work too.
+    """VGG's two 4096-wide layers, (B, 512, 7, 7) -> (B, 4096), from timm's convolutional form of them.
 
-    Dropout acts behind the first ReLU while training; the gradient leaves it out.
+    They are held as matrices because OpenVINO 2026.4 computes a transposed convolution wrongly where a
+    convolution uses the same weights. Dropout acts behind the first ReLU while training; the gradient
+    leaves it out.
     """
 
-    def __init__(self, first: nn.Conv2d, second: nn.Conv2d, dropout: float) -> None:
+    def __init__(self, layers: ConvMlp, dropout: float) -> None:
         super().__init__()
-        self.first, self.second, self.dropout = first, second, nn.Dropout(dropout)
+        self.first, self.second = _as_linear(layers.fc1), _as_linear(layers.fc2)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the activations of both layers, (B, 4096, h, w) each.
+    def forward(self, features: Tensor) -> Activations:
+        """Return the activations of both layers, (B, 4096) each.
 
-        Raises ModelError where the input image is smaller than 224 pixels.
+        Raises ModelError where the features are not those of a 224-pixel image.
         """
-        if min(features.shape[2:]) < self.first.kernel_size[0]:
-            raise ModelError("VGG's first wide layer covers 224 pixels: use an input size of at least 224")
-        first = functional.relu(self.first(features))
+        if features[0].numel() != self.first.in_features:
+            raise ModelError("VGG's wide layers take 7 x 7 cells: use an input size of 224 x 224")
+        first = functional.relu(self.first(features.flatten(1)))
         return first, functional.relu(self.second(self.dropout(first)))
 
-    def gradient(self, activations: tuple[Tensor, ...], upstream: Tensor) -> Tensor:
-        """Gradient with respect to the features, given both activations and the gradient of the second."""
+    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:
+        """Gradient with respect to `features`, given that of the output, (B, 4096)."""
         first, second = activations
-        inner = functional.conv_transpose2d(torch.where(second > 0, upstream, 0.0), self.second.weight)
-        return functional.conv_transpose2d(torch.where(first > 0, inner, 0.0), self.first.weight)
+        inner = torch.matmul(torch.where(second > 0, upstream, 0.0), self.second.weight)
+        return torch.matmul(torch.where(first > 0, inner, 0.0), self.first.weight).view_as(features)
 
 
-POOLING: dict[str, type[Average | GeneralisedMean]] = {"avg": Average, "gem": GeneralisedMean}
+def _as_linear(convolution: Any) -> nn.Linear:
+    """A convolution that covers its whole input, as the linear layer it is."""
+    weight = convolution.weight.detach().flatten(1)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight), convolution.bias
+    return linear
+
+
+POOLING: dict[str, type[Average] | type[GeneralisedMean]] = {"avg": Average, "gem": GeneralisedMean}

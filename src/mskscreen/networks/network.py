@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
 from mskscreen.errors import ModelError
-from mskscreen.networks.evidence import POOLING, WideLayers
+from mskscreen.networks.evidence import POOLING, Average, GeneralisedMean, WideLayers
 from mskscreen.networks.novelty import NoveltyDistance
 from mskscreen.networks.table import NETWORKS, Architecture
 from mskscreen.networks.weights import load_backbone, load_package
@@ -38,13 +38,8 @@ class ScreeningNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.stem = normalising_stem(backbone.pretrained_cfg)
-        self.wide: WideLayers | None = None
-        if isinstance(getattr(backbone, "pre_logits", None), ConvMlp):
-            self.wide = WideLayers(backbone.pre_logits.fc1, backbone.pre_logits.fc2, dropout)
-            backbone.pre_logits = nn.Identity()
+        self.pool, self.pooled_width = _reduction(backbone, architecture, dropout)
         self.backbone = backbone
-        self.pool = POOLING[architecture.pool]()
-        self.pooled_width: int = self.wide.second.out_channels if self.wide else backbone.num_features
         self.shared = nn.Linear(self.pooled_width, SHARED_WIDTH)
         self.dropout = nn.Dropout(dropout)
         self.abnormality = nn.Linear(SHARED_WIDTH, len(ABNORMALITY_LABELS))
@@ -60,25 +55,20 @@ class ScreeningNetwork(nn.Module):
 
     def read_out(self, features: Tensor) -> tuple[Tensor, ...]:
         """What `forward` returns, from the last feature map."""
-        wide = self.wide(features) if self.wide is not None else ()
-        pooled = self.pool(wide[-1] if wide else features)
-        hidden = functional.relu(self.shared(pooled))
+        activations = self.pool(features)
+        hidden = functional.relu(self.shared(activations[-1]))
         dropped = self.dropout(hidden)
-        outputs = (self.abnormality(dropped), self.joint(dropped), self._map(features, wide, pooled, hidden))
-        return outputs if self.novelty is None else (*outputs, self.novelty(pooled))
 
-    def _map(self, features: Tensor, wide: tuple[Tensor, ...], pooled: Tensor, hidden: Tensor) -> Tensor:
         normal, abnormal = self.abnormality.weight
-        upstream = torch.where(hidden > 0, abnormal - normal, 0.0)
-        upstream = torch.matmul(upstream, self.shared.weight)
-        gradient = self.pool.gradient(wide[-1] if wide else features, pooled, upstream)
-        if self.wide is not None:
-            gradient = self.wide.gradient(wide, gradient)
-        return (features * gradient).sum(1, keepdim=True)
+        upstream = torch.matmul(torch.where(hidden > 0, abnormal - normal, 0.0), self.shared.weight)
+        evidence = (features * self.pool.gradient(features, activations, upstream)).sum(1, keepdim=True)
+
+        outputs = (self.abnormality(dropped), self.joint(dropped), evidence)
+        return outputs if self.novelty is None else (*outputs, self.novelty(activations[-1]))
 
     def pooled(self, features: Tensor) -> Tensor:
         """Pooled features (B, d) of a last feature map: what the novelty distance is measured on."""
-        return self.pool(self.wide(features)[-1] if self.wide is not None else features)
+        return self.pool(features)[-1]
 
     def attach_novelty(self, mean: Tensor, components: Tensor, variances: Tensor, noise: float) -> None:
         """Add the output `novelty` (B,), the distance of the pooled features from the training data.
@@ -103,6 +93,19 @@ class ScreeningNetwork(nn.Module):
     def output_names(self) -> tuple[str, ...]:
         """Names of what `forward` returns, in order."""
         return OUTPUTS if self.novelty is None else (*OUTPUTS, "novelty")
+
+
+def _reduction(
+    backbone: Any, architecture: Architecture, dropout: float
+) -> tuple[Average | GeneralisedMean | WideLayers, int]:
+    """What takes the last feature map to one vector, and the length of the vector."""
+    wide = getattr(backbone, "pre_logits", None)
+    if not isinstance(wide, ConvMlp):
+        return POOLING[architecture.pool](), backbone.num_features
+    if architecture.pool != "avg":
+        raise ModelError(f"architecture '{architecture}': wide layers stand in the place of pooling; leave it out")
+    backbone.pre_logits = nn.Identity()
+    return WideLayers(wide, dropout), backbone.head_hidden_size
 
 
 def normalising_stem(config: dict[str, Any]) -> nn.Conv2d:
