@@ -53,14 +53,15 @@ def tiny_model(tiny_contract: Callable[..., ModelContract]) -> Callable[..., Pat
     `batch` fixes its batch, `contract=None` leaves the metadata out, `drop` names outputs that it lacks, and
     `edit` may change the onnx model before it is written.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
+
+    default = tiny_contract()
 
     def make(
         path: Path,
         *,
         batch: int | None = None,
-        contract: ModelContract | None = tiny_contract(),
+        contract: ModelContract | None = default,
         drop: tuple[str, ...] = (),
         edit: Callable[[Any], None] = lambda model: None,
     ) -> Path:
@@ -100,5 +101,4 @@ def tiny_model(tiny_contract: Callable[..., ModelContract]) -> Callable[..., Pat
         path.write_bytes(model.SerializeToString())
         return path
 
-    del onnx
     return make

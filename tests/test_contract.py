@@ -83,10 +83,9 @@ def test_a_missing_field_is_named(field: str) -> None:
 def test_any_value_of_any_field_is_taken_or_refused_as_a_contract_error(field: str, value: object) -> None:
     try:
         contract = ModelContract.from_json(json.dumps(MINIMAL | {field: value}))
-    except ContractError as error:
-        assert str(error)
-    else:
-        assert ModelContract.from_json(contract.to_json()) == contract
+    except ContractError:
+        return
+    assert ModelContract.from_json(contract.to_json()) == contract
 
 
 @given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))

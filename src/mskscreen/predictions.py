@@ -281,8 +281,9 @@ def table_format(path: Path) -> str:
 
 def _csv_line(values: Iterable[Any]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue()
+    # With "\n" as its own terminator the writer would leave a bare "\r" unquoted, and no reader expects that.
+    csv.writer(buffer, lineterminator="\r\n").writerow(values)
+    return buffer.getvalue()[:-2] + "\n"
 
 
 def row_of(row: Mapping[str, Any]) -> Prediction:
@@ -290,11 +291,13 @@ def row_of(row: Mapping[str, Any]) -> Prediction:
 
     Raises KeyError, TypeError or ValueError where it is not one.
     """
-    values = {
+    values: dict[str, Any] = {
         name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in _COLUMNS & row.keys()
     }
     values["flags"] = values.get("flags") or ()
     prediction = Prediction(**values)
+    if not (isinstance(prediction.file, str) and isinstance(prediction.study, str)):
+        raise ValueError("fields 'file' and 'study' must hold text")
     for name, count in _LENGTHS.items():
         scores = getattr(prediction, name)
         if scores is not None and (len(scores) != count or not all(isinstance(x, int | float) for x in scores)):
