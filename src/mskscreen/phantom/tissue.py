@@ -115,7 +115,7 @@ def _union(flat, groups, rows, columns):  # type: ignore[no-untyped-def]
 
 @compiled
 def _insert(near, far, count, low, high):  # type: ignore[no-untyped-def]
-    """Unite one interval with `count` disjoint ones, in place; the new count. When full, the last is overwritten."""
+    """Unite one interval with `count` disjoint ones, in place; the new count. A full list loses its last."""
     kept = 0
     for n in range(count):
         if far[n] < low or near[n] > high:
