@@ -87,7 +87,7 @@ class Body:
         return self.skeleton.descendants(bone)
 
     def shifted(self, change: Matrix, whole: Iterable[str], distal_of: Iterable[str] = ()) -> Body:
-        """This body with the bones `whole`, and the distal ends of `distal_of`, moved by `change`."""
+        """The body with the bones `whole`, and the distal ends of `distal_of`, moved by `change`."""
         transforms, ends = dict(self.transforms), dict(self.ends)
         for bone in whole:
             transforms[bone] = change @ transforms[bone]

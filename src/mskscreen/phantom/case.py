@@ -11,14 +11,14 @@ import numpy as np
 
 from mskscreen.anatomy import JointType
 from mskscreen.phantom.body import Body, pose_body
-from mskscreen.phantom.patient import Patient, draw_patient
 from mskscreen.phantom.pathology.context import Context, Facts, Site
 from mskscreen.phantom.pathology.kinds import Kind, choose_kind
+from mskscreen.phantom.patient import Patient, draw_patient
 from mskscreen.phantom.positioning import draw_angles
 from mskscreen.phantom.scene import Camera, Exposure, Scene
 from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.skeleton import Skeleton
-from mskscreen.phantom.soft_tissue import fat_planes, soft_tissue
+from mskscreen.phantom.soft_tissue import cervical_spine, fat_planes, soft_tissue
 from mskscreen.phantom.variants import Variants, draw_variants
 from mskscreen.phantom.views import Projection, draw_camera, projections
 
@@ -27,15 +27,17 @@ _VIEW_COUNTS = (0.22, 0.36, 0.34, 0.08)
 _MARGIN = 0.05
 _ATTEMPTS = 80
 _TRUNK = (JointType.SHOULDER, JointType.HUMERUS)
-# Tube voltage and scatter-to-primary ratio without a grid rise with the part's thickness.
+_ELBOW_SEEN = (JointType.FOREARM, JointType.ELBOW)
+# Tube voltage (kV), scatter-to-primary ratio without a grid and photons in the open beam: all rise with the part's
+# thickness, as automatic exposure control makes them.
 _BEAMS = {
-    JointType.FINGER: (46.0, 53.0, 0.12),
-    JointType.HAND: (48.0, 56.0, 0.15),
-    JointType.WRIST: (50.0, 58.0, 0.18),
-    JointType.FOREARM: (53.0, 62.0, 0.25),
-    JointType.ELBOW: (55.0, 65.0, 0.3),
-    JointType.HUMERUS: (60.0, 74.0, 0.5),
-    JointType.SHOULDER: (66.0, 82.0, 0.8),
+    JointType.FINGER: ((46.0, 53.0), 0.12, 1.5e4),
+    JointType.HAND: ((48.0, 56.0), 0.15, 2e4),
+    JointType.WRIST: ((50.0, 58.0), 0.18, 2e4),
+    JointType.FOREARM: ((53.0, 62.0), 0.25, 3e4),
+    JointType.ELBOW: ((55.0, 65.0), 0.3, 4e4),
+    JointType.HUMERUS: ((60.0, 74.0), 0.5, 8e4),
+    JointType.SHOULDER: ((66.0, 82.0), 0.8, 1.6e5),
 }
 
 
@@ -94,11 +96,12 @@ def make_case(
     joint = drawn if joint is None else JointType(joint)
     skeleton = Skeleton.load()
     patient = draw_patient(stream(seed, "anatomy"), skeleton.bones)
-    entries = _draw_projections(joint, view, stream(seed, "view"))
-    digit = _draw_digit(entries, stream(seed, "digit"))
+    digit = _draw_digit(joint, view, stream(seed, "digit"))
+    entries = _draw_projections(joint, view, digit, stream(seed, "view"))
     variants = draw_variants(stream(seed, "variants"), patient, joint, digit)
     exposed = [
-        _expose(seed, number, entry, joint, digit, patient, variants, long_side) for number, entry in enumerate(entries)
+        _expose(seed, number, entry, joint, digit, patient, variants, long_side)
+        for number, entry in enumerate(entries)
     ]
     chance = stream(seed, "label").random()
     if abnormal is None:
@@ -120,27 +123,22 @@ def make_case(
     return Case(seed, joint, abnormal, views, facts)
 
 
-def _draw_projections(joint: JointType, view: str | None, rng: np.random.Generator) -> list[Projection]:
-    """The study's projections, each at most once; the first is the one asked for."""
-    table = projections(joint)
-    order = rng.permutation(len(table))
+def _draw_digit(joint: JointType, view: str | None, rng: np.random.Generator) -> int:
+    """The finger under examination, one that the view asked for can show."""
+    return int(rng.choice(sorted({digit for entry in projections(joint, view) for digit in entry.digits})))
+
+
+def _draw_projections(
+    joint: JointType, view: str | None, digit: int, rng: np.random.Generator
+) -> list[Projection]:
+    """The study's projections, each name at most once; the first is the one asked for."""
+    table = [entry for entry in projections(joint) if digit in entry.digits]
+    # Weighted sampling without replacement (Efraimidis and Spirakis 2006).
     keys = rng.random(len(table)) ** (1 / np.array([entry.share for entry in table]))
     count = 1 + int(rng.choice(len(_VIEW_COUNTS), p=_VIEW_COUNTS))
-    ranked = sorted(order, key=lambda index: -keys[index])
-    entries = [table[index] for index in ranked]
-    if view is not None:
-        wanted = projections(joint, view)
-        entries.sort(key=lambda entry: entry not in wanted)
-    unique = {entry.name: entry for entry in reversed(entries)}
-    named = [unique[name] for name in dict.fromkeys(entry.name for entry in entries)]
-    first = set(named[0].digits)
-    return [entry for entry in named if first & set(entry.digits)][:count]
-
-
-def _draw_digit(entries: list[Projection], rng: np.random.Generator) -> int:
-    """The finger under examination: one that all the study's projections can show."""
-    common = sorted(set.intersection(*(set(entry.digits) for entry in entries)))
-    return int(rng.choice(common))
+    ranked = [table[index] for index in np.argsort(-keys)]
+    ranked.sort(key=lambda entry: entry.name != view)
+    return list({entry.name: entry for entry in reversed(ranked)}.values())[::-1][:count]
 
 
 def _expose(
@@ -164,21 +162,23 @@ def _expose(
 def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:
     """The scene of a body: bones, soft tissue and variants."""
     trunk = joint in _TRUNK
-    bones = tuple(body.bone_part(bone) for bone in body.transforms if trunk or bone != "thorax")
-    scene = Scene(bones=bones, solids=fat_planes(body), tissue=soft_tissue(body, trunk=trunk))
+    hidden = () if trunk else ("thorax",) if joint in _ELBOW_SEEN else ("thorax", "scapula", "clavicle", "humerus")
+    bones = tuple(body.bone_part(bone) for bone in body.transforms if bone not in hidden)
+    solids = fat_planes(body) + (cervical_spine(body) if trunk else ())
+    scene = Scene(bones=bones, solids=solids, tissue=soft_tissue(body, trunk=trunk))
     return variants.apply(scene, body)
 
 
 def _draw_exposure(joint: JointType, rng: np.random.Generator) -> Exposure:
-    low, high, scatter = _BEAMS[joint]
+    voltages, scatter, quanta = _BEAMS[joint]
     grid = joint in _TRUNK and rng.random() < 0.7
-    kilovolts = rng.uniform(low, high)
+    kilovolts = rng.uniform(*voltages)
     dose = float(np.exp(rng.normal(0.0, 0.5)))
     if rng.random() < 0.08:
         dose *= float(rng.choice([0.12, 6.0]))
     return Exposure(
         kilovolts=kilovolts,
-        quanta=2e4 * dose,
+        quanta=quanta * dose,
         scatter=scatter * rng.uniform(0.6, 1.4),
         heel=(rng.uniform(-0.15, 0.15), rng.uniform(-0.05, 0.05)),
         blur=rng.uniform(0.4, 0.95),

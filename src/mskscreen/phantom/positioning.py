@@ -1,4 +1,4 @@
-"""How the arm lies for each standard projection: joint angles in radians, by the names of the skeleton's joints."""
+"""How the arm lies for each standard projection: angles in radians by the names of the skeleton's joints."""
 
 from __future__ import annotations
 

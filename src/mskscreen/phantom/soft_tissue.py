@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mskscreen.phantom.body import Body, digit_bones
-from mskscreen.phantom.frames import Vector, along, place, unit
+from mskscreen.phantom.frames import Vector, along, cross, place, unit
 from mskscreen.phantom.scene import Capsule, Material, Shape, Solid
 
 # Radii of the skin around the metacarpal and the phalanges, at both ends of each.
 _FINGER_RADII = ((0.0145, 0.0135), (0.0112, 0.0096), (0.0094, 0.0084), (0.0082, 0.0066))
 _THUMB_RADII = ((0.0165, 0.015), (0.0128, 0.0115), (0.0108, 0.0078))
 # Along forearm and upper arm, by the fraction of the bone's length.
-_FOREARM_RADII = ((0.0, 0.22, 0.7, 1.0), (0.041, 0.042, 0.029, 0.0245))
-_ARM_RADII = ((0.0, 0.5, 1.0), (0.052, 0.047, 0.041))
+_FOREARM_RADII = ((0.0, 0.22, 0.7, 1.0), (0.037, 0.04, 0.028, 0.0245))
+_ARM_RADII = ((0.0, 0.5, 1.0), (0.052, 0.046, 0.037))
 
 
 class _Piece(NamedTuple):
@@ -51,9 +51,11 @@ def _hand(body: Body) -> list[_Piece]:
         thumb = body.proximal("1mc") + share * (body.distal("1mc") - body.proximal("1mc"))
         index = body.proximal("2mc") + 0.85 * share * (body.distal("2mc") - body.proximal("2mc"))
         pieces.append(_Piece(thumb, index, radius, radius, "palm"))
-    palm = np.cross(body.flexion_axis(3), body.axis("3mc")) * 0.008 * size
+    palm = cross(body.flexion_axis(3), body.axis("3mc")) * 0.008 * size
     for bone, radius in (("5mc", 0.012), ("2mc", 0.011)):
-        pieces.append(_Piece(body.proximal(bone) + palm, body.distal(bone) + 0.6 * palm, radius, 0.8 * radius, "palm"))
+        pieces.append(
+            _Piece(body.proximal(bone) + palm, body.distal(bone) + 0.6 * palm, radius, 0.8 * radius, "palm")
+        )
     return pieces
 
 
@@ -64,11 +66,11 @@ def _arm(body: Body) -> list[_Piece]:
     top, bottom = body.proximal("humerus"), body.distal("humerus")
     middle = (top + bottom) / 2
     return [
-        _Piece(top, middle, 0.052, 0.047, "arm"),
-        _Piece(middle, bottom, 0.047, 0.041, "arm"),
-        _Piece(bottom, quarter, 0.041, 0.042, "forearm"),
-        _Piece(quarter, lower, 0.042, 0.029, "forearm"),
-        _Piece(lower, wrist, 0.029, 0.0245, "forearm"),
+        _Piece(top, middle, 0.052, 0.046, "arm"),
+        _Piece(middle, bottom, 0.046, 0.037, "arm"),
+        _Piece(bottom, quarter, 0.037, 0.04, "forearm"),
+        _Piece(quarter, lower, 0.04, 0.028, "forearm"),
+        _Piece(lower, wrist, 0.028, 0.0245, "forearm"),
         _Piece(body.proximal("ulna"), body.point("ulna", 0.3), 0.018, 0.026, "forearm"),
         _Piece(body.distal("radius"), body.point("radius", 0.85), 0.0205, 0.023, "forearm"),
         _Piece(body.distal("ulna"), body.point("ulna", 0.85), 0.0185, 0.0215, "forearm"),
@@ -86,14 +88,23 @@ def _trunk(body: Body) -> list[_Piece]:
     head = body.proximal("humerus")
     arm = body.axis("humerus") * size
     armpit = at(-0.05, -0.16, 0.125)
+    # The folds of the axilla thin out as the arm is raised to the side.
+    raised = float(np.clip(body.axis("humerus")[2], 0, 1))
+    fold = 1 - 0.65 * raised
     return [
         _Piece(at(-0.055, -0.1, 0.05), at(-0.05, -0.45, 0.055), 0.105, 0.12, "trunk"),
         _Piece(at(-0.055, -0.1, -0.05), at(-0.05, -0.45, -0.055), 0.105, 0.12, "trunk"),
-        _Piece(at(-0.035, 0.24, 0.0), at(-0.055, -0.08, 0.0), 0.058, 0.075, "trunk"),
+        _Piece(
+            at(-0.035, 0.24 - 0.14 * raised, -0.01 - 0.2 * max(0.0, raised - 0.5)),
+            at(-0.055, -0.08, 0.0),
+            0.058,
+            0.075,
+            "trunk",
+        ),
         _Piece(at(-0.06, 0.005, 0.03), head - at(0.01, 0.012, 0.02), 0.072, 0.05, "trunk"),
-        _Piece(head - at(0.0, 0.02, 0.02), armpit, 0.055, 0.05, "trunk"),
+        _Piece(head - at(0.0, 0.02, 0.02), armpit, 0.055 * fold, 0.05 * fold, "trunk"),
         _Piece(head, head + arm * 0.13, 0.056, 0.05, "arm"),
-        _Piece(head + arm * 0.06, armpit, 0.042, 0.045, "trunk"),
+        _Piece(head + arm * 0.06, armpit, 0.042 * fold, 0.045 * fold, "trunk"),
     ]
 
 
@@ -155,6 +166,21 @@ def limb_group(bone: str) -> str:
             return f"digit {digit}"
     return {"radius": "forearm", "ulna": "forearm", "humerus": "arm", "scapula": "trunk", "clavicle": "trunk"}.get(
         bone, "palm"
+    )
+
+
+def cervical_spine(body: Body) -> tuple[Solid, ...]:
+    """Vertebrae from the thorax up into the neck, which the skeleton lacks."""
+    size = body.patient.scale
+    neck = _trunk(body)[2]
+    bottom = np.array([-0.076, -0.045, 0.0]) * size
+    top = neck.start - np.array([0.018, 0.0, 0.0]) * size
+    axes = along(top - bottom, np.array([1.0, 0.0, 0.0]))
+    half = (0.012 * size, 0.018 * size, 0.0078 * size)
+    density = 0.2 * body.patient.density
+    return tuple(
+        Solid(Shape.ELLIPSOID, Material.BONE, place(bottom + share * (top - bottom), axes), half, density)
+        for share in np.linspace(0, 1, 14)
     )
 
 

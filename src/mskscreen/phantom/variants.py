@@ -9,7 +9,7 @@ import numpy as np
 
 from mskscreen.anatomy import JointType
 from mskscreen.phantom.body import Body
-from mskscreen.phantom.frames import Matrix, Vector, along, place, unit
+from mskscreen.phantom.frames import Matrix, Vector, along, cross, place, unit
 from mskscreen.phantom.patient import AgeGroup, Patient
 from mskscreen.phantom.scene import BonePart, DensityEdit, Material, Scene, Shape, Solid
 from mskscreen.phantom.soft_tissue import limb_radius
@@ -80,7 +80,7 @@ def _sesamoids(rng: np.random.Generator) -> Applied:
         for (bone, side), size in zip(places, sizes, strict=True):
             digit = int(bone[0])
             radial = body.flexion_axis(digit)
-            palm = unit(np.cross(radial, body.axis(bone)))
+            palm = unit(cross(radial, body.axis(bone)))
             radius = body.radius(bone, 0.93)
             centre = body.point(bone, 0.95) + palm * (radius + 0.002) + radial * side * 2 * radius
             half = np.array([1.0, 1.25, 0.8]) * size * body.patient.scale
@@ -92,7 +92,9 @@ def _sesamoids(rng: np.random.Generator) -> Applied:
 
 
 def _nutrient_canal(rng: np.random.Generator, joint: JointType) -> Applied:
-    bones = ("humerus",) if joint in (JointType.HUMERUS, JointType.SHOULDER) else ("radius", "ulna", "3mc", "2proxph")
+    bones = (
+        ("humerus",) if joint in (JointType.HUMERUS, JointType.SHOULDER) else ("radius", "ulna", "3mc", "2proxph")
+    )
     bone = str(rng.choice(bones))
     fraction, azimuth, seed = rng.uniform(0.4, 0.62), rng.uniform(0, 2 * np.pi), rng.uniform(0, 100)
 
@@ -132,7 +134,7 @@ def _old_deformity(rng: np.random.Generator, bone: str) -> Applied:
 
 def _ring(rng: np.random.Generator, digit: int) -> Applied:
     bone = f"{digit}proxph"
-    fraction, width, thick = rng.uniform(0.25, 0.6), rng.uniform(0.0012, 0.003), rng.uniform(0.0006, 0.0011)
+    fraction, width, thick = rng.uniform(0.25, 0.6), rng.uniform(0.001, 0.0024), rng.uniform(0.0005, 0.0009)
     lean = rng.normal(0, 0.15, 2)
 
     def edit(scene: Scene, body: Body) -> Scene:
@@ -151,11 +153,16 @@ def _watch(rng: np.random.Generator) -> Applied:
     def edit(scene: Scene, body: Body) -> Scene:
         frame = body.frame("radius")
         middle = (body.point("radius", fraction) + body.point("ulna", fraction)) / 2
-        palm = unit(np.cross(body.flexion_axis(3), body.axis("3mc")))
+        palm = unit(cross(body.flexion_axis(3), body.axis("3mc")))
         radius = 1.06 * limb_radius(body, "radius", fraction)
         back = along(-palm, frame[:, 2])
         case = _solid(
-            Shape.CYLINDER, Material.STEEL, middle - palm * (radius + 0.002), back, np.array([size, size, 0.0035]), 0.35
+            Shape.CYLINDER,
+            Material.STEEL,
+            middle - palm * (radius + 0.002),
+            back,
+            np.array([size, size, 0.0035]),
+            0.35,
         )
         strap = Material.STEEL if metal else Material.POLYMER
         thick = (0.0007 if metal else 0.0012, 0.008)
@@ -166,7 +173,12 @@ def _watch(rng: np.random.Generator) -> Applied:
 
 
 def _hoop(
-    centre: Vector, axes: Matrix, radius: float, half: tuple[float, float], material: Material, density: float = 1.0
+    centre: Vector,
+    axes: Matrix,
+    radius: float,
+    half: tuple[float, float],
+    material: Material,
+    density: float = 1.0,
 ) -> tuple[Solid, ...]:
     """A ring of flat links: `half` its half thickness and half width, metres."""
     links = 20
@@ -210,7 +222,14 @@ def _wrapping(rng: np.random.Generator, joint: JointType, digit: int) -> tuple[s
 
 
 def _shell(
-    body: Body, bone: str, fraction: float, half: float, thick: float, lean: Vector, material: Material, density: float
+    body: Body,
+    bone: str,
+    fraction: float,
+    half: float,
+    thick: float,
+    lean: Vector,
+    material: Material,
+    density: float,
 ) -> list[Solid]:
     """One turn of a wrapping: a cylinder less the limb inside it."""
     frame = body.frame(bone)
@@ -222,7 +241,8 @@ def _shell(
         centre = (centre + body.point("ulna", float(np.clip(fraction, 0.03, 0.97)))) / 2
     elif bone == "3mc":
         inner = 2.6 * inner
-    axes = along(axis, frame[:, 0])
+    # The hand is flat: its wrapping is an ellipse, wide from the index to the little finger.
+    axes = along(axis, frame[:, 0]) @ np.diag([1.0, 0.5 if bone == "3mc" else 1.0, 1.0])
     return [
         _solid(Shape.CYLINDER, material, centre, axes, np.array([r, r, half]), d, displaces=False)
         for r, d in ((1.04 * inner + thick, density), (1.04 * inner, -density))

@@ -13,7 +13,7 @@ import numpy as np
 from mskscreen.anatomy import JointType
 from mskscreen.errors import MskscreenError
 from mskscreen.phantom.body import Body, digit_bones
-from mskscreen.phantom.frames import Matrix, Vector, across, unit
+from mskscreen.phantom.frames import Matrix, Vector, across, cross, unit
 from mskscreen.phantom.scene import Camera
 from mskscreen.phantom.skeleton import rotation
 
@@ -119,10 +119,12 @@ _FRAMINGS: Mapping[JointType, tuple[Framing, ...]] = {
     ),
     JointType.SHOULDER: (
         Framing("humerus", 0.06, (0.025, 0.02), (0.2, 0.28), (0.75, 1.2), 0.6),
-        Framing("clavicle", 0.6, (0.03, 0.03), (0.26, 0.36), (0.8, 1.3), 0.3),
+        Framing("scapula", 0.6, (0.03, 0.03), (0.26, 0.36), (0.8, 1.3), 0.3),
         Framing("humerus", 0.16, (0.03, 0.02), (0.26, 0.34), (0.6, 1.0), 0.1),
     ),
 }
+# The head leans away: no more than the joint and its neighbours is on the plate.
+_AXILLARY = (Framing("humerus", 0.06, (0.03, 0.028), (0.16, 0.25), (0.8, 1.25), 1.0),)
 
 
 class Axes(NamedTuple):
@@ -151,17 +153,17 @@ def _axes(body: Body, joint: JointType, view: str, digit: int) -> Axes:
     if joint in (JointType.HAND, JointType.WRIST):
         up = body.axis("3mc")
         radial = across(body.centre("2mc") - body.centre("5mc"), up)
-        return Axes(up, np.cross(radial, up))
+        return Axes(up, cross(radial, up))
     if joint is JointType.FINGER:
         bones = digit_bones(digit)
         up = unit(body.distal(bones[-1]) - body.proximal(bones[1]))
         radial = across(body.flexion_axis(digit), up)
         # The back of the thumb, not its pulp, lies on the plate of an AP view.
-        return Axes(up, np.cross(radial, up) * (-1.0 if digit == 1 else 1.0))
+        return Axes(up, cross(radial, up) * (-1.0 if digit == 1 else 1.0))
     if joint is JointType.FOREARM:
         up = unit(body.proximal("radius") + body.proximal("ulna") - body.distal("radius") - body.distal("ulna"))
         radial = across(body.distal("radius") - body.distal("ulna"), up)
-        return Axes(up, np.cross(radial, up))
+        return Axes(up, cross(radial, up))
     if joint is JointType.SHOULDER:
         return _shoulder_axes(body, view)
     up = -body.axis("humerus")
@@ -174,13 +176,13 @@ def _shoulder_axes(body: Body, view: str) -> Axes:
     """Beams by the thorax (x forward, y up) or by the blade of the scapula, which points forward and out."""
     if view == "axillary":
         # From beside the hip up through the axilla past the chest, front of the patient at the top of the plate.
-        return Axes(np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.84, -0.54]))
+        return Axes(np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.87, -0.5]))
     up = np.array([0.0, 1.0, 0.0])
     blade = across(body.axis("scapula"), up)
     if view == "Y view":
         return Axes(up, -blade)
     if view == "Grashey":
-        return Axes(up, np.cross(up, -blade) if np.cross(up, -blade)[0] < 0 else np.cross(up, blade))
+        return Axes(up, cross(up, -blade) if cross(up, -blade)[0] < 0 else cross(up, blade))
     return Axes(up, np.array([-1.0, 0.0, 0.0]))
 
 
@@ -191,7 +193,7 @@ def _focus(body: Body, framing: Framing, digit: int) -> Vector:
 
 
 def _plate_angle(joint: JointType, rng: np.random.Generator) -> float:
-    """How far the limb's axis lies from the plate's, in radians: mostly straight, often slanted, seldom anywhere."""
+    """How far the limb's axis lies from the plate's, in radians: mostly straight, often slanted, seldom any way."""
     kind = rng.random()
     if kind < 0.62 or joint is JointType.SHOULDER:
         return rng.normal(0, 0.09)
@@ -211,12 +213,12 @@ def draw_camera(
     """
     up, beam = _axes(body, joint, projection.name, digit)
     beam = rotation(up, np.radians(projection.around) + rng.normal(0, 0.09)) @ beam
-    right = np.cross(beam, up)
+    right = cross(beam, up)
     beam = unit(rotation(right, np.radians(projection.tilt) + rng.normal(0, 0.04)) @ beam)
     up = across(up, beam)
-    right = np.cross(beam, up)
+    right = cross(beam, up)
 
-    framings = _FRAMINGS[joint]
+    framings = _AXILLARY if projection.name == "axillary" else _FRAMINGS[joint]
     share = np.array([framing.share for framing in framings])
     framing = framings[rng.choice(len(framings), p=share / share.sum())]
     size = body.patient.scale**0.8

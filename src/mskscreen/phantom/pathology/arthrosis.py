@@ -29,7 +29,7 @@ def arthrosis(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
     scene = context.furnish(body.shifted(motion(centre, closing + lean), joint.moving(body)))
 
     spurs = int(rng.integers(3, 8))
-    angles, sizes = rng.uniform(0, 2 * np.pi, spurs), rng.uniform(0.22, 0.5, spurs) * (0.6 + 0.6 * grade)
+    angles, sizes = rng.uniform(0, 2 * np.pi, spurs), rng.uniform(0.28, 0.55, spurs) * (0.6 + 0.6 * grade)
     heights, slants = rng.uniform(-0.4, 0.4, spurs), rng.uniform(0.2, 1.0, spurs)
     solids = []
     for angle, size, height, slant in zip(angles, sizes, heights, slants, strict=True):
@@ -38,7 +38,7 @@ def arthrosis(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
         beak = along(unit(out + np.sign(height) * slant * axis), axis)
         solids.append(mineral(where, beak, np.array([0.45, 0.55, 1.0]) * size * radius, 0.55 * patient.density))
     # Eburnated bone on either side of the joint line, strongest where the load goes through.
-    dense, off = rng.uniform(0.35, 0.6) * grade, rng.normal(0, 0.2)
+    dense, off = rng.uniform(0.45, 0.75) * grade, rng.normal(0, 0.2)
     for side, share in ((-1, 0.28), (1, 0.24)):
         where = centre + axis * side * share * radius + axes[:, 0] * off * radius
         solids.append(mineral(where, axes, np.array([0.75, 0.75, 0.2]) * radius, dense * patient.density))

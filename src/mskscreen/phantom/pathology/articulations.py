@@ -74,13 +74,18 @@ def articulation_of(joint: JointType, bone: str) -> Articulation:
     raise KeyError(bone)
 
 
+def glenoid(body: Body) -> Vector:
+    """Middle of the glenoid (world): a head's radius from the joint's centre, towards the blade of the scapula."""
+    head = body.transforms["humerus"][:3, 3]
+    inward = body.centre("scapula") - head
+    inward = inward * np.array([1.0, 0.25, 1.0])
+    return head + inward / np.linalg.norm(inward) * 0.024 * body.patient.scale
+
+
 def meeting_point(body: Body, joint: Articulation) -> Vector:
     """Where the two joint surfaces meet (world), in the middle of the joint space."""
     if joint.bone == "humerus":
-        head = body.transforms["humerus"][:3, 3]
-        glenoid = body.distal("scapula")
-        inward = (glenoid - head) / np.linalg.norm(glenoid - head)
-        return head + inward * body.radius("humerus", 0.05)
+        return glenoid(body)
     if joint.bone == "lunate":
         return body.centre("lunate")
     if joint.bone == "ulna":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mskscreen.anatomy import JointType
-from mskscreen.phantom.body import Body
+from mskscreen.phantom.body import CARPALS, Body
 from mskscreen.phantom.frames import Matrix, Vector, along, place
 from mskscreen.phantom.scene import BonePart, Capsule, Clip, Material, Scene, Shape, Solid
 from mskscreen.phantom.soft_tissue import limb_group, limb_radius
@@ -75,7 +75,8 @@ def with_pieces(scene: Scene, bone: str, pieces: Iterable[Piece]) -> Scene:
             parts.append(part)
             continue
         parts += [
-            replace(part, clips=part.clips + piece.clips, transform=piece.change @ part.transform) for piece in pieces
+            replace(part, clips=part.clips + piece.clips, transform=piece.change @ part.transform)
+            for piece in pieces
         ]
     return replace(scene, bones=tuple(parts))
 
@@ -93,8 +94,9 @@ def mineral(centre: Vector, axes: Matrix, half: Iterable[float], density: float)
 
 
 def swelling(body: Body, site: Site, size: float, spread: float) -> tuple[Capsule, ...]:
-    """Swollen soft tissue beside a site: `size` in radii of the limb, `spread` (metres) to either side along it."""
-    frame = body.frame(site.bone)
+    """Swollen soft tissue beside a site: `size` in radii of the limb, `spread` metres along it either way."""
+    # Carpal bones lie any way round; the hand swells along its own axis.
+    frame = body.frame("3mc" if site.bone in CARPALS else site.bone)
     outward = frame[:, 0] * np.cos(site.azimuth) + frame[:, 1] * np.sin(site.azimuth)
     limb = limb_radius(body, site.bone, site.fraction)
     middle = body.point(site.bone, site.fraction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mskscreen.phantom.body import Body
-from mskscreen.phantom.frames import Vector, motion, moved, unit
+from mskscreen.phantom.frames import Vector, cross, motion, moved, unit
 from mskscreen.phantom.pathology.articulations import Articulation, articulation_of, meeting_point
 from mskscreen.phantom.pathology.context import Context, Facts, mark, swelling
 from mskscreen.phantom.scene import Scene
@@ -13,7 +13,7 @@ from mskscreen.phantom.scene import Scene
 
 def _palmar(body: Body, bone: str) -> Vector:
     digit = int(bone[0]) if bone[0].isdigit() else 1
-    return unit(np.cross(body.flexion_axis(digit), body.axis(bone)))
+    return unit(cross(body.flexion_axis(digit), body.axis(bone)))
 
 
 def _direction(body: Body, joint: Articulation, rng: np.random.Generator) -> tuple[Vector, str]:
@@ -29,7 +29,7 @@ def _direction(body: Body, joint: Articulation, rng: np.random.Generator) -> tup
     frame = body.frame(joint.bone)
     if joint.bone == "ulna":
         back = -unit(body.transforms["humerus"][:3, 0])
-        side = unit(np.cross(body.axis("humerus"), back))
+        side = unit(cross(body.axis("humerus"), back))
         upwards = -body.axis("humerus")
         lateral = aside * 2 if way < 0.75 else np.sign(aside) * 0.9
         return back * (1.5 if way < 0.75 else 0.5) + upwards * pull + side * lateral, "posterior"
@@ -37,7 +37,7 @@ def _direction(body: Body, joint: Articulation, rng: np.random.Generator) -> tup
     if joint.bone == "lunate":
         return palm * 1.4 + frame[:, 2] * aside, "palmar"
     name = "dorsal" if way < 0.6 else "palmar" if way < 0.72 else "lateral"
-    side = np.cross(palm, frame[:, 2])
+    side = cross(palm, frame[:, 2])
     across = {"dorsal": -palm, "palmar": palm, "lateral": np.sign(aside) * side}[name]
     return across + aside * side - pull * frame[:, 2], name
 
@@ -59,24 +59,24 @@ def _out_of_joint(context: Context, rng: np.random.Generator, low: float, high: 
     if swollen:
         scene = scene.plus(tissue=swelling(after, context.site._replace(fraction=0.1), size, 0.008 + 2 * radius))
     end = moved(change, centre)
-    long = np.linalg.norm(end - centre)
+    long = float(np.linalg.norm(end - centre))
     towards = unit(end - centre)
     frame = np.stack([towards, *_perpendicular(towards)], axis=1)
-    reach = 1.15 * radius * (1.7 if joint.bone == "ulna" else 1.0)
+    reach = radius * {"ulna": 1.8, "humerus": 0.9}.get(joint.bone, 1.15)
     region = mark((centre + end) / 2, frame, (reach + long / 2, reach, reach))
     facts = {
         "subkind": joint.name,
         "direction": name,
-        "displacement_mm": round(1e3 * float(long), 1),
-        "displacement_widths": round(float(long) / (2 * radius), 2),
+        "displacement_mm": round(1e3 * long, 1),
+        "displacement_widths": round(long / (2 * radius), 2),
         "swelling": round(size, 2) if swollen else 0.0,
     }
     return scene.plus(region_of_interest=(region,)), facts
 
 
 def _perpendicular(axis: Vector) -> tuple[Vector, Vector]:
-    first = unit(np.cross(axis, np.eye(3)[np.abs(axis).argmin()]))
-    return first, np.cross(axis, first)
+    first = unit(cross(axis, np.eye(3)[np.abs(axis).argmin()]))
+    return first, cross(axis, first)
 
 
 def dislocation(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:

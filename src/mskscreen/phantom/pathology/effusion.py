@@ -10,7 +10,9 @@ from mskscreen.phantom.scene import Material, Scene, Shape, Solid
 from mskscreen.phantom.soft_tissue import limb_radius
 
 
-def _pad(centre: Vector, along_bone: Vector, outward: Vector, half: tuple[float, float, float]) -> tuple[Solid, Solid]:
+def _pad(
+    centre: Vector, along_bone: Vector, outward: Vector, half: tuple[float, float, float]
+) -> tuple[Solid, Solid]:
     """A lens of fat and its shadow: `half` thickness outward, across the elbow, along the bone."""
     axes = along(along_bone, outward)
     return Solid(Shape.ELLIPSOID, Material.FAT, place(centre, axes), half), mark(centre, axes, half)
@@ -24,7 +26,7 @@ def effusion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     axis = body.axis("humerus")
     front = across(body.transforms["humerus"][:3, 0], axis)
     lift, sail, behind = rng.uniform(0.8, 1.3), rng.uniform(0.25, 0.6), rng.random() < 0.8
-    thick = rng.uniform(0.0026, 0.0042) * size
+    thick = rng.uniform(0.0034, 0.0055) * size
     slope = unit(axis + front * sail)
     ahead = body.point("humerus", 0.9) + front * (0.62 * radius * lift + 0.006 * size)
     solids, regions = [], []
@@ -32,7 +34,7 @@ def effusion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     if behind:
         pads.append((body.point("humerus", 0.88) - front * (0.62 * radius + 0.005 * size), axis, -front))
     for centre, direction, outward in pads:
-        half = (thick, 0.016 * size, 0.016 * size)
+        half = (thick, 0.02 * size, 0.016 * size)
         pad, region = _pad(centre, direction, across(outward, direction), half)
         solids.append(pad)
         regions.append(region)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mskscreen.phantom.body import CARPALS, Body
-from mskscreen.phantom.frames import Matrix, Vector, motion, moved
+from mskscreen.phantom.frames import Matrix, Vector, cross, motion, moved
 from mskscreen.phantom.pathology.context import Context, Facts, Piece, mark, mineral, swelling, with_pieces
 from mskscreen.phantom.patient import AgeGroup
 from mskscreen.phantom.scene import Clip, Scene, Solid
@@ -30,15 +30,15 @@ class Injury(NamedTuple):
 def draw_injury(rng: np.random.Generator, width: float) -> Injury:
     """The severity of a fracture of a bone `width` metres wide.
 
-    About a quarter are hardly displaced, at most a third by more than half the width.
+    About a fifth are hardly displaced, at most a third by more than half the width.
     """
     grade = rng.random()
-    low, high = ((0.03, 0.12), (0.12, 0.5), (0.5, 1.1))[int(np.searchsorted((0.25, 0.76), grade))]
-    angle = rng.uniform(0.02, 0.1) if grade < 0.25 else rng.uniform(0.06, 0.45)
+    low, high = ((0.03, 0.12), (0.12, 0.5), (0.5, 1.1))[int(np.searchsorted((0.2, 0.68), grade))]
+    angle = rng.uniform(0.02, 0.1) if grade < 0.2 else rng.uniform(0.08, 0.5)
     return Injury(
         offset=rng.uniform(low, high),
         angle=angle,
-        gap=float(np.clip(width * rng.uniform(0.07, 0.24), 0.7e-3, 3.2e-3)),
+        gap=float(np.clip(width * rng.uniform(0.09, 0.28), 0.8e-3, 3.4e-3)),
         roughness=float(rng.uniform(0.5, 1.3) * 1e-3 * np.sqrt(width / 0.016)),
         seed=rng.uniform(0, 100),
     )
@@ -67,8 +67,8 @@ def _halves(body: Body, bone: str, point: Vector, normal: Vector, injury: Injury
 def _surface(point: Vector, axes: Matrix, tilt: float, radius: float, depth: float) -> Solid:
     """The region of a fracture surface: a lens as wide as the bone, `depth` (metres) thick on either side."""
     normal = _slope(axes, tilt)
-    steepest = np.cross(axes[:, 1], normal)
-    frame = np.stack([steepest, np.cross(normal, steepest), normal], axis=1)
+    steepest = cross(axes[:, 1], normal)
+    frame = np.stack([steepest, cross(normal, steepest), normal], axis=1)
     return mark(point, frame, (1.15 * radius / np.cos(tilt), 1.15 * radius, depth))
 
 
@@ -103,6 +103,9 @@ def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Sc
         injury = injury._replace(offset=min(injury.offset, 0.45), angle=min(injury.angle, 0.1))
     if bone in CARPALS or bone in ("clavicle", "scapula"):
         injury = injury._replace(angle=min(injury.angle, 0.3), offset=min(injury.offset, 0.35))
+    # Broad ends and flat bones part by millimetres, not by their own width.
+    injury = injury._replace(offset=min(injury.offset, 0.013 * context.body.patient.scale / (2 * radius)))
+    tilt = min(tilt, 0.6) if radius > 0.014 * context.body.patient.scale else tilt
     shorten = overriding if injury.offset > 0.85 else 0.0
     change = _displacement(context, injury, direction, shorten)
     facts = _facts(injury, 2 * radius)
@@ -157,8 +160,8 @@ def impacted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     bone, radius = context.site.bone, context.radius
     tilt = rng.uniform(0.0, 0.35)
     injury = draw_injury(rng, 2 * radius)
-    injury = injury._replace(gap=0.0, offset=min(injury.offset, 0.3), angle=rng.uniform(0.1, 0.4))
-    depth = rng.uniform(0.12, 0.35)
+    injury = injury._replace(gap=0.0, offset=min(injury.offset, 0.4), angle=rng.uniform(0.15, 0.5))
+    depth = rng.uniform(0.2, 0.5)
     change = _displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), depth)
     proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
     pieces = (Piece((proximal,), np.eye(4)), Piece((distal,), change))
@@ -168,7 +171,7 @@ def impacted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
 
 
 def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
-    """A helical cut of one turn: two opposed slopes on the two sides of the shaft, joined by a longitudinal edge."""
+    """A helical cut of one turn: two opposed slopes on two sides of the shaft, joined by a long edge."""
     bone, radius, body = context.site.bone, context.radius, context.body
     tilt = rng.uniform(0.85, 1.15)
     injury = draw_injury(rng, 2 * radius)
@@ -215,7 +218,7 @@ def comminuted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
 def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     """A child's bone bent and cracked on the tension side, hinged on the cortex opposite."""
     bone, radius, axes = context.site.bone, context.radius, context.axes
-    angle = rng.uniform(0.16, 0.42)
+    angle = rng.uniform(0.22, 0.55)
     injury = Injury(0.0, angle, 0.0, rng.uniform(0.4, 0.8) * 1e-3, rng.uniform(0, 100))
     hinge = context.point - axes[:, 0] * radius
     change = motion(hinge, np.zeros(3), axes[:, 1], -angle)
@@ -223,7 +226,9 @@ def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
     # The wrist keeps its place beside the unbroken bone when only one forearm bone bends.
     body = context.body.shifted(change, context.body.carried(bone), (bone,))
     scene = with_pieces(context.furnish(body), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
-    region = mark(context.point + axes[:, 0] * 0.3 * radius, axes, (radius, 1.1 * radius, 0.6 * angle * radius + 0.002))
+    region = mark(
+        context.point + axes[:, 0] * 0.3 * radius, axes, (radius, 1.1 * radius, 0.6 * angle * radius + 0.002)
+    )
     return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius)
 
 
@@ -260,7 +265,7 @@ def _corner(context: Context, rng: np.random.Generator, tip: bool) -> tuple[Scen
     pieces = (Piece((shaft,), np.eye(4)), Piece((rest, limit), np.eye(4)), Piece((fragment, limit), change))
     scene = with_pieces(context.furnish(body), bone, pieces)
     centre = point + axes[:, 0] * 0.35 * radius + normal * gap / 2
-    frame = np.stack([normal, np.cross(axes[:, 1], normal), axes[:, 1]], axis=1)
+    frame = np.stack([normal, cross(axes[:, 1], normal), axes[:, 1]], axis=1)
     region = mark(centre, frame, (gap / 2 + 0.5 * radius + 0.5e-3, 0.75 * radius, 0.9 * radius))
     return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius)
 
@@ -278,18 +283,20 @@ def tuft(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     site = context.site._replace(fraction=rng.uniform(0.66, 0.8))
     context = replace(context, site=site)
     bone, radius, body, axes = site.bone, max(context.radius, 0.0017), context.body, context.axes
-    injury = Injury(0.0, 0.0, rng.uniform(0.6, 1.3) * 1e-3, 0.35e-3, rng.uniform(0, 100))
+    injury = Injury(0.0, 0.0, rng.uniform(0.9, 2.0) * 1e-3, 0.35e-3, rng.uniform(0, 100))
     proximal, distal = _halves(body, bone, context.point, _slope(axes, rng.uniform(-0.3, 0.3)), injury)
     pieces = [Piece((proximal,), np.eye(4))]
     spin = rng.normal(0, 0.25, 2)
     for sign, angle in zip((1.0, -1.0), spin, strict=True):
         split = body.clip(bone, context.point, sign * axes[:, 0], injury.roughness, injury.seed + 7)
-        out = axes[:, 2] * injury.gap + axes[:, 0] * sign * injury.gap * 0.45
+        out = axes[:, 2] * injury.gap + axes[:, 0] * sign * injury.gap * 0.6
         pieces.append(Piece((distal, split), motion(context.point, out, axes[:, 1], angle)))
     scene = with_pieces(context.furnish(body), bone, pieces)
     tip = body.distal(bone)
     region = mark(
-        (context.point + tip) / 2, axes, (2.0 * radius, 1.6 * radius, np.linalg.norm(tip - context.point) / 2 + 1.5e-3)
+        (context.point + tip) / 2,
+        axes,
+        (2.0 * radius, 1.6 * radius, float(np.linalg.norm(tip - context.point)) / 2 + 1.5e-3),
     )
     facts = _facts(injury, 2 * radius) | {"fraction": round(site.fraction, 3), "fragments": 3}
     return scene.plus(region_of_interest=(region,)), facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,8 +46,7 @@ def screw(head: Vector, tip: Vector, radius: float, material: Material) -> Solid
 
 def wire(points: Iterable[Vector], radius: float, material: Material) -> Solids:
     """A wire through several points."""
-    stations = list(points)
-    return tuple(rod(a, b, radius, material) for a, b in zip(stations, stations[1:], strict=False))
+    return tuple(rod(a, b, radius, material) for a, b in pairwise(points))
 
 
 def plate_and_screws(
@@ -74,7 +74,7 @@ def plate_and_screws(
         start, end = surface[index], surface[index + 1]
         axes = along(end - start, outward)
         middle = (start + end) / 2
-        half = np.linalg.norm(end - start) / 2
+        half = float(np.linalg.norm(end - start)) / 2
         # The waist between the holes shows as a narrower link.
         solids.append(bar(middle, axes, (thick / 2, 0.36 * width, 1.04 * half), material))
         solids.append(bar(middle, axes, (thick / 2, width / 2, 0.62 * half), material))

@@ -19,7 +19,10 @@ def with_edits(scene: Scene, bone: str, edits: tuple[DensityEdit, ...]) -> Scene
 def _radii(context: Context, rng: np.random.Generator, low: float, high: float) -> np.ndarray:
     """Semi-axes in bone coordinates, longer along the bone, metres at adult size."""
     shape = context.body.skeleton.bones[context.site.bone]
-    size = max(0.0026, rng.uniform(low, high) * min(shape.radius_at(float(np.clip(context.site.fraction, 0.03, 0.97))), 0.013))
+    size = max(
+        0.0026,
+        rng.uniform(low, high) * min(shape.radius_at(float(np.clip(context.site.fraction, 0.03, 0.97))), 0.013),
+    )
     stretch = rng.uniform(1.0, 2.2)
     radii = size * rng.uniform(0.85, 1.15, 3)
     axis = int(np.abs(shape.axis).argmax())
@@ -45,11 +48,11 @@ def _region(context: Context, centre: np.ndarray, radii: np.ndarray) -> Scene:
 
 
 def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
-    """Mineral lost in a rounded area: geographic with a sclerotic rim, permeative, or blown up with a thin shell."""
+    """Mineral lost in a rounded area: geographic with a rim, permeative, or blown up with a thin shell."""
     manner = str(rng.choice(("narrow", "wide", "expansile"), p=(0.45, 0.35, 0.2)))
     out = rng.uniform(0.0, 0.65)
-    radii = _radii(context, rng, 0.7, 1.25)
-    gain, seed = rng.uniform(0.0, 0.2), rng.uniform(0, 100)
+    radii = _radii(context, rng, 0.8, 1.4)
+    gain, seed = rng.uniform(0.0, 0.15), rng.uniform(0, 100)
     count = int(rng.integers(3, 7))
     rim = rng.uniform(0.12, 0.3)
     scatter, shares = rng.normal(0, 0.6, (count, 3)), rng.uniform(0.3, 0.6, count)
@@ -79,7 +82,9 @@ def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
 
 def _expanded(scene: Scene, context: Context, widening: float, length: float) -> Scene:
     """A thin shell of bone ballooned beyond the cortex, ground glass inside."""
-    half = np.array([widening * context.radius, widening * context.radius, 1.2 * length * context.body.patient.scale])
+    half = np.array(
+        [widening * context.radius, widening * context.radius, 1.2 * length * context.body.patient.scale]
+    )
     density = context.body.patient.density
     shell = mineral(context.point, context.axes, half, 0.42 * density)
     core = mineral(context.point, context.axes, half - 0.9e-3 * context.body.patient.scale, -0.28 * density)
@@ -92,9 +97,9 @@ def sclerotic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
     axes, density = context.axes, context.body.patient.density
     # The section of the scapula is its whole blade.
     radius = min(context.radius, 0.013 * context.body.patient.scale)
-    peak = rng.uniform(0.55, 0.9)
+    peak = rng.uniform(0.7, 1.1)
     spots = np.clip(rng.normal(0, 0.35, (count, 3)), -0.8, 0.8)
-    sizes = rng.uniform(0.3, 0.6, count) if count > 1 else rng.uniform(0.45, 0.85, 1)
+    sizes = rng.uniform(0.35, 0.65, count) if count > 1 else rng.uniform(0.55, 0.9, 1)
     stretch = rng.uniform(0.9, 1.6)
     solids, reach = [], 0.0
     for spot, size in zip(spots, sizes, strict=True):

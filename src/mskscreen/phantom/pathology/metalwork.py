@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from mskscreen.phantom.body import CARPALS, Body
-from mskscreen.phantom.frames import Vector, along, motion, unit
+from mskscreen.phantom.frames import Vector, along, cross, motion, unit
 from mskscreen.phantom.pathology.context import Context, Facts, Piece, mineral, with_pieces
 from mskscreen.phantom.pathology.implants import Solids, bar, plate_and_screws, rod, screw, wire
 from mskscreen.phantom.pathology.prostheses import PROSTHESES
 from mskscreen.phantom.patient import AgeGroup
-from mskscreen.phantom.scene import Clip, Material, Scene
+from mskscreen.phantom.scene import Clip, Material, Scene, Solid
 
 _LARGE = ("humerus", "radius", "ulna", "clavicle", "scapula")
 
@@ -48,14 +48,19 @@ def plate(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     solids = plate_and_screws(
         body, site.bone, (start, start + span), outward, holes, filled.tolist(), tilts, width, material
     )
-    facts = {"holes": holes, "screws": int(filled.sum()), "length_mm": round(1e3 * length), "material": str(material)}
+    facts = {
+        "holes": holes,
+        "screws": int(filled.sum()),
+        "length_mm": round(1e3 * length),
+        "material": str(material),
+    }
     return solids, facts
 
 
 def distal_radius_plate(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     """A palmar locking plate: a shaft with two or three screws and a broad head with a fan of pegs."""
     body, size = context.body, context.body.patient.scale
-    palm = unit(np.cross(body.flexion_axis(3), body.axis("3mc")))
+    palm = unit(cross(body.flexion_axis(3), body.axis("3mc")))
     material = _metal(rng)
     shaft = int(rng.integers(3, 6))
     pegs = int(rng.integers(4, 7))
@@ -67,13 +72,13 @@ def distal_radius_plate(context: Context, rng: np.random.Generator) -> tuple[Sol
     outward = unit(palm - axis * (palm @ axis))
     span = (top - shaft * 0.0115 * size / body.length("radius"), top)
     solids = list(plate_and_screws(body, "radius", span, outward, shaft, [True] * shaft, tilts, width, material))
-    side = np.cross(axis, outward)
+    side = cross(axis, outward)
     head = body.point("radius", top + 0.02) + outward * 0.9 * body.radius("radius", top)
     thick = 0.0013 * size
     axes = along(axis, outward)
     solids.append(bar(head, axes, (thick, 0.0115 * size, 0.0042 * size), material))
     for place, lean in zip(np.linspace(-0.85, 0.85, pegs), fan, strict=True):
-        start = head + side * place * 0.0105 * size + axis * (0.002 * size * (-1) ** int(round(10 * place)))
+        start = head + side * place * 0.0105 * size + axis * (0.002 * size * (-1) ** round(10 * place))
         inward = unit(-outward + axis * (0.12 + lean[0]) + side * (lean[1] - 0.15 * place))
         solids += screw(start, start + inward * 1.75 * body.radius("radius", 0.94), 0.0012 * size, material)
     return tuple(solids), {"shaft_screws": shaft, "pegs": pegs, "material": str(material)}
@@ -88,7 +93,7 @@ def screws(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     leans, places = rng.normal(0, 0.35, count), rng.uniform(-0.5, 0.5, count)
     steep = rng.uniform(0.5, 1.3)
     axes = context.axes
-    solids: list = []
+    solids: list[Solid] = []
     for index in range(count):
         direction = unit(axes[:, 0] + axes[:, 2] * np.tan(np.pi / 2 - steep) * 0.6 + axes[:, 1] * leans[index])
         reach = context.radius / np.sin(steep) * 1.15 + 1.5 * radius
@@ -99,7 +104,7 @@ def screws(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
 
 def k_wires(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     """One to four wires across the site, their ends cut outside the bone, some bent."""
-    body, site, size = context.body, context.site, context.body.patient.scale
+    site, size = context.site, context.body.patient.scale
     count = int(rng.integers(1, 4)) + (rng.random() < 0.2)
     radius = (0.0009 if site.bone in _LARGE else 0.0006) * size * rng.uniform(0.85, 1.2)
     length = (rng.uniform(0.045, 0.085) if site.bone in _LARGE else rng.uniform(0.024, 0.05)) * size
@@ -108,7 +113,7 @@ def k_wires(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     bent = rng.random() < 0.5
     sign = 1.0 if rng.random() < 0.5 else -1.0
     axes = context.axes
-    solids: list = []
+    solids: list[Solid] = []
     for lean, start in zip(leans, starts, strict=True):
         direction = unit(axes[:, 2] * sign + axes[:, 0] * lean[0] + axes[:, 1] * lean[1])
         middle = context.point + (axes[:, 0] * start[0] + axes[:, 1] * start[1]) * context.radius
@@ -129,12 +134,13 @@ def nail(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     radius = (rng.uniform(0.0009, 0.0014) if elastic else rng.uniform(0.0035, 0.0045)) * size
     angles, places = rng.uniform(0, np.pi, 4), rng.uniform(0.02, 0.06, 4)
     stations = np.linspace(first, last, 9)
-    solids: list = []
+    solids: list[Solid] = []
     for index in range(count):
         bow = 0.5 * (1 if index else -1) * (count > 1)
         out = _around(body, site.bone, site.azimuth)
         points = [
-            body.point(site.bone, float(f)) + out * bow * body.radius(site.bone, float(f)) * np.sin(np.pi * n / 8) * 0.6
+            body.point(site.bone, float(f))
+            + out * bow * body.radius(site.bone, float(f)) * np.sin(np.pi * n / 8) * 0.6
             for n, f in enumerate(stations)
         ]
         solids += wire(points, radius, material)
@@ -154,7 +160,7 @@ def anchors(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     size = context.body.patient.scale * (1.0 if context.site.bone in _LARGE else 0.55)
     directions, places = rng.normal(0, 0.4, (count, 2)), rng.uniform(-0.7, 0.7, count)
     axes = context.axes
-    solids: list = []
+    solids: list[Solid] = []
     for lean, spot in zip(directions, places, strict=True):
         inward = unit(-axes[:, 0] + axes[:, 1] * lean[0] + axes[:, 2] * lean[1])
         start = context.point + axes[:, 0] * 0.9 * context.radius + axes[:, 2] * spot * 0.014 * size * (count > 1)
@@ -170,12 +176,14 @@ def tension_band(context: Context, rng: np.random.Generator) -> tuple[Solids, Fa
     """Two wires down the olecranon and a figure of eight around them."""
     body, size = context.body, context.body.patient.scale
     frame = body.frame("ulna")
-    back = -unit(body.transforms["humerus"][:3, 0] - frame[:, 2] * (body.transforms["humerus"][:3, 0] @ frame[:, 2]))
-    side = np.cross(frame[:, 2], back)
+    back = -unit(
+        body.transforms["humerus"][:3, 0] - frame[:, 2] * (body.transforms["humerus"][:3, 0] @ frame[:, 2])
+    )
+    side = cross(frame[:, 2], back)
     tip = body.proximal("ulna")
     length, gape = rng.uniform(0.055, 0.085) * size, 0.0045 * size
     thin, thick = rng.uniform(0.0004, 0.0006) * size, rng.uniform(0.0007, 0.001) * size
-    solids: list = []
+    solids: list[Solid] = []
     for sign in (1, -1):
         start = tip - frame[:, 2] * 0.004 * size + side * sign * gape
         solids.append(rod(start, start + frame[:, 2] * length, thick, Material.STEEL))
@@ -203,12 +211,14 @@ def fixator(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     distance = (rng.uniform(0.05, 0.07) if site.bone in _LARGE else rng.uniform(0.02, 0.03)) * size
     axis = unit(body.point(*bones[-1]) - body.point(*bones[0]))
     base = body.point(*bones[0])
-    solids: list = []
+    solids: list[Solid] = []
     for bone, fraction in bones:
         point = body.point(bone, fraction)
         foot = point - outward * 1.1 * body.radius(bone, fraction)
         on_rod = base + axis * ((point - base) @ axis) + outward * distance
-        solids.append(rod(foot, on_rod + outward * 0.008 * size, radius * (0.7 if bone == "2mc" else 1), Material.STEEL))
+        solids.append(
+            rod(foot, on_rod + outward * 0.008 * size, radius * (0.7 if bone == "2mc" else 1), Material.STEEL)
+        )
         cube = np.full(3, 0.008 * size if site.bone in _LARGE else 0.004 * size)
         solids.append(bar(on_rod, along(axis, outward), cube, Material.TITANIUM, 0.5))
     ends = [base + axis * ((body.point(*b) - base) @ axis) + outward * distance for b in (bones[0], bones[-1])]

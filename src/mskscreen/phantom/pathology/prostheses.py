@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from mskscreen.phantom.body import Body
 from mskscreen.phantom.frames import Vector, across, along, unit
+from mskscreen.phantom.pathology.articulations import glenoid
 from mskscreen.phantom.pathology.context import Context, Facts, Piece, with_pieces
 from mskscreen.phantom.pathology.implants import Solids, ball, rod, screw
 from mskscreen.phantom.scene import Material, Scene
@@ -32,7 +34,7 @@ def _stem(body: Body, bone: str, first: float, last: float, radius: float, mater
     stations = np.linspace(first, last, 5)
     points = [body.point(bone, float(f)) for f in stations]
     widths = np.linspace(1.0, 0.62, 4) * radius
-    return tuple(rod(a, b, float(r), material) for a, b, r in zip(points, points[1:], widths, strict=False))
+    return tuple(rod(a, b, float(r), material) for (a, b), r in zip(pairwise(points), widths, strict=True))
 
 
 def shoulder(context: Context, rng: np.random.Generator) -> Made:
@@ -42,8 +44,8 @@ def shoulder(context: Context, rng: np.random.Generator) -> Made:
     length, thick = rng.uniform(0.3, 0.42), rng.uniform(0.0048, 0.0062) * size
     bulk = rng.uniform(0.92, 1.08)
     head = body.transforms["humerus"][:3, 3]
-    glenoid = body.distal("scapula")
-    medial = across(glenoid - head, body.axis("humerus"))
+    socket = glenoid(body)
+    medial = across(socket - head, body.axis("humerus"))
     neck = unit(medial - 0.9 * body.axis("humerus"))
     radius = 0.0235 * size * bulk
     resection = head - neck * 0.25 * radius
@@ -53,14 +55,16 @@ def shoulder(context: Context, rng: np.random.Generator) -> Made:
     solids.append(rod(collar, resection, thick * 1.15, Material.TITANIUM))
     axes = along(neck, medial)
     if reverse:
-        out = unit(head - glenoid)
-        sphere = glenoid + out * 0.35 * radius
+        out = unit(head - socket)
+        sphere = socket + out * 0.35 * radius
         solids.append(ball(sphere, along(out, axes[:, 0]), np.full(3, 0.8 * radius), Material.STEEL, 0.8))
-        solids.append(rod(glenoid, glenoid - out * 0.022 * size, 0.0035 * size, Material.TITANIUM))
+        solids.append(rod(socket, socket - out * 0.022 * size, 0.0035 * size, Material.TITANIUM))
         for lean in (-0.5, 0.5):
-            tip = glenoid - unit(out + lean * np.array([0.0, 1.0, 0.0])) * 0.03 * size
-            solids += screw(glenoid, tip, 0.0022 * size, Material.TITANIUM)
-        solids.append(rod(resection - neck * 0.003 * size, resection + neck * 0.005 * size, 0.8 * radius, Material.STEEL))
+            tip = socket - unit(out + lean * np.array([0.0, 1.0, 0.0])) * 0.03 * size
+            solids += screw(socket, tip, 0.0022 * size, Material.TITANIUM)
+        solids.append(
+            rod(resection - neck * 0.003 * size, resection + neck * 0.005 * size, 0.8 * radius, Material.STEEL)
+        )
     else:
         solids.append(ball(resection, axes, (radius, radius, 0.72 * radius), Material.STEEL, 0.8))
     return scene, tuple(solids), {"reverse": reverse, "stem_fraction": round(length, 2)}
@@ -101,7 +105,9 @@ def radial_head(context: Context, rng: np.random.Generator) -> Made:
 
 
 PROSTHESES: dict[str, Prosthesis] = {
-    "shoulder prosthesis": Prosthesis(lambda bone, at: bone in ("humerus", "scapula") and at < 0.4, 0.22, shoulder),
+    "shoulder prosthesis": Prosthesis(
+        lambda bone, at: bone in ("humerus", "scapula") and at < 0.4, 0.22, shoulder
+    ),
     "elbow prosthesis": Prosthesis(
         lambda bone, at: (bone == "humerus" and at > 0.8) or (bone == "ulna" and at < 0.2), 0.14, elbow
     ),
