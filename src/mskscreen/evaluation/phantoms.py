@@ -1,0 +1,76 @@
+"""What a model reaches on phantoms: by kind of abnormality, and how often its map peaks inside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mskscreen.evaluation.calibration import reliability
+from mskscreen.evaluation.intervals import delong, delong_interval, wilson
+from mskscreen.evaluation.keys import keys
+from mskscreen.phantom.manifest import Row
+from mskscreen.predictions import Predictions
+
+TOLERANCE = 0.03
+
+
+def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]:
+    """Joint accuracy, abnormality AUROC (all, visible and by kind) and calibration error over studies.
+
+    A study is visible where at least one of its images shows the abnormality (Rose's k of 5 or more); normal
+    studies are in every comparison. `_low` and `_high` are DeLong's and Wilson's 95 % limits; the calibration
+    error is the expected one over 15 bins of equal width.
+    """
+    truth: dict[str, list[Row]] = {}
+    for row in rows:
+        truth.setdefault(keys(row.image, row.study)[1], []).append(row)
+    files = {row.study: row.file for row in table.images}
+    predicted = {keys(files[study.study], study.study)[1]: study for study in table.studies}
+    shared = [name for name in truth if name in predicted and predicted[name].p_abnormal is not None]
+    p = np.array([predicted[name].p_abnormal for name in shared], np.float64)
+    labels = np.array([truth[name][0].label for name in shared], bool)
+    kinds = np.array([truth[name][0].kind or "" for name in shared])
+    seen = np.array([any(not row.occult for row in truth[name]) for name in shared])
+    right = [predicted[name].joint == truth[name][0].joint for name in shared]
+    found: dict[str, float] = {"studies": len(shared)} | _share("joint_accuracy", right)
+    found |= _auroc("abnormality_auroc", labels, p)
+    found |= _auroc("abnormality_auroc_visible", labels[seen], p[seen])
+    for kind in sorted(set(kinds[labels])):
+        chosen = seen & (~labels | (kinds == kind))
+        found |= _auroc(f"auroc_{kind.replace(' ', '_')}", labels[chosen], p[chosen])
+    bins = reliability(labels, p)
+    error = sum(part.cases * abs(part.mean - part.observed) for part in bins) / len(labels)
+    return found | {"calibration_error": error}
+
+
+def pointing_game(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether the peak of each map (h, w) lies in its mask (H, W), or within 3 % of the long side of it.
+
+    Zhang et al., arXiv:1608.00507; the peak is the centre of the highest cell.
+    """
+    hits = []
+    for evidence, mask in zip(maps, masks, strict=True):
+        peak = np.array(np.unravel_index(int(evidence.argmax()), evidence.shape))
+        centre = (peak + 0.5) * np.array(mask.shape) / np.array(evidence.shape) - 0.5
+        distance = np.linalg.norm(np.argwhere(mask) - centre, axis=1).min(initial=np.inf)
+        # Half a pixel: the centre of a cell lies between pixels.
+        hits.append(distance <= TOLERANCE * max(mask.shape) + 0.5)
+    return np.array(hits, bool)
+
+
+def _share(name: str, hits: Sequence[bool]) -> dict[str, float]:
+    interval = wilson(sum(hits), len(hits))
+    limits = {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+    return {name: sum(hits) / max(1, len(hits))} | limits
+
+
+def _auroc(name: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    interval = delong_interval(labels, p)
+    if interval is None:
+        return {}
+    return {
+        name: float(delong(labels, p[None])[0][0]),
+        f"{name}_low": interval[0],
+        f"{name}_high": interval[1],
+    }

@@ -1,0 +1,64 @@
+"""Phantom images and masks as two memory-mapped arrays, ready for training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mskscreen.anatomy import JointType
+from mskscreen.phantom.manifest import FILE, Row, read_manifest
+from mskscreen.pixels import Preprocessing, read_radiograph
+
+
+@dataclass(frozen=True)
+class PhantomArrays:
+    """The images of a phantom data set that can be learned from, after preprocessing.
+
+    `images` and `masks` are uint8 (n, H, W), `abnormal` and `joint` int64 (n,), `rows` the manifest's. Images
+    in which the abnormality is occult are left out: their label cannot be seen.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    abnormal: np.ndarray
+    joint: np.ndarray
+    rows: list[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def load_arrays(
+    folder: Path, preprocessing: Preprocessing, advance: Callable[[int], None] = lambda _: None
+) -> PhantomArrays:
+    """Preprocess the data set in `folder`, or map what an earlier call left beside its manifest.
+
+    The arrays are named by a digest of manifest and preprocessing, and get their names once they are whole.
+    """
+    rows = [row for row in read_manifest(folder) if not row.occult]
+    digest = hashlib.sha256((folder / FILE).read_bytes() + str(preprocessing).encode()).hexdigest()[:16]
+    names = [folder / f"{part}-{digest}.npy" for part in ("images", "masks")]
+    if not all(name.exists() for name in names):
+        partials = [name.with_suffix(".partial") for name in names]
+        shape = (len(rows), preprocessing.height, preprocessing.width)
+        arrays = [np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape) for name in partials]
+        for index, row in enumerate(rows):
+            for array, path in zip(arrays, (row.image, row.mask), strict=True):
+                if path is not None:
+                    array[index] = np.rint(preprocessing(read_radiograph(folder / path))[0] * 255)
+            advance(1)
+        for array, partial, name in zip(arrays, partials, names, strict=True):
+            array.flush()
+            partial.replace(name)
+    images, masks = (np.load(name, mmap_mode="r") for name in names)
+    joints = np.array([JointType[row.joint.upper()] for row in rows], np.int64)
+    return PhantomArrays(images, masks, np.array([row.label for row in rows], np.int64), joints, rows)
+
+
+def describe(folder: Path) -> str:
+    """SHA-256 of a data set's manifest: what a contract records as the digest of its data."""
+    return hashlib.sha256((folder / FILE).read_bytes()).hexdigest()

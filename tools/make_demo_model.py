@@ -1,0 +1,183 @@
+"""Make the bundled demonstration model from nothing: phantoms, training, calibration, export, test.
+
+    make demo-model                                     (two cores; every finished part is kept and not redone)
+    python tools/make_demo_model.py --studies 300 --test-studies 140 --epochs 2 --size 128 --work /tmp/pilot
+
+Writes demo.onnx and demo.json (its held-out figures) to src/mskscreen/models/. The model knows phantoms only
+and has never seen a patient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from sklearn.decomposition import PCA
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.contract import Calibration, ModelContract, Novelty, Provenance
+from mskscreen.evaluation.calibration import fit_temperature
+from mskscreen.evaluation.operating import RULES, choose
+from mskscreen.evaluation.phantoms import phantom_figures, pointing_game
+from mskscreen.export import export_onnx
+from mskscreen.inference import Screener
+from mskscreen.networks import ScreeningNetwork, build_network
+from mskscreen.phantom.dataset import make
+from mskscreen.phantom.manifest import read_manifest
+from mskscreen.phantom.plan import Recipe
+from mskscreen.pixels import Preprocessing
+from mskscreen.predictions import softmax
+from mskscreen.training.loop import Schedule, fit, predict
+from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
+
+MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
+ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
+SEEDS = {"train": 20261101, "dev": 20261102, "test": 20261103}
+NEVER = (
+    "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
+)
+Track = Callable[[str, int], Callable[[int], None]]
+
+
+def main() -> None:
+    """Run the parts in order; what an earlier run finished is taken as it is."""
+    options = _options()
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:
+
+        def track(text: str, total: int) -> Callable[[int], None]:
+            print(text, file=sys.stderr, flush=True)
+            task = bars.add_task(text, total=total)
+            return lambda count: bars.advance(task, count)
+
+        sizes = {"train": options.studies, "dev": max(options.studies // 8, 70), "test": options.test_studies}
+        folders = {name: options.work / name for name in sizes}
+        for name, studies in sizes.items():
+            recipe = Recipe(studies=studies, seed=SEEDS[name], long_side=options.long_side)
+            make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
+        preprocessing = Preprocessing(options.size, options.size, fit="letterbox")
+        train, dev = (
+            load_arrays(
+                folders[name], preprocessing, track(f"preprocess {name}", len(read_manifest(folders[name])))
+            )
+            for name in ("train", "dev")
+        )
+        schedule = Schedule(epochs=options.epochs, rate=options.rate, bfloat16=options.bfloat16)
+        network = _train(train, schedule, options.work / "run", track)
+        network.eval()
+        contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / "demo.onnx"
+        export_onnx(network, contract, path)
+        table = Screener.load(path).predict([folders["test"] / "MURA-v1.1"])
+        table.write(options.work / "test.json")
+        rows = read_manifest(folders["test"])
+        test = load_arrays(folders["test"], preprocessing, track("preprocess test", len(rows)))
+        found = phantom_figures(rows, table) | _pointing(network, test)
+        notes = replace(contract.provenance, figures=found)
+        export_onnx(network, replace(contract, provenance=notes), path)
+        (options.out / "demo.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(json.dumps(found, indent=1))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
+    parser.add_argument("--out", type=Path, default=MODELS)
+    parser.add_argument("--studies", type=int, default=4200)
+    parser.add_argument("--test-studies", type=int, default=1400)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--long-side", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=4e-4)
+    parser.add_argument("--bfloat16", action="store_true")
+    return parser.parse_args()
+
+
+def _train(arrays: PhantomArrays, schedule: Schedule, folder: Path, track: Track) -> ScreeningNetwork:
+    torch.manual_seed(schedule.seed)
+    network = build_network(ARCHITECTURE, init="package")
+    advance = track(f"train on {len(arrays)} images", len(arrays) // schedule.batch * schedule.epochs)
+    losses: list[float] = []
+
+    def report(step: int, total: int, loss: float) -> None:
+        advance(1)
+        losses.append(loss)
+        if step % 50 == 0:
+            print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
+
+    return fit(network, arrays, schedule, folder, report)
+
+
+def _contract(
+    network: ScreeningNetwork,
+    train: PhantomArrays,
+    dev: PhantomArrays,
+    preprocessing: Preprocessing,
+    schedule: Schedule,
+    folder: Path,
+) -> ModelContract:
+    """Temperatures, operating points and the novelty threshold from the development phantoms."""
+    pred1, pred2, features = predict(network, dev.images)
+    names, study = np.unique([row.study for row in dev.rows], return_inverse=True)
+    labels = np.zeros(len(names), np.int64)
+    labels[study] = dev.abnormal
+    calibration = Calibration(fit_temperature(pred1, labels, study), fit_temperature(pred2, dev.joint))
+    p = softmax(pred1, calibration.abnormality_temperature)[:, 1]
+    p_study = np.bincount(study, p) / np.bincount(study)
+    _, _, known = predict(network, train.images[:: max(1, len(train) // 4000)])
+    principal = PCA(64, svd_solver="randomized", random_state=0).fit(known)
+    tensors = (torch.from_numpy(np.float32(x)) for x in (principal.mean_, principal.components_))
+    variances = torch.from_numpy(np.float32(principal.explained_variance_))
+    network.attach_novelty(*tensors, variances, float(principal.noise_variance_))
+    assert network.novelty is not None  # noqa: S101 - set by the line above
+    with torch.inference_mode():
+        distances = network.novelty(torch.from_numpy(features)).numpy()
+    quantile = 0.99
+    threshold = float(np.quantile(distances, quantile))
+    return ModelContract(
+        name="demo",
+        architecture=str(network.architecture),
+        preprocessing=str(preprocessing),
+        input_size=(preprocessing.height, preprocessing.width),
+        calibration=calibration,
+        operating_points={name: choose(labels > 0, p_study, rule).threshold for name, rule in RULES.items()},
+        novelty=Novelty("Mahalanobis distance of pooled features, 64 principal components", threshold, quantile),
+        provenance=Provenance(
+            data=f"{len(train)} phantom images; no radiograph of a person",
+            data_digest=describe(folder),
+            seed=SEEDS["train"],
+            versions={name: importlib.metadata.version(name) for name in ("mskscreen", "torch", "timm")},
+            protocol=asdict(schedule),
+            notes=NEVER,
+            licence="Apache-2.0",
+        ),
+        intended_use=f"Demonstration and tests of software; {NOT_FOR_DIAGNOSIS}. {NEVER}",
+    )
+
+
+def _pointing(network: ScreeningNetwork, test: PhantomArrays) -> dict[str, float]:
+    """The pointing game on abnormal test images that the model calls abnormal (raw score above that of normal)."""
+    chosen = np.flatnonzero(test.abnormal)
+    maps, masks = [], []
+    with torch.inference_mode():
+        for index in chosen:
+            image = torch.from_numpy(np.array(test.images[index])).float().div(255)[None, None]
+            pred1, _, evidence = network(image)[:3]
+            if pred1[0, 1] > pred1[0, 0] and test.masks[index].any():
+                maps.append(evidence[0, 0].numpy())
+                masks.append(test.masks[index] > 127)
+    hits = pointing_game(maps, masks)
+    return {"pointing_game": float(hits.mean()) if len(hits) else 0.0, "pointing_game_images": len(hits)}
+
+
+if __name__ == "__main__":
+    main()
