@@ -12,8 +12,8 @@ from mskscreen.phantom.display import DisplayStyle, Family, process, sample_styl
 from mskscreen.phantom.film import Medium, develop, sample_medium
 from mskscreen.phantom.physics import expose
 from mskscreen.phantom.plate import Layout, burn_text, fitted, lead_marker, sample_collimation, sample_layout
-from mskscreen.phantom.render import trace
-from mskscreen.phantom.scene import Camera, Exposure, Layers, Material, Scene
+from mskscreen.phantom.render import trace, trace_twins
+from mskscreen.phantom.scene import Camera, Exposure, Layers, Material
 from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.visibility import ROSE_THRESHOLD, rose_k
 
@@ -138,27 +138,25 @@ def _shot(number: int, view: CaseView, shape: tuple[int, int], medium: Medium, r
 
 def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both twins of one exposure with the same noise, and the mask; one and the same image if there is no mask."""
-    nothing = np.zeros(shot.coverage.shape, np.float32)
-    if shot.view.scene_abnormal is None:
-        normal, _ = _displayed(seed, shot, shot.view.scene_normal, style)
+    view, nothing = shot.view, np.zeros(shot.coverage.shape, np.float32)
+    if view.scene_abnormal is None:
+        normal = _displayed(seed, shot, trace(view.scene_normal, shot.camera), style)
         return normal, normal, nothing
-    abnormal, mask = _displayed(seed, shot, shot.view.scene_abnormal, style)
-    mask = mask * (shot.coverage > 0.5)
+    with_it, without = trace_twins(view.scene_abnormal, view.scene_normal, shot.camera)
+    abnormal = _displayed(seed, shot, with_it, style)
+    mask = nothing if with_it.mask is None else with_it.mask * (shot.coverage > 0.5).astype(np.float32)
     if not mask.any():
         return abnormal, abnormal, nothing
-    normal, _ = _displayed(seed, shot, shot.view.scene_normal, style)
-    return abnormal, normal, mask
+    return abnormal, _displayed(seed, shot, without, style), mask
 
 
-def _displayed(seed: int, shot: _Shot, scene: Scene, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray]:
-    layers = trace(scene, shot.camera)
+def _displayed(seed: int, shot: _Shot, layers: Layers, style: DisplayStyle) -> np.ndarray:
+    """The collimated display of one exposure, its lead marker in the beam."""
     paths = dict(layers.paths)
-    paths[Material.LEAD] = shot.lead + paths[Material.LEAD] if Material.LEAD in paths else shot.lead
-    intensity = expose(Layers(paths, layers.mask), shot.exposure, stream(seed, "detector", shot.number))
+    paths[Material.LEAD] = paths[Material.LEAD] + shot.lead if Material.LEAD in paths else shot.lead
+    intensity = expose(Layers(paths), shot.exposure, stream(seed, "detector", shot.number))
     image = process(intensity, style, stream(seed, "display", shot.number), field=shot.coverage > 0.5)
-    image = shot.surround + shot.coverage * (image - shot.surround)
-    mask = layers.mask if layers.mask is not None else np.zeros(image.shape)
-    return image, mask.astype(np.float32)
+    return np.asarray(shot.surround + shot.coverage * (image - shot.surround), np.float32)
 
 
 def _assembled(layout: Layout, parts: list[np.ndarray], ground: float) -> np.ndarray:

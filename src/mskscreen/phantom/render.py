@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mskscreen.phantom.projector import cast_bones, cast_solid
-from mskscreen.phantom.scene import Camera, Layers, Material, Scene
+from mskscreen.phantom.scene import BonePart, Camera, Layers, Material, Scene
 from mskscreen.phantom.tissue import thickness
 
 _LUNG_AIR = np.float32(0.75)  # inflated lung is 0.26 g/cm3
@@ -18,16 +18,43 @@ def trace(scene: Scene, camera: Camera) -> Layers:
     Bone lengths are those of solid cortical bone of the same mineral. Bone and solids displace soft tissue, then
     fat. The mask is None without a region of interest.
     """
-    paths = {Material.BONE: _empty(camera)}
-    cast_bones(paths[Material.BONE], scene.bones, camera)
-    displaced = paths[Material.BONE] * _MARROW
+    return _layers(scene, camera, _bone(scene.bones, camera), *_tissue(scene, camera))
+
+
+def trace_twins(scene: Scene, other: Scene, camera: Camera) -> tuple[Layers, Layers]:
+    """`trace` of two scenes that have most bones in common: those are cast only once."""
+    parts = {_identity(part): part for part in scene.bones}
+    others = {_identity(part): part for part in other.bones}
+    common = _bone(tuple(part for key, part in parts.items() if key in others), camera)
+    own = _bone(tuple(part for key, part in parts.items() if key not in others), camera)
+    others_own = _bone(tuple(part for key, part in others.items() if key not in parts), camera)
+    tissue = _tissue(scene, camera)
+    others_tissue = tissue if other.tissue == scene.tissue else _tissue(other, camera)
+    return (
+        _layers(scene, camera, common + own, *tissue),
+        _layers(other, camera, common + others_own, *others_tissue),
+    )
+
+
+def _identity(part: BonePart) -> tuple[object, ...]:
+    return part.bone, part.transform.tobytes(), part.density, part.clips, part.edits
+
+
+def _bone(parts: tuple[BonePart, ...], camera: Camera) -> np.ndarray:
+    path = _empty(camera)
+    cast_bones(path, parts, camera)
+    return path
+
+
+def _layers(scene: Scene, camera: Camera, bone: np.ndarray, soft: np.ndarray, fat: np.ndarray) -> Layers:
+    paths = {Material.BONE: bone}
+    displaced = bone * _MARROW
     for solid in scene.solids:
         path = _empty(camera)
         cast_solid(path, solid, camera)
         if solid.displaces:
             displaced += path * np.float32(min(solid.density, 1.0))
         paths[solid.material] = paths.get(solid.material, _empty(camera)) + path * np.float32(solid.density)
-    soft, fat = _tissue(scene, camera)
     remaining = np.maximum(displaced - soft, 0)
     added = paths.get(Material.SOFT, 0), paths.get(Material.FAT, 0)
     paths[Material.SOFT] = np.maximum(soft - displaced, 0) + added[0]
