@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import warnings as python_warnings
 import zlib
 from io import BytesIO
 from typing import cast
@@ -26,9 +25,6 @@ from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
 from mskscreen.pixels.raster import luminance
 from mskscreen.pixels.structure import check_structure, read_meta
-
-# pydicom quotes element values, which may name the patient, in its warnings.
-python_warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 _IDENTIFIERS = {
     "study_instance_uid": "StudyInstanceUID",

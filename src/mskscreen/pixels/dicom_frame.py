@@ -29,6 +29,12 @@ NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVR
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+# The decoder of each, chosen once so that the order of plug-ins does not matter. GDCM only does what no other can.
+_PLUGINS = {
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
+    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys(_JPEG_LS, "pyjpegls"),
+}
 SYNTAXES = (*NATIVE, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 
@@ -82,7 +88,7 @@ def _decode_by_pydicom(data: bytes, vr: str, syntax: uid.UID, header: FrameHeade
         # `_codes` clears the unused bits, and takes the high bit into account.
         "correct_unused_bits": False,
     }
-    return get_decoder(syntax).as_array(data, index=0, **options)[0]
+    return get_decoder(syntax).as_array(data, index=0, decoding_plugin=_PLUGINS.get(syntax, ""), **options)[0]
 
 
 def _decode_rle(frame: bytes, header: FrameHeader) -> npt.NDArray:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from mskscreen.errors import DecodeError
+from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import DecodeRecord, Radiograph
@@ -64,7 +64,12 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits) -> Radiogra
     Pillow raises.
     """
     _check_before_open(data, kind, name, limits)
-    image = Image.open(BytesIO(data), formats=[kind])
+    try:
+        image = Image.open(BytesIO(data), formats=[kind])
+    except Image.DecompressionBombError as error:
+        raise LimitError(
+            f"{name}: its header asks for more pixels than Pillow ever opens; check the file"
+        ) from error
     warnings = _check_opened(image, data, name, limits)
     orientation = _orientation(image, warnings)
     tags: Any = getattr(image, "tag_v2", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _DEFAULT = Limits()
+# Decoders quote header values in their warnings, which may name the patient; what matters is in the record.
+warnings.filterwarnings("ignore", module=r"(pydicom|PIL)\.")
 
 
 def read_radiograph(source: Path | str | bytes | npt.NDArray | Dataset, limits: Limits = _DEFAULT) -> Radiograph:
