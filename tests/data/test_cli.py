@@ -88,3 +88,17 @@ def test_cache_builds_once_and_says_which_rows_failed(tmp_path):
     assert json.loads(first.stdout)[0]["failed"] == 1
     assert "16x16-squash-uint8-" in json.loads(first.stdout)[0]["cache"]
     assert "nothing to do" in run(app, [*arguments, "--workers", "1"]).stderr
+
+
+def test_overlay_adds_a_label_set_and_lists_split_studies(index, tmp_path):
+    file = tmp_path / "changed.txt"
+    file.write_text(f"MURA-v1.1/{STUDIES[1].files[0]}\nMURA-v1.1/absent\n")
+    out = tmp_path / "overlay.parquet"
+    arguments = ["data", "overlay", str(index), str(file), "-o", str(out), "--name", "better", "--listed-as", "1"]
+    result = run(app, [*arguments, "--format", "json"])
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)[1] == {"labels": "label_better", "0": 18, "1": 22, "None": 0}
+    assert "changed.txt:1: a study of 2 images now has 1 abnormal; resolved to 1" in result.stderr
+    assert "changed.txt:2" in result.stderr
+    assert "patient" not in result.output
+    assert list(Manifest.read(out)["label"]).count(1) == 20

@@ -79,6 +79,45 @@ def check(
 
 
 @app.command()
+def overlay(
+    manifest: ManifestFile,
+    file: Annotated[Path, typer.Argument(help="List of images or studies with their new labels.")],
+    out: Out = Path("overlay.parquet"),
+    name: Annotated[str, typer.Option(help="Name of the label set: the column is label_NAME.")] = "overlay",
+    rule: Annotated[str, typer.Option(help="A study with both labels becomes: any, majority or image.")] = "any",
+    listed_as: Annotated[
+        int | None, typer.Option(min=0, max=1, help="Label of lines that have none (Better-MURA: 1).")
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Add a second label set from a list; the first one and the files stay as they are."""
+    from mskscreen.data import overlay as room
+
+    result, findings, split_studies = room.overlay(
+        _read(manifest), file, name=name, rule=rule, listed_as=listed_as
+    )
+    result.write(out)
+    _report(findings)
+    for study in split_studies:
+        err.print(
+            f"{study.place}: a study of {study.images} images now has {study.abnormal} abnormal; "
+            + ("left as it is" if study.resolved is None else f"resolved to {study.resolved}"),
+            markup=False,
+        )
+    columns = ("label", f"label_{name}")
+    show(
+        [
+            {"labels": column} | {str(value): list(result[column]).count(value) for value in (0, 1, None)}
+            for column in columns
+        ],
+        form,
+        title=f"{out}: images by label",
+    )
+    if findings.refused:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
 def split(
     manifest: ManifestFile,
     out: Out = Path("folds.parquet"),
@@ -162,8 +201,8 @@ def _by_joint(rows: list[Difference]) -> list[dict[str, str]]:
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         cells = table.setdefault((row.split, row.joint), {"split": row.split, "joint": row.joint})
-        cell = f"{row.found:,}" + (f" ({row.difference:+,})" if row.difference else "")
-        column = row.measure.replace("_", " ").removeprefix("negative ").removeprefix("positive ")
+        cell = f"{row.found}" + (f" ({row.difference:+})" if row.difference else "")
+        column = row.measure.removeprefix("negative_").removeprefix("positive_").partition("_")[0]
         cells[column] = f"{cells[column]}/{cell}" if column in cells else cell
     return list(table.values())
 

@@ -31,7 +31,7 @@ class _Form(NamedTuple):
     high: float
 
 
-# Degrees, a factor from .. to, a share of the size or of the contrast, a deviation as a share of full scale, or a chance.
+# The deviation is a share of full scale, other shares are of the image's size and of its contrast.
 _FORMS = {
     "rotation": _Form(("degrees",), 0, 180),
     "scale": _Form(("from", "to"), 0.1, 10),
