@@ -69,7 +69,7 @@ def fit(
             if not math.isfinite(loss.item()):
                 raise ProtocolError(f"the loss is not finite at step {step}; lower the learning rate")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 2.0)
             optimiser.step()
             _average(average, network, min(schedule.averaging, (1 + step) / (10 + step)))
