@@ -9,6 +9,8 @@ import numpy as np
 
 from mskscreen.phantom.filters import blur, low_pass
 
+_SPARSE = (slice(None, None, 3), slice(None, None, 3))
+
 
 class Family(StrEnum):
     """How a department's images look."""
@@ -23,17 +25,21 @@ class DisplayStyle:
     """Parameters of display processing, applied to the logarithm of the intensity.
 
     `equalise` in [0, 1) is the share of the low frequencies removed, `base` their standard deviation as a share of
-    the long side; `detail` the gain of structures below `detail_size` pixels. `black` and `white` are the
-    percentiles of the exposed anatomy that the window spans, widened downwards by `air` of its width; `slope`
-    and `shoulder` shape the sigmoid (0 is linear); the result spans `floor` to `ceiling`.
+    the long side; more is removed where they would span more than `latitude` (natural logarithms; infinite for
+    film), as processing does for a shoulder. `structure` is the gain of what is smaller than 1.2 % of the long
+    side, `detail` that of what is below `detail_size` pixels. `black` and `white` are the percentiles of the
+    exposed anatomy that the window spans, widened downwards by `air` of its width; `slope` and `shoulder` shape
+    the sigmoid (0 is linear); the result spans `floor` to `ceiling`.
     """
 
     family: Family
     equalise: float = 0.3
     base: float = 0.05
+    latitude: float = 0.9
+    structure: float = 0.2
     detail: float = 0.4
     detail_size: float = 1.8
-    black: float = 3.0
+    black: float = 5.0
     white: float = 99.5
     air: float = 0.1
     slope: float = 3.4
@@ -53,9 +59,11 @@ def sample_style(rng: np.random.Generator) -> DisplayStyle:
             family,
             equalise=u(0.1, 0.55),
             base=u(0.03, 0.07),
+            latitude=u(0.5, 1.2),
+            structure=u(0.0, 0.6),
             detail=u(0.1, 0.9),
             detail_size=u(1.0, 2.5),
-            black=u(0.5, 8),
+            black=u(1.0, 15),
             white=u(98.5, 99.8),
             air=u(-0.1, 0.2),
             slope=u(2.6, 4.2),
@@ -68,9 +76,11 @@ def sample_style(rng: np.random.Generator) -> DisplayStyle:
             family,
             equalise=u(0.0, 0.25),
             base=u(0.03, 0.07),
+            latitude=u(0.8, 1.8),
+            structure=u(0.0, 0.3),
             detail=u(0.0, 0.6),
             detail_size=u(1.0, 2.0),
-            black=0.5,
+            black=u(0.5, 3),
             white=99.7,
             air=u(0.0, 0.3),
             slope=0.0,
@@ -81,8 +91,10 @@ def sample_style(rng: np.random.Generator) -> DisplayStyle:
     return DisplayStyle(
         family,
         equalise=0.0,
+        latitude=np.inf,
+        structure=0.0,
         detail=0.0,
-        black=u(0.5, 4),
+        black=u(2, 20),
         white=u(99.0, 99.8),
         air=u(0.0, 0.3),
         slope=u(3.5, 6.0),
@@ -102,12 +114,18 @@ def process(
     exceeds one half; blackening what lies outside is left to the collimator, after this, or its edges would ring.
     """
     signal = -np.log(np.maximum(intensity, np.float32(2e-4)))
+    anatomy = _anatomy(signal, field)
     shown = signal
-    if style.equalise > 0:
-        shown = shown - np.float32(style.equalise) * low_pass(signal, style.base * max(signal.shape))
+    if np.isfinite(style.latitude):
+        base = low_pass(signal, style.base * max(signal.shape))
+        low, high = np.percentile(base[_SPARSE][anatomy], [5, 95])
+        shown = shown - np.float32(max(style.equalise, 1 - style.latitude / max(high - low, 1e-3))) * base
+    if style.structure > 0:
+        shown = shown + np.float32(style.structure) * (signal - low_pass(signal, 0.012 * max(signal.shape)))
     if style.detail > 0:
         shown = shown + np.float32(style.detail) * (signal - blur(signal, style.detail_size))
-    low, high = _window(signal, shown, style, field)
+    low, high = np.percentile(shown[_SPARSE][anatomy], [style.black, style.white])
+    low -= style.air * (high - low)
     tone = _tone((shown - np.float32(low)) / np.float32(max(high - low, 1e-3)), style)
     image = style.floor + (style.ceiling - style.floor) * tone
     if style.grain > 0:
@@ -115,19 +133,16 @@ def process(
     return np.clip(image, 0, 1, dtype=np.float32)
 
 
-def _window(
-    signal: np.ndarray, shown: np.ndarray, style: DisplayStyle, field: np.ndarray | None
-) -> tuple[float, float]:
-    """Window limits from every third pixel of the anatomy: what attenuates clearly more than the open beam."""
-    sparse = (slice(None, None, 3), slice(None, None, 3))
-    exposed = np.ones(signal[sparse].shape, bool) if field is None else field[sparse] > 0.5
-    beam = np.percentile(signal[sparse][exposed], 2) if exposed.any() else 0.0
-    anatomy = exposed & (signal[sparse] > min(beam, 0.1) + 0.12)
-    values = shown[sparse][anatomy if anatomy.sum() > 200 else exposed]
-    if values.size == 0:
-        values = shown[sparse].ravel()
-    low, high = (float(value) for value in np.percentile(values, [style.black, style.white]))
-    return low - style.air * (high - low), high
+def _anatomy(signal: np.ndarray, field: np.ndarray | None) -> np.ndarray:
+    """Which of every third pixel attenuate clearly more than the open beam; the whole field if hardly any."""
+    sparse = signal[_SPARSE]
+    exposed = np.ones(sparse.shape, bool) if field is None else field[_SPARSE] > 0.5
+    if not exposed.any():
+        exposed = np.ones(sparse.shape, bool)
+    # A field full of tissue shows no open beam to compare with.
+    beam = min(float(np.percentile(sparse[exposed], 2)), 0.1)
+    anatomy = exposed & (sparse > beam + 0.12)
+    return anatomy if anatomy.sum() > 200 else exposed
 
 
 def _tone(position: np.ndarray, style: DisplayStyle) -> np.ndarray:
