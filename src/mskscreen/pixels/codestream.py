@@ -15,9 +15,9 @@ _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _JP2 = b"\0\0\0\x0cjP  "
 # Bytes from the start of the codestream to the precision of its first component.
 _JPEG2000_HEADER = 43
-EXTENDED = 0xC1
+LOSSLESS = 0xC3
 # Start of frame of the processes in use: baseline, extended, progressive, lossless, JPEG-LS.
-_START_OF_FRAME = {0xC0, EXTENDED, 0xC2, 0xC3, 0xF7}
+_START_OF_FRAME = {0xC0, 0xC1, 0xC2, LOSSLESS, 0xF7}
 _START_OF_SCAN = b"\xff\xda"
 # A progressive JPEG may repeat scans without end, each a pass over the whole image.
 _SCANS = 64

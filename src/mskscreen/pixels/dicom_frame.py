@@ -6,7 +6,6 @@ import logging
 import struct
 from typing import Any, cast
 
-import gdcm
 import numpy as np
 import numpy.typing as npt
 from openjpeg.utils import decode as decode_jpeg_2000
@@ -17,24 +16,19 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
 from mskscreen.errors import DecodeError
-from mskscreen.pixels.codestream import EXTENDED, JPEG_2000_START, Codestream, read_codestream
+from mskscreen.pixels.codestream import JPEG_2000_START, LOSSLESS, Codestream, read_codestream
 from mskscreen.pixels.dicom_header import FrameHeader
+from mskscreen.pixels.gdcm_process import decode_by_gdcm
 
 # Decoders report what a DecodeError says anyway, with values of the header in it.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-gdcm.Trace.WarningOff()
-gdcm.Trace.ErrorOff()
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
-# The decoder of each, chosen once so that the order of plug-ins does not matter. GDCM only does what no other can.
-_PLUGINS = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
-    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
-    **dict.fromkeys(_JPEG_LS, "pyjpegls"),
-}
+# Named, so that which other plug-ins happen to be installed does not matter.
+_PLUGINS = {**dict.fromkeys(_JPEG, "pillow"), **dict.fromkeys(_JPEG_LS, "pyjpegls")}
 SYNTAXES = (*NATIVE, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 
@@ -58,8 +52,9 @@ def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, nam
     _check_codestream(stream, header, name)
     if syntax in _JPEG_2000:
         array = _rgb(decode_jpeg_2000(frame[frame.find(JPEG_2000_START) :]), header)
-    elif syntax in _JPEG and stream.precision > 8 and header.samples == 1 and stream.process == EXTENDED:
-        array = _decode_extended(frame, stream)
+    elif syntax in _JPEG and (stream.precision > 8 or stream.process == LOSSLESS):
+        samples = np.frombuffer(decode_by_gdcm(frame, stream), "u1" if stream.precision <= 8 else "<u2")
+        array = _rgb(samples.reshape(_shape(header)), header)
     else:
         array = _decode_by_pydicom(data, vr, syntax, header)
     return _codes(array, header)
@@ -108,8 +103,11 @@ def _decode_rle(frame: bytes, header: FrameHeader) -> npt.NDArray:
         plane = np.asarray(Image.frombytes("L", size, packed, "packbits", "L"))[0]
         sample, byte = divmod(segment, depth)
         result[:, sample] |= plane.astype(result.dtype) << (8 * (depth - 1 - byte))
-    shape = (header.rows, header.columns, header.samples) if header.samples > 1 else (header.rows, header.columns)
-    return result.reshape(shape)
+    return result.reshape(_shape(header))
+
+
+def _shape(header: FrameHeader) -> tuple[int, ...]:
+    return (header.rows, header.columns, header.samples)[: 2 if header.samples == 1 else 3]
 
 
 def _rgb(array: npt.NDArray, header: FrameHeader) -> npt.NDArray:
@@ -142,26 +140,3 @@ def _check_codestream(stream: Codestream, header: FrameHeader, name: str) -> Non
             f"{name}: DICOM field BitsAllocated is {header.bits_allocated} but its compressed image has "
             f"{stream.precision} bits; export the image again"
         )
-
-
-def _decode_extended(frame: bytes, stream: Codestream) -> npt.NDArray[np.uint16]:
-    """Decode gray JPEG extended of 12 bits, which pydicom leaves out although GDCM reads it."""
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    pixel_data = gdcm.Tag(0x7FE0, 0x0010)
-    encoded, decoded = gdcm.DataElement(pixel_data), gdcm.DataElement(pixel_data)
-    encoded.SetValue(fragments.__ref__())
-    codec = gdcm.JPEGCodec()
-    codec.SetNumberOfDimensions(2)
-    codec.SetDimensions((stream.columns, stream.rows, 1))
-    # With 16 bits allocated GDCM would try its 16-bit decoder first, and complain on stderr.
-    codec.SetPixelFormat(gdcm.PixelFormat(1, stream.precision, stream.precision, stream.precision - 1, 0))
-    kind = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
-    codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    if not codec.Decode(encoded, decoded):
-        raise ValueError("GDCM could not decode JPEG extended")
-    # GDCM hands out bytes as a str with surrogates.
-    buffer = decoded.GetByteValue().GetBuffer().encode("utf-8", "surrogateescape")
-    return np.frombuffer(buffer, np.uint16).reshape(stream.rows, stream.columns)
