@@ -83,19 +83,20 @@ def make_case(
     kind: str | None = None,
     *,
     long_side: int = 512,
+    patient_seed: int | None = None,
 ) -> Case:
     """The case of a seed; what is None is drawn.
 
-    `view` names the first projection of the study, `kind` an entry of `pathology.kinds.KINDS` (and makes the study
-    abnormal). Whatever is asked of the abnormality, patient, views, beam and variants stay those of the seed, so
-    two calls that differ in `abnormal` or `kind` make twins. Raises MskscreenError for a view or a kind that the
-    region does not have.
+    `view` names the first projection of the study, `kind` an entry of `pathology.kinds.KINDS` (and makes the
+    study abnormal), `patient_seed` keys a patient that studies share. Whatever is asked of the abnormality,
+    patient, views, beam and variants stay those of the seed, so two calls that differ in `abnormal` or `kind`
+    make twins. Raises MskscreenError for a view or a kind that the region does not have.
     """
     study = stream(seed, "study")
     drawn = JointType(int(study.integers(len(JointType))))
     joint = drawn if joint is None else JointType(joint)
     skeleton = Skeleton.load()
-    patient = draw_patient(stream(seed, "anatomy"), skeleton.bones)
+    patient = draw_patient(stream(seed if patient_seed is None else patient_seed, "anatomy"), skeleton.bones)
     digit = _draw_digit(joint, view, stream(seed, "digit"))
     entries = _draw_projections(joint, view, digit, stream(seed, "view"))
     variants = draw_variants(stream(seed, "variants"), patient, joint, digit)

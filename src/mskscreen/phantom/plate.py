@@ -115,22 +115,11 @@ def sample_layout(
     left, right, top, bottom = margin * np.repeat([width, height], 2)
     full_width, full_height = width + left + right, height + top + bottom
     scale = long_side / max(full_width, full_height)
-    boxes = tuple(
-        Box(
-            round((y + top) * scale),
-            round((x + left) * scale),
-            max(round(h * scale), 8),
-            max(round(w * scale), 8),
-        )
-        for x, y, w, h in placed
-    )
-    rows, columns = round(full_height * scale), round(full_width * scale)
-    return Layout(
-        max(rows, *(box.top + box.rows for box in boxes)),
-        max(columns, *(box.left + box.columns for box in boxes)),
-        boxes,
-        ground,
-    )
+    boxes = []
+    for x, y, wide, high in placed:
+        x0, x1, y0, y1 = (round(edge * scale) for edge in (left + x, left + x + wide, top + y, top + y + high))
+        boxes.append(Box(y0, x0, y1 - y0, x1 - x0))
+    return Layout(round(full_height * scale), round(full_width * scale), tuple(boxes), ground)
 
 
 def _bands(bands: list[list[float]], gap: float) -> tuple[list[tuple[float, float, float, float]], float, float]:

@@ -28,7 +28,7 @@ _OWN_COLUMN = ("joint", "kind", "subkind", "bone", "variants", "laterality", "ag
 def write_study(folder: str, recipe: Recipe, slot: Slot) -> tuple[int, list[Row]]:
     """Render the study of `slot` and put it in place under `folder`; returns its index and rows, one an image."""
     root = Path(folder)
-    case = make_case(slot.seed, joint=slot.joint, long_side=recipe.long_side)
+    case = make_case(slot.seed, joint=slot.joint, long_side=recipe.long_side, patient_seed=slot.patient_seed)
     images = list(finish(case, recipe.long_side))
     occult = case.abnormal and all(image.occult for image in images)
     places = _places(recipe, slot, case.abnormal, occult)
