@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mskscreen.phantom.frames import Matrix, Vector, along, motion, moved, place, unit
+from mskscreen.phantom.frames import Matrix, Vector, along, moved, place, unit
 from mskscreen.phantom.patient import Patient, Shape
 from mskscreen.phantom.scene import BonePart, Clip
 from mskscreen.phantom.skeleton import Skeleton
@@ -117,16 +117,16 @@ def pose_body(skeleton: Skeleton, patient: Patient, angles: Mapping[str, float])
         if bone == "thorax":
             continue
         landmarks = skeleton.bones[bone]
-        transform = transforms[bone]
         axes = along(landmarks.axis, np.array([1.0, 0.3, 0.2]))
-        stretch = place(landmarks.proximal, axes @ np.diag(shape) @ axes.T) @ place(-landmarks.proximal)
-        far = moved(transform, landmarks.distal)
-        transforms[bone] = transform @ stretch
-        longer = motion(np.zeros(3), moved(transforms[bone], landmarks.distal) - far)
+        stretch = axes @ np.diag(shape) @ axes.T
+        transform = transforms[bone]
+        turn, near = transform[:3, :3], landmarks.proximal
+        transforms[bone] = place(transform[:3, 3] + turn @ (near - stretch @ near), turn @ stretch)
         # The ulna and radius grow by the same factor: only one of them may push the hand.
         if bone not in ("ulna", "scapula", "clavicle"):
+            longer = turn @ (stretch - np.eye(3)) @ (landmarks.distal - landmarks.proximal)
             for child in skeleton.descendants(bone):
-                transforms[child] = longer @ transforms[child]
+                transforms[child][:3, 3] += longer
     size = np.diag([patient.scale] * 3 + [1.0])
     transforms = {bone: size @ transform for bone, transform in transforms.items()}
     ends = {

@@ -25,7 +25,8 @@ from mskscreen.phantom.views import Projection, draw_camera, projections
 PREVALENCE = 0.45
 _VIEW_COUNTS = (0.22, 0.36, 0.34, 0.08)
 _MARGIN = 0.05
-_ATTEMPTS = 80
+_ATTEMPTS = 90
+_SITES_OF_A_KIND = 30
 _TRUNK = (JointType.SHOULDER, JointType.HUMERUS)
 _ELBOW_SEEN = (JointType.FOREARM, JointType.ELBOW)
 # Tube voltage (kV), scatter-to-primary ratio without a grid and photons in the open beam: all rise with the part's
@@ -112,9 +113,7 @@ def make_case(
         facts["digit"] = digit
     scenes: list[Scene | None] = [None] * len(exposed)
     if abnormal:
-        names = tuple(entry.name for entry in entries)
-        chosen = choose_kind(joint, names, kind, stream(seed, "kind"))
-        effects = _draw_effect(seed, joint, digit, patient, chosen, exposed)
+        effects = _draw_effect(seed, joint, digit, patient, kind, exposed)
         scenes = [scene for scene, _ in effects]
         facts |= effects[0][1]
     views = tuple(
@@ -189,19 +188,21 @@ def _draw_exposure(joint: JointType, rng: np.random.Generator) -> Exposure:
 
 
 def _draw_effect(
-    seed: int, joint: JointType, digit: int, patient: Patient, kind: Kind, exposed: list[_Exposed]
+    seed: int, joint: JointType, digit: int, patient: Patient, wanted: str | None, exposed: list[_Exposed]
 ) -> list[tuple[Scene, Facts]]:
-    """The abnormality in every view: sites are drawn until one lies in the field of them all."""
-    best: tuple[int, int, Site] | None = None
+    """The abnormality in every view: sites, and now and then the kind, are drawn until all fields show it."""
+    names = tuple(view.projection.name for view in exposed)
+    best: tuple[int, int, Kind, Site] | None = None
     for attempt in range(_ATTEMPTS):
+        kind = choose_kind(joint, names, wanted, stream(seed, "kind", attempt // _SITES_OF_A_KIND))
         site = kind.site(joint, digit, patient, stream(seed, "pathology", "site", attempt))
         seen = sum(_in_field(view, site) for view in exposed)
         if best is None or seen > best[0]:
-            best = (seen, attempt, site)
+            best = (seen, attempt, kind, site)
         if seen == len(exposed):
             break
     assert best is not None  # noqa: S101
-    _, attempt, site = best
+    _, attempt, kind, site = best
     results = []
     for view in exposed:
         context = Context(view.body, joint, site, view.furnish)

@@ -193,7 +193,7 @@ def _focus(body: Body, framing: Framing, digit: int) -> Vector:
 
 
 def _plate_angle(joint: JointType, rng: np.random.Generator) -> float:
-    """How far the limb's axis lies from the plate's, in radians: mostly straight, often slanted, seldom any way."""
+    """Angle (radians) between limb and plate: mostly straight, often slanted, seldom otherwise."""
     kind = rng.random()
     if kind < 0.62 or joint is JointType.SHOULDER:
         return rng.normal(0, 0.09)
