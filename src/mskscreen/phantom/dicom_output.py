@@ -130,11 +130,12 @@ def _voi(dataset: Dataset, stored: Stored, curve: np.ndarray) -> None:
     inverted = stored.photometric == "MONOCHROME1"
     if stored.voi == "lut":
         # The table turns stored values into display values before MONOCHROME1 inverts them.
-        table = 1 - curve[::-1] if inverted else curve
+        levels = (curve * 65535).round().astype("<u2")
+        table = 65535 - levels[::-1] if inverted else levels
         entry = Dataset()
         entry.add_new("LUTDescriptor", "US", [_LEVELS, 0, 16])
         entry.LUTExplanation = "PHANTOM"
-        entry.add_new("LUTData", "OW", (table * 65535).round().astype("<u2").tobytes())
+        entry.add_new("LUTData", "OW", table.astype("<u2").tobytes())
         dataset.VOILUTSequence = Sequence([entry])
         return
     centre, width = _window(stored)
