@@ -63,6 +63,13 @@ def test_the_order_of_views_does_not_change_a_study(images: list[Prediction], sh
     assert {row.study: row for row in studies(shuffled, 0.5)} == by_name
 
 
+def test_the_order_of_many_views_does_not_change_the_last_digit() -> None:
+    rng = np.random.default_rng(0)
+    views = [Prediction(str(i), "s", **score(CONTRACT, *np.split(rng.normal(0, 3, 9), [2]))) for i in range(60)]
+    orders = [rng.permutation(60) for _ in range(20)]
+    assert len({studies([views[i] for i in order], 0.5)[0] for order in orders}) == 1
+
+
 @given(st.lists(rows(), min_size=1, max_size=8))
 def test_a_study_counts_every_view_and_lies_between_its_extremes(images: list[Prediction]) -> None:
     table = studies(images, 0.5)

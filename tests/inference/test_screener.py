@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mskscreen import Screener
-from mskscreen.contract import MapOutput
 from mskscreen.errors import ContractError, DataError, ModelError
 from mskscreen.inference import Screened, open_engine
 from mskscreen.inference.order import in_order
@@ -216,17 +216,25 @@ def test_an_unknown_model_name_lists_what_there_is() -> None:
         Screener.load("nonsense")
 
 
-def test_a_wrong_output_that_hides_its_shape_is_found(
-    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, write_png: Callable
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_wrong_output_whose_shape_shows_only_at_run_time_is_found(
+    tmp_path: Path, tiny_model: Callable, write_png: Callable, engine: Any
 ) -> None:
-    def unknown_shape(model: Any) -> None:
-        model.graph.node[4].input[1] = "head2"
-        model.graph.output[0].type.tensor_type.ClearField("shape")
+    def reshape_by_content(model: Any) -> None:
+        """Make pred1 (B, 7) by a shape that depends on the pixels, so that no engine can foresee it."""
+        graph = model.graph
+        graph.node[4].CopyFrom(helper.make_node("Gemm", ["flat", "head2"], ["wide"]))
+        graph.initializer.append(numpy_helper.from_array(np.array([1e-9, 7], np.float32), "numbers"))
+        graph.node.append(helper.make_node("ReduceMax", ["image"], ["brightest"], keepdims=0))
+        graph.node.append(helper.make_node("Mul", ["brightest", "numbers"], ["scaled"]))
+        graph.node.append(helper.make_node("Div", ["scaled", "brightest"], ["sizes"]))
+        graph.node.append(helper.make_node("Cast", ["sizes"], ["shape"], to=TensorProto.INT64))
+        graph.node.append(helper.make_node("Reshape", ["wide", "shape"], ["pred1"]))
+        graph.output[0].type.tensor_type.ClearField("shape")
 
-    contract = tiny_contract(map=MapOutput("hirescam", "relu", 2))
-    path = tiny_model(tmp_path / "m.onnx", contract=contract, edit=unknown_shape)
-    with pytest.raises(ModelError, match="pred1"):
-        Screener(open_engine(path)).predict(write_png(tmp_path / "a.png"))
+    engine = open_engine(tiny_model(tmp_path / "m.onnx", edit=reshape_by_content), engine)
+    with pytest.raises(ModelError, match=r"'pred1' has shape \(1, 7\), expected \(1, 2\)"):
+        Screener(engine).predict(np.full((9, 9), 128, np.uint8))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])

@@ -54,8 +54,11 @@ class OpenVino:
             raise ModelError(f"{path}: OpenVINO cannot compile this model ({_reason(error)})") from error
         self._path = path
         self._idle: deque[Any] = deque()
-        self.inputs: Mapping[str, Shape] = {_name(port): _openvino_shape(port) for port in self._model.inputs}
-        self.outputs: Mapping[str, Shape] = {_name(port): _openvino_shape(port) for port in self._model.outputs}
+        self.inputs: Mapping[str, Shape] = {port.any_name: _openvino_shape(port) for port in self._model.inputs}
+        # Tensors that OpenVINO finds to be the same become one output with several names.
+        self.outputs: Mapping[str, Shape] = {
+            name: _openvino_shape(port) for port in self._model.outputs for name in port.names
+        }
         self.parallel = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     @staticmethod
@@ -127,11 +130,6 @@ class OnnxRuntime:
 
 
 BACKENDS: dict[str, type[OpenVino] | type[OnnxRuntime]] = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}
-
-
-def _name(port: Any) -> str:
-    names = port.get_names()
-    return min(names, key=len) if names else ""
 
 
 def _openvino_shape(port: Any) -> Shape:
