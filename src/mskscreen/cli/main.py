@@ -10,6 +10,10 @@ import typer
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common, data, phantom
+from mskscreen.cli.calibrate import calibrate
+from mskscreen.cli.card import card
+from mskscreen.cli.compare import compare
+from mskscreen.cli.evaluate import evaluate
 from mskscreen.cli.export import export
 from mskscreen.cli.inspect import inspect
 from mskscreen.cli.networks import networks
@@ -45,6 +49,10 @@ def options(
 app.command()(predict)
 app.command()(inspect)
 app.add_typer(data.app, name="data")
+app.command()(evaluate)
+app.command()(compare)
+app.command()(calibrate)
+app.command()(card)
 app.command()(networks)
 app.command()(export)
 app.add_typer(phantom.app, name="phantom")

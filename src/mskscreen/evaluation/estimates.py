@@ -58,9 +58,13 @@ def estimate(
     if jackknife is not None and not biased:
         found["bca"] = intervals.bca(value, replicates, jackknife)
     known = {name: interval for name, interval in found.items() if interval is not None}
-    return Estimate(
-        float(value), known, None if known else "no interval: the resamples do not vary or are undefined"
-    )
+    return Estimate(float(value), known, None if known else _no_interval(replicates))
+
+
+def _no_interval(replicates: np.ndarray) -> str:
+    if np.isfinite(replicates).all():
+        return "no interval: every resample gives the same value"
+    return "no interval: undefined in more than 5 % of the resamples"
 
 
 def estimates(

@@ -1,0 +1,76 @@
+"""`mskscreen calibrate`: temperatures and operating points from development studies, written into the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mskscreen.cli import common
+from mskscreen.cli.cases import join_labels, operating_rules, read_any
+from mskscreen.cli.common import Format
+
+
+def calibrate(
+    predictions: Annotated[Path, typer.Argument(help="Predictions of the development studies.", exists=True)],
+    model: Annotated[str, typer.Option(help="The model that made them: an ONNX file or a bundled name.")],
+    out: Annotated[Path, typer.Option(help="Where to write the calibrated model.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    level: Annotated[Literal["study", "image"], typer.Option(help="What the temperature is fitted on.")] = "study",
+    sensitivity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")] = 0.95,
+    specificity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")] = 0.95,
+    miss_cost: Annotated[
+        float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+) -> None:
+    """Fit temperatures and choose operating points, on development studies only, and write them into a new file.
+
+    Evaluate the result on other studies: evaluating the operating points on these is refused.
+    """
+    from mskscreen.evaluation.contract_update import (
+        calibrated_contract,
+        recalibrated,
+        require_same_model,
+        write_contract,
+    )
+    from mskscreen.evaluation.metrics import loss_statistic
+    from mskscreen.inference.catalogue import model_path, read_contract
+
+    path = model_path(model)
+    contract = read_contract(path)
+    joined = join_labels(read_any(predictions), labels, label_column)
+    studies = joined.cases("study")
+    require_same_model(studies, contract)
+    rules = operating_rules(sensitivity, specificity, miss_cost)
+    updated, points = calibrated_contract(contract, studies, rules, fit=joined.cases(level))
+    with common.needs("train"):
+        write_contract(path, updated, out)
+    rows: list[dict[str, Any]] = [
+        {
+            "point": name,
+            "rule": str(p.rule),
+            "threshold": p.threshold,
+            "sensitivity": p.sensitivity,
+            "specificity": p.specificity,
+        }
+        for name, p in points.items()
+    ]
+    common.show(rows, form, title=f"Chosen on {len(studies)} development studies")
+    import numpy as np
+
+    for name, cases in (("before", studies), ("after", recalibrated(studies, updated.calibration))):
+        loss = loss_statistic(cases.labels, cases.p)(np.ones((1, len(cases))))
+        common.err.print(
+            f"{name}: log loss {loss['log_loss'][0]:.4f}, ECE {loss['ece'][0]:.4f} (on the development studies)"
+        )
+    found = updated.calibration
+    common.err.print(
+        f"temperatures: abnormality {found.abnormality_temperature:.3f}, joint {found.joint_temperature:.3f}"
+    )
+    common.err.print(f"{out}: written")

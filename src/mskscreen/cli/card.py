@@ -1,0 +1,30 @@
+"""`mskscreen card`: the model card of a model, in Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def card(
+    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a bundled model.")],
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Figures to quote: the JSON that 'evaluate --format json' printed.", exists=True),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Write a model card with the sections of Mitchell et al. (arXiv:1810.03993) from contract and evaluation."""
+    from mskscreen.evaluation.card import model_card, read_evaluation
+    from mskscreen.inference.catalogue import model_path, read_contract
+
+    path = model_path(model)
+    text = model_card(read_contract(path), path, read_evaluation(evaluation) if evaluation else None)
+    if out is None:
+        print(text, end="")
+        return
+    partial = out.with_name(f"{out.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(out)

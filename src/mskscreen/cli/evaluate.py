@@ -1,0 +1,218 @@
+"""`mskscreen evaluate`: every figure of a predictions table, in the terminal, as JSON and as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.cli.cases import join_labels, operating_rules, read_any
+from mskscreen.cli.common import Format
+
+if TYPE_CHECKING:
+    from mskscreen.evaluation.assess import Assessment
+    from mskscreen.evaluation.cases import Joined
+    from mskscreen.evaluation.estimates import Estimate
+    from mskscreen.evaluation.table import Table
+
+_COLUMNS = ("auroc", "accuracy", "sensitivity", "specificity", "kappa")
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="A predictions table, or a MURA submission.", exists=True)],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            help="Predictions of other studies, to choose operating points and calibration.", exists=True
+        ),
+    ] = None,
+    dev_labels: Annotated[
+        Path | None, typer.Option(help="Truth of --dev, if not in --labels.", exists=True)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model, for its operating points and provenance.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="Operating point to call at, from --dev, else --model; else the table's own."),
+    ] = None,
+    calibration: Annotated[
+        Literal["as-is", "temperature", "isotonic"], typer.Option(help="Calibrate first, fitted on --dev.")
+    ] = "as-is",
+    sensitivity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")] = 0.95,
+    specificity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")] = 0.95,
+    miss_cost: Annotated[
+        float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Project PPV and NPV to this share of abnormal.")
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column of the truth for subgroups; repeat for more.")
+    ] = None,
+    readers: Annotated[
+        Path | None, typer.Option(help="CSV of readers' calls, for agreement.", exists=True)
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Readers, with commas, whose majority is the reference (as for MURA).")
+    ] = None,
+    robustness: Annotated[
+        Path | None, typer.Option(help="JSON of tables predicted again, from mskscreen robustness.", exists=True)
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images: their pictures go into the report.", exists=True)
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder of overlays from predict --maps, for the report.", exists=True)
+    ] = None,
+    codalab: Annotated[Path | None, typer.Option(help="Write the calls in the format of MURA's contest.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+) -> None:
+    """Judge predictions against the truth: per joint, in subgroups, with intervals, in a report."""
+    table = read_any(predictions)
+    if codalab:
+        _write_codalab(table, codalab)
+        if labels is None and report is None and not _has_labels(table):
+            return
+    joined = join_labels(table, labels, label_column)
+    if readers:
+        _agreement(joined, readers, reference, form, resamples, seed)
+        return
+
+    from mskscreen.evaluation.assess import assess, to_json
+
+    assessment = assess(
+        joined,
+        development=join_labels(read_any(dev), dev_labels or labels, label_column) if dev else None,
+        contract=_contract(model),
+        calibration=calibration,
+        rules=operating_rules(sensitivity, specificity, miss_cost),
+        at=at,
+        by=by or (),
+        prevalence=prevalence,
+        robustness=_disturbed(robustness, labels, label_column),
+        resamples=resamples,
+        seed=seed,
+    )
+    if form is Format.JSON:
+        print(to_json(assessment))
+    else:
+        _show(assessment)
+    if report:
+        from mskscreen.evaluation.report import Pictures, write_report
+
+        write_report(report, assessment, Pictures(images, maps))
+        common.err.print(f"{report}: written; {NOT_FOR_DIAGNOSIS}")
+
+
+def _show(a: Assessment) -> None:
+    study = a.study
+    rows: list[dict[str, Any]] = []
+    for group in study.groups["joint"]:
+        shown: dict[str, Any] = {name: _short(group.abnormality.get(name), group.reason) for name in _COLUMNS}
+        own = study.joint.get(f"auroc_{group.name}")
+        rows.append(
+            {
+                "joint": group.name,
+                "studies": group.cases,
+                "abnormal": group.abnormal,
+                **shown,
+                "joint_auroc": _short(own),
+            }
+        )
+    average = {name: _short(study.average[name]) for name in _COLUMNS}
+    rows.append(
+        {
+            "joint": "average",
+            "studies": "",
+            "abnormal": "",
+            **average,
+            "joint_auroc": _short(study.joint.get("auroc_macro")),
+        }
+    )
+    overall = {name: _short(study.overall.abnormality[name]) for name in _COLUMNS}
+    counts = {"studies": study.overall.cases, "abnormal": study.overall.abnormal}
+    rows.append({"joint": "all", **counts, **overall, "joint_auroc": ""})
+    common.show(rows, Format.TABLE, title=f"Abnormality by study, called at {study.threshold:.3f}; 95 % intervals")
+    accuracy = study.joint.get("accuracy")
+    common.err.print(f"joint type: {'accuracy ' + str(accuracy) if accuracy else study.joint_reason}")
+    for name, point in study.points.items():
+        found = ", ".join(f"{key} {point.metrics[key]}" for key in ("sensitivity", "specificity", "ppv", "npv"))
+        common.err.print(f"at '{name}' ({point.threshold:.3f}): {found}")
+    for step in a.joined.flow:
+        if step.what.startswith(("left out", "labelled")) and (step.images or step.studies):
+            common.err.print(f"{step.what}: {step.images or '-'} images, {step.studies} studies")
+    if a.development and a.development.shared_patients:
+        common.err.print(f"warning: {a.development.shared_patients} patients are in development and evaluation")
+
+
+def _short(estimate: Estimate | None, reason: str | None = None) -> str:
+    return str(estimate) if estimate else (reason or "-").split(":")[0]
+
+
+def _contract(model: str | None) -> Any:
+    if model is None:
+        return None
+    from mskscreen.inference.catalogue import model_path, read_contract
+
+    return read_contract(model_path(model))
+
+
+def _disturbed(index: Path | None, labels: Path | None, column: str) -> dict[str, Joined]:
+    if index is None:
+        return {}
+    from mskscreen.evaluation.robustness import read_index
+
+    return {name: join_labels(read_any(path), labels, column) for name, path in read_index(index).items()}
+
+
+def _write_codalab(table: Table, path: Path) -> None:
+    from mskscreen.evaluation.codalab import submission
+
+    lines = submission(table)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(lines, encoding="utf-8")
+    partial.replace(path)
+    common.err.print(f"{path}: {lines.count(chr(10))} studies")
+
+
+def _has_labels(table: Table) -> bool:
+    from mskscreen.errors import DataError
+    from mskscreen.evaluation.labels import labels_from_paths
+
+    try:
+        return len(labels_from_paths(table)) > 0
+    except DataError:
+        return False
+
+
+def _agreement(
+    joined: Joined, readers: Path, reference: str | None, form: Format, resamples: int, seed: int
+) -> None:
+    from mskscreen.evaluation.agreement import agree, read_readings
+
+    names = [name.strip() for name in reference.split(",")] if reference else []
+    found = agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
+    rows = [
+        {
+            "rater": a.one,
+            "against": a.other,
+            "joint": a.joint,
+            "studies": a.studies,
+            "kappa": a.kappa.value,
+            "low": a.kappa.interval.low if a.kappa.interval else None,
+            "high": a.kappa.interval.high if a.kappa.interval else None,
+            "note": a.kappa.reason or "",
+        }
+        for a in found
+    ]
+    common.show(rows, form, title="Cohen's kappa by study; 95 % intervals")

@@ -1,0 +1,114 @@
+"""Calibration and operating points of a model, from development predictions into the contract in its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mskscreen.contract import METADATA_KEY, Calibration, ModelContract
+from mskscreen.errors import DataError, ModelError
+from mskscreen.evaluation.calibration import fit_temperature
+from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, fingerprint
+from mskscreen.predictions import softmax
+
+# Where the provenance of a contract says which studies it was calibrated on.
+PROVENANCE_KEY = "calibration"
+
+
+def fit_calibration(cases: Cases) -> Calibration:
+    """Temperatures of both tasks that minimise the log loss of `cases`, at the level of the cases.
+
+    The joint temperature is 1 where fewer than two joint types are known. Raises DataError where raw scores or a
+    class are missing.
+    """
+    pred1, pred2 = cases.table.pred1[cases.rows], cases.table.pred2[cases.rows]
+    if not (np.isfinite(pred1).all() and np.isfinite(pred2).all()):
+        raise DataError(
+            f"{cases.table.name}: a temperature needs the raw scores pred1 and pred2; run predict again"
+        )
+    abnormality = fit_temperature(pred1, cases.labels.astype(np.intp), cases.group)
+    known = np.flatnonzero(cases.joint >= 0)
+    if len(np.unique(cases.joint[known])) < 2:
+        return Calibration(abnormality, 1.0)
+    chosen = cases.select(known)
+    return Calibration(abnormality, fit_temperature(cases.table.pred2[chosen.rows], chosen.joint, chosen.group))
+
+
+def recalibrated(cases: Cases, calibration: Calibration) -> Cases:
+    """The cases with probabilities computed anew from the raw scores of their images."""
+    p = softmax(cases.table.pred1[cases.rows], calibration.abnormality_temperature)[:, 1]
+    p_joint = softmax(cases.table.pred2[cases.rows], calibration.joint_temperature)
+    sizes = np.diff(cases.offsets)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(cases.group, values, len(cases)) / sizes
+
+    return replace(cases, p=mean(p), p_joint=np.stack([mean(column) for column in p_joint.T], axis=1))
+
+
+def calibrated_contract(
+    contract: ModelContract, development: Cases, rules: Mapping[str, Rule] = RULES, *, fit: Cases | None = None
+) -> tuple[ModelContract, dict[str, OperatingPoint]]:
+    """The contract with temperatures fitted on `fit` and operating points chosen on `development`.
+
+    `development` are studies; `fit` is the same table at the level the temperature is fitted on (None: studies).
+    The provenance records the fingerprint of the studies, so that evaluating the points on them can be refused.
+    """
+    calibration = fit_calibration(fit or development)
+    points = choose_all(recalibrated(development, calibration), rules)
+    record = {
+        "studies": len(development),
+        "fingerprint": fingerprint(development),
+        "rules": {name: str(point.rule) for name, point in points.items()},
+    }
+    provenance = replace(contract.provenance, protocol={**contract.provenance.protocol, PROVENANCE_KEY: record})
+    thresholds = {name: point.threshold for name, point in points.items()}
+    updated = replace(contract, calibration=calibration, operating_points=thresholds, provenance=provenance)
+    return updated, points
+
+
+def chosen_on(contract: ModelContract, cases: Cases) -> bool:
+    """Whether the contract says that its operating points were chosen on exactly these studies."""
+    record = contract.provenance.protocol.get(PROVENANCE_KEY)
+    return isinstance(record, Mapping) and record.get("fingerprint") == fingerprint(cases)
+
+
+def require_same_model(cases: Cases, contract: ModelContract) -> None:
+    """Raise DataError where the table says that another model made it."""
+    made_by = cases.table.model.get("contract")
+    if made_by is not None and made_by != contract.digest:
+        raise DataError(
+            f"{cases.table.name} was not made by model '{contract.name}' as it is in this file; "
+            "predict the development images with it"
+        )
+
+
+def write_contract(model: Path, contract: ModelContract, out: Path) -> None:
+    """Write a copy of an ONNX file whose metadata holds `contract`, whole or not at all.
+
+    Needs the package `onnx`. Raises ModelError where `model` is not a self-contained ONNX file.
+    """
+    import onnx
+
+    from mskscreen.inference.onnx_file import read_metadata
+
+    read_metadata(model)
+    graph = onnx.load(os.fspath(model), load_external_data=False)
+    kept = [entry for entry in graph.metadata_props if entry.key != METADATA_KEY]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(kept)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, contract.to_json()
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        partial.write_bytes(graph.SerializeToString())
+        if read_metadata(partial).get(METADATA_KEY) != contract.to_json():
+            raise ModelError(f"{out}: the contract could not be written; export the model again")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""The report: one HTML file that holds everything, asks no network for anything, and prints."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.evaluation.assess import Assessment
+from mskscreen.evaluation.report import sections
+from mskscreen.evaluation.report.checklists import CLAIM, STARD, Item
+from mskscreen.evaluation.report.gallery import Pictures, gallery
+from mskscreen.evaluation.report.markup import Markup, tag
+from mskscreen.evaluation.report.style import CSS
+from mskscreen.evaluation.report.tables import table
+
+__all__ = ["Pictures", "render", "write_report"]
+
+AUTHOR = "to be written by the author"
+
+
+def render(a: Assessment, pictures: Pictures | None = None) -> str:
+    """The report as the text of one HTML file."""
+    pictures = pictures or Pictures()
+    titled = (
+        ("summary", "Summary and intended use", sections.summary(a)),
+        ("flow", "Data flow", sections.flow(a)),
+        ("main", "Results by joint", sections.main_table(a)),
+        ("curves", "ROC and precision-recall", sections.curves(a)),
+        ("calibration", "Calibration", sections.calibration(a)),
+        ("confusion", "Confusion", sections.confusion(a)),
+        ("forest", "Joints compared", sections.forest(a)),
+        ("points", "Operating points", sections.points(a)),
+        ("subgroups", "Subgroups", sections.subgroups(a)),
+        ("selective", "Leaving hard studies to a person", sections.selective(a)),
+        ("failures", "Worst errors", [*gallery(a.cases, a.study.threshold, pictures), _pictures_note(pictures)]),
+        ("robustness", "Robustness", sections.robustness(a)),
+        ("provenance", "Provenance", sections.provenance(a)),
+        ("stard", "STARD-AI checklist", [_checklist(STARD, a, numbers="STARD 2015")]),
+        ("claim", "CLAIM checklist", [_checklist(CLAIM, a, numbers="CLAIM 2024")]),
+    )
+    model = str(a.joined.table.model.get("name") or a.joined.table.name)
+    # A date that can be set keeps the file the same when it is made again.
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    date = (datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)).strftime("%Y-%m-%d")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+        ),
+        tag("title", f"Evaluation of {model}"),
+        tag("style", Markup(CSS)),
+    )
+    body = tag(
+        "body",
+        tag("h1", f"Evaluation of {model}"),
+        tag(
+            "p",
+            f"{a.joined.table.name} judged by {a.joined.labels.name}, {date}. {NOT_FOR_DIAGNOSIS.capitalize()}.",
+            class_="note",
+        ),
+        tag("nav", tag("ul", *(tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in titled))),
+        *(tag("section", tag("h2", title), parts, id=key) for key, title, parts in titled),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def write_report(path: Path, a: Assessment, pictures: Pictures | None = None) -> None:
+    """Write the report whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(render(a, pictures), encoding="utf-8")
+    partial.replace(path)
+
+
+def _pictures_note(pictures: Pictures) -> Markup:
+    if pictures.images or pictures.maps:
+        return tag("p", "This page holds pictures of patients: it is for local use.", class_="banner")
+    return tag("p", "No pictures: they are added with --images and --maps.", class_="note")
+
+
+def _checklist(items: tuple[Item, ...], a: Assessment, numbers: str) -> Markup:
+    answers = _answers(a)
+    rows = [
+        [
+            item.number,
+            item.topic,
+            tag("span", answers.get(item.answer) or AUTHOR, class_=None if answers.get(item.answer) else "author"),
+        ]
+        for item in items
+    ]
+    known = sum(bool(answers.get(item.answer)) for item in items)
+    note = f"{known} of {len(items)} items are answered here. Topics are in our words, numbers those of {numbers}."
+    return tag("div", tag("p", note, class_="note"), table(("Item", "Topic", "Answer"), rows, text=(1, 2)))
+
+
+def _answers(a: Assessment) -> dict[str, str | None]:
+    """What the software knows, by the keys of the checklists; None where it does not know."""
+    contract, dev, overall = a.contract, a.development, a.study.overall
+    trained = contract.provenance if contract else None
+    settings = a.study.settings
+    left_out = sum(step.images or 0 for step in a.joined.flow if step.what.startswith("left out"))
+    return {
+        "intended_use": contract.intended_use if contract else None,
+        "data": trained.data or None if trained else None,
+        "preprocessing": contract.preprocessing if contract else None,
+        "flow": "section Data flow",
+        "missing": f"{left_out} images without a score or a label are left out and counted (section Data flow)",
+        "labels": f"labels of {a.joined.labels.name}; how they came about: {AUTHOR}",
+        "disjoint": _disjoint(a),
+        "model": f"{contract.architecture}, input {contract.input_size}" if contract else None,
+        "versions": ", ".join(f"{k} {v}" for k, v in a.provenance["versions"].items()),
+        "training": ", ".join(f"{k} {v}" for k, v in trained.protocol.items()) or None if trained else None,
+        "metrics": "section Results by joint; formulas in docs/numbers.md",
+        "intervals": f"95 % BCa intervals, {settings['resamples']} resamples of patients, seed {settings['seed']}",
+        "robustness": "section Robustness" if a.robustness else None,
+        "map": f"{contract.map.method} of the {contract.map.layer}" if contract and contract.map else None,
+        "main": "section Results by joint",
+        "subgroups": "section Subgroups; clinical characteristics: " + AUTHOR,
+        "failures": "section Worst errors",
+        "provenance": "section Provenance gives the digests; access: " + AUTHOR,
+        "points": f"chosen on {dev.studies} development studies" if dev else None,
+        "blind": None if a.cases.table.hard else "the model sees pixels only, never a label or a file name",
+        "undetermined": "section Leaving hard studies to a person" if a.conformal else None,
+        "confusion": f"section Confusion ({overall.cases} studies)",
+        "calibration": "section Calibration" if a.reliability else None,
+    }
+
+
+def _disjoint(a: Assessment) -> str | None:
+    dev = a.development
+    if dev is None:
+        return None
+    return f"by patient over all joints: {dev.shared_patients} patients in both development and evaluation"

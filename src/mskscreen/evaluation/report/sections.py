@@ -1,0 +1,354 @@
+"""The sections of the report, each a function of the assessment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.evaluation.assess import Assessment, Reliability
+from mskscreen.evaluation.calibration import ReliabilityBin
+from mskscreen.evaluation.estimates import Estimate
+from mskscreen.evaluation.metrics import ABNORMALITY, JOINT
+from mskscreen.evaluation.report import charts
+from mskscreen.evaluation.report.charts import Axes, ForestRow, Series
+from mskscreen.evaluation.report.markup import Markup, tag
+from mskscreen.evaluation.report.tables import MAIN, cell, group_rows, matrix, metric_titles, table, two_by_two
+
+# Bins with fewer studies jump about.
+_MIN_BIN = 10
+
+
+def summary(a: Assessment) -> list[object]:
+    """Intended use and the headline figures."""
+    overall, joint = a.study.overall.abnormality, a.study.joint
+    use = a.contract.intended_use if a.contract else a.joined.table.model.get("intended_use", NOT_FOR_DIAGNOSIS)
+    tiles = [
+        _tile("AUROC, abnormality", overall["auroc"]),
+        _tile("Cohen's kappa", overall["kappa"]),
+        _tile("Sensitivity", overall["sensitivity"]),
+        _tile("Specificity", overall["specificity"]),
+        _tile("Joint accuracy", joint.get("accuracy")),
+        _tile("ECE", overall["ece"]),
+    ]
+    return [
+        tag("p", f"Intended use: {use}.", class_="banner"),
+        tag(
+            "p",
+            f"{a.study.overall.cases} studies of {a.study.overall.patients} patients, "
+            f"{a.study.overall.abnormal} of them abnormal. A study is called abnormal at a probability of "
+            f"{a.study.threshold:.3f} or more. "
+            "Intervals are of 95 % and, unless said otherwise, from resampling patients.",
+        ),
+        tag("div", *tiles, class_="tiles"),
+    ]
+
+
+def _tile(title: str, estimate: Estimate | None) -> Markup:
+    if estimate is None or estimate.value is None:
+        why = estimate.reason if estimate else None
+        return tag("div", tag("b", "-"), tag("span", title), tag("span", why), class_="tile")
+    interval = estimate.interval
+    limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else estimate.reason
+    return tag("div", tag("b", f"{estimate.value:.3f}"), tag("span", title), tag("span", limits), class_="tile")
+
+
+def flow(a: Assessment) -> list[object]:
+    """What became of every image, and the proof that patients are disjoint."""
+    rows = [[step.what, "-" if step.images is None else step.images, step.studies] for step in a.joined.flow]
+    parts: list[object] = [table(("Step", "Images", "Studies"), rows)]
+    parts += [tag("p", note) for note in a.joined.notes]
+    dev = a.development
+    if dev is None:
+        parts.append(
+            tag("p", "No development predictions were given: nothing was chosen or fitted for this report.")
+        )
+        return parts
+    patients = len(a.cases.patients)
+    counts = f"{dev.patients} development patients, {patients} evaluation patients, {dev.shared_patients} in both"
+    verdict = "Disjoint by patient" if dev.shared_patients == 0 else "NOT disjoint by patient"
+    state = "good" if dev.shared_patients == 0 else "bad"
+    parts.append(tag("p", tag("span", f"{verdict}: ", class_=state), f"{counts}; 0 studies in both."))
+    return parts
+
+
+def main_table(a: Assessment) -> list[object]:
+    """Per joint, the average over joints, and all studies together."""
+    joint = a.study.joint
+    header = ["Joint", "Studies", "Abnormal", *metric_titles(), "Joint AUROC"]
+    rows = [[*row, cell(joint.get(f"auroc_{row[0]}"))] for row in group_rows(a.study.groups["joint"])]
+    average = [
+        "Average of joints",
+        "",
+        "",
+        *(cell(a.study.average[m]) for m in MAIN),
+        cell(joint.get("auroc_macro")),
+    ]
+    total = [[*group_rows([a.study.overall])[0], ""]]
+    total[0][0] = "All studies"
+    parts: list[object] = [table(header, [*rows, average, *total], total=2)]
+    others = [name for name in ABNORMALITY if name not in MAIN]
+    both = [("Studies", a.study), ("Images", a.image)]
+    parts.append(tag("h3", "Every metric, by study and by image"))
+    parts.append(
+        table(
+            ("Abnormality", *(name for name, _ in both)),
+            [[ABNORMALITY[m].title, *(cell(s.overall.abnormality[m]) for _, s in both)] for m in (*MAIN, *others)],
+        )
+    )
+    if joint:
+        rows = [[JOINT[m].title, *(cell(s.joint.get(m)) for _, s in both)] for m in JOINT]
+        parts.append(table(("Joint type", *(name for name, _ in both)), rows))
+    else:
+        parts.append(tag("p", f"Joint type: {a.study.joint_reason}."))
+    return parts
+
+
+def curves(a: Assessment) -> list[object]:
+    """ROC and precision-recall with pointwise bands."""
+    if not a.curves:
+        return [tag("p", "The table holds calls, not probabilities: there are no curves.")]
+    overall = a.study.overall
+    marks = [
+        (f"{name}: {p.threshold:.3f}", 1 - p.metrics["specificity"].value, p.metrics["sensitivity"].value)
+        for name, p in a.study.points.items()
+        if p.metrics["specificity"].value is not None and p.metrics["sensitivity"].value is not None
+    ]
+    roc, pr = a.curves["roc"], a.curves["pr"]
+    area, precision = (overall.abnormality[name] for name in ("auroc", "auprc"))
+    level = np.full(2, overall.abnormal / max(overall.cases, 1))
+    return [
+        tag(
+            "div",
+            charts.line_chart(
+                "ROC curve",
+                Axes("1 - specificity", "sensitivity", diagonal="chance"),
+                [Series(f"AUROC {area}", roc.x, roc.y, charts.BLUE, roc.low, roc.high)],
+                marks,
+            ),
+            charts.line_chart(
+                "Precision and recall",
+                Axes("recall (sensitivity)", "precision (PPV)"),
+                [
+                    Series(f"AUPRC {precision}", pr.x, pr.y, charts.BLUE, pr.low, pr.high),
+                    Series("prevalence", np.array([0.0, 1.0]), level, charts.GREY),
+                ],
+            ),
+            class_="charts",
+        )
+    ]
+
+
+def calibration(a: Assessment) -> list[object]:
+    """Reliability as predicted and after each calibration fitted on development studies."""
+    if not a.reliability:
+        return [tag("p", "The table holds calls, not probabilities: there is no calibration.")]
+    colours = (charts.BLUE, charts.VERMILLION, charts.GREEN)
+    series = [
+        Series(
+            r.name,
+            np.array([part.mean for part in _drawn(r)]),
+            np.array([part.observed for part in _drawn(r)]),
+            colour,
+            markers=True,
+        )
+        for r, colour in zip(a.reliability, colours, strict=False)
+    ]
+    axes = Axes("mean predicted probability", "share abnormal", diagonal="ideal")
+    counts = [
+        (name, np.histogram(a.cases.p[rows], bins=15, range=(0, 1))[0], colour)
+        for name, rows, colour in (
+            ("abnormal", a.cases.labels, charts.VERMILLION),
+            ("normal", ~a.cases.labels, charts.BLUE),
+        )
+    ]
+    rows = [
+        [r.name, f"{r.log_loss:.4f}", f"{r.ece:.4f}", "yes" if r.name == a.calibration else ""]
+        for r in a.reliability
+    ]
+    dev = a.development
+    said = "Temperature and isotonic map were fitted on the development studies." if dev else ""
+    if dev and dev.temperatures:
+        said += f" Temperatures: abnormality {dev.temperatures[0]:.3f}, joint {dev.temperatures[1]:.3f}."
+    return [
+        tag(
+            "div",
+            charts.line_chart("Reliability", axes, series),
+            charts.histogram("Scores", axes.x_label, counts),
+            class_="charts",
+        ),
+        table(("Calibration", "Log loss", "ECE", "Used in this report"), rows),
+        tag("p", f"{said} Bins of fewer than {_MIN_BIN} studies are not drawn.", class_="note"),
+    ]
+
+
+def _drawn(diagram: Reliability) -> list[ReliabilityBin]:
+    return [part for part in diagram.bins if part.cases >= _MIN_BIN]
+
+
+def confusion(a: Assessment) -> list[object]:
+    """Cross tables of both tasks."""
+    parts: list[object] = [
+        tag("h3", f"Abnormality at {a.study.threshold:.3f}"),
+        two_by_two(a.study.overall.confusion),
+    ]
+    if a.study.joint:
+        parts += [
+            tag("h3", "Joint type: truth by row, call by column"),
+            matrix(a.study.joint_confusion, JOINT_LABELS),
+        ]
+    return parts
+
+
+def forest(a: Assessment) -> list[object]:
+    """AUROC and kappa of every joint."""
+    plots = []
+    for metric in ("auroc", "kappa"):
+        groups = [(group.name, group.abnormality.get(metric)) for group in a.study.groups["joint"]]
+        groups += [("average", a.study.average[metric]), ("all", a.study.overall.abnormality[metric])]
+        rows = [_forest_row(name, estimate) for name, estimate in groups]
+        lows = [row.low for row in rows if row.low is not None]
+        start = np.floor(10 * min(lows, default=0.5)) / 10
+        plots.append(charts.forest(f"{ABNORMALITY[metric].title} by joint", rows, (float(min(start, 0.9)), 1.0)))
+    return [tag("div", *plots, class_="charts")]
+
+
+def _forest_row(name: str, estimate: Estimate | None) -> ForestRow:
+    if estimate is None or estimate.value is None:
+        return ForestRow(name, None, None, None, "too few" if estimate is None else "undefined")
+    low, high = estimate.interval or (None, None)
+    text = f"{estimate.value:.2f}" + (f" ({low:.2f}-{high:.2f})" if low is not None else "")
+    return ForestRow(name, estimate.value, low, high, text)
+
+
+def points(a: Assessment) -> list[object]:
+    """Operating points: where chosen, what they reached there, and what they reach here."""
+    if not a.study.points:
+        return [tag("p", f"No operating point is judged here: {a.points_reason}.")]
+    dev = a.development
+    prevalence = a.study.settings["prevalence"]
+    header = ["Point", "Threshold", "Sensitivity", "Specificity", "PPV", "NPV"]
+    rows = []
+    for name, point in a.study.points.items():
+        row: list[object] = [name, f"{point.threshold:.4f}"]
+        row += [cell(point.metrics[m]) for m in ("sensitivity", "specificity", "ppv", "npv")]
+        if prevalence is not None:
+            row += [cell(point.projected["ppv"]), cell(point.projected["npv"])]
+        rows.append(row)
+    if prevalence is not None:
+        header += [f"PPV at {prevalence:.1%}", f"NPV at {prevalence:.1%}"]
+    parts: list[object] = [table(header, rows)]
+    if dev and dev.points:
+        chosen = [
+            [name, str(p.rule), f"{p.threshold:.4f}", f"{p.sensitivity:.3f}", f"{p.specificity:.3f}"]
+            for name, p in dev.points.items()
+        ]
+        parts.append(tag("h3", f"Where they were chosen: {dev.studies} development studies"))
+        parts.append(
+            table(("Point", "Rule", "Threshold", "Sensitivity there", "Specificity there"), chosen, text=(1,))
+        )
+    return parts
+
+
+def subgroups(a: Assessment) -> list[object]:
+    """Every group of every column."""
+    parts: list[object] = []
+    for column, groups in a.study.groups.items():
+        if column == "joint":
+            continue
+        title = "Number of views" if column == "views" else f"By {column}"
+        parts.append(tag("h3", title))
+        parts.append(table(("Group", "Studies", "Abnormal", *metric_titles()), group_rows(groups)))
+    return parts
+
+
+def selective(a: Assessment) -> list[object]:
+    """Risk against coverage, and the conformal undetermined."""
+    if not a.curves:
+        return [tag("p", "The table holds calls, not probabilities.")]
+    risk = a.curves["risk"]
+    highest = float(np.nanmax([*risk.y, *risk.high[np.isfinite(risk.high)], 0.01]))
+    axes = Axes("coverage: share of studies called", "error rate of the calls", y_range=(0, highest * 1.1))
+    line = Series("surest studies first", risk.x, risk.y, charts.BLUE, risk.low, risk.high)
+    parts: list[object] = [tag("div", charts.line_chart("Risk and coverage", axes, [line]), class_="charts")]
+    if not a.conformal:
+        parts.append(tag("p", "The conformal rule needs development studies of both classes (--dev)."))
+        return parts
+    parts.append(tag("h3", "Conformal calls with an undetermined"))
+    rows = []
+    for section in a.conformal:
+        for name, cases in section.result.cases.items():
+            left, covered = section.result.undetermined[name], section.result.covered[name]
+            interval = section.covered[name]
+            share = (
+                tag("span", f"{covered / cases:.3f}", tag("small", f"{interval.low:.3f} to {interval.high:.3f}"))
+                if interval
+                else "-"
+            )
+            undetermined = f"{left / cases:.1%}" if cases else "-"
+            rows.append([f"{1 - section.alpha:.0%}", name, cases, undetermined, share])
+    parts.append(
+        table(("Promised", "True class", "Studies", "Undetermined", "Not called wrongly"), rows, text=(1,))
+    )
+    parts.append(tag("p", "An undetermined study is not called and counts as not called wrongly.", class_="note"))
+    return parts
+
+
+def robustness(a: Assessment) -> list[object]:
+    """The same images, disturbed and predicted again."""
+    if not a.robustness:
+        return [tag("p", "No disturbed images were predicted (mskscreen robustness, then --robustness).")]
+    header = (
+        "Disturbance",
+        "AUROC",
+        "Change of AUROC",
+        "Kappa",
+        "Change of kappa",
+        "Calls changed",
+        "Joints changed",
+    )
+    rows = [
+        [
+            r.name,
+            cell(r.metrics["auroc"]),
+            cell(r.change["auroc"]),
+            cell(r.metrics["kappa"]),
+            cell(r.change["kappa"]),
+            f"{r.flipped:.1%}",
+            f"{r.joint_flipped:.1%}",
+        ]
+        for r in a.robustness
+    ]
+    return [table(header, rows)]
+
+
+def provenance(a: Assessment) -> list[object]:
+    """Digests, seeds and versions."""
+    return [_definitions(a.provenance)]
+
+
+def _definitions(value: Mapping[str, Any], prefix: str = "") -> Markup:
+    entries: list[Markup] = []
+    for name, item in _flat(value, prefix):
+        entries += [tag("dt", name), tag("dd", tag("code", item))]
+    return tag("dl", *entries)
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(item, Mapping):
+            rows += _flat(item, f"{name} / ")
+        elif item is not None and item != "":
+            rows.append(
+                (
+                    name,
+                    ", ".join(map(str, item))
+                    if isinstance(item, Sequence) and not isinstance(item, str)
+                    else str(item),
+                )
+            )
+    return rows

@@ -1,0 +1,150 @@
+"""How the figures change when the same images are predicted again with a disturbance."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mskscreen.errors import DataError
+from mskscreen.evaluation import intervals
+from mskscreen.evaluation.cases import Cases, Joined
+from mskscreen.evaluation.compare import same_cases
+from mskscreen.evaluation.estimates import Estimate, estimate
+from mskscreen.evaluation.intervals import Part, draw
+from mskscreen.evaluation.metrics import ranking_statistic, threshold_statistic
+
+METRICS = ("auroc", "sensitivity", "specificity", "kappa")
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One disturbance: metrics under it, and their paired change against the undisturbed images.
+
+    `flipped` is the share of studies whose call changes, `joint_flipped` that of those whose joint type changes.
+    """
+
+    name: str
+    metrics: Mapping[str, Estimate]
+    change: Mapping[str, Estimate]
+    flipped: float
+    joint_flipped: float
+
+
+def robustness_of(
+    base: Joined,
+    disturbed: Mapping[str, Joined],
+    *,
+    threshold: float | None = None,
+    resamples: int = intervals.RESAMPLES,
+    seed: int = 0,
+) -> list[Robustness]:
+    """Judge every disturbed table at the threshold of the undisturbed one, on the same resamples of patients.
+
+    Raises DataError that lists the studies where a table holds other ones.
+    """
+    if not disturbed:
+        return []
+    aligned = same_cases(
+        {base.table.name: base.cases()} | {name: part.cases() for name, part in disturbed.items()}
+    )
+    reference = next(iter(aligned.values()))
+    at = base.table.threshold if threshold is None else threshold
+    every = np.arange(len(reference))
+    parts: dict[str, Part] = {}
+    for name, cases in aligned.items():
+        parts[f"{name} ranking"] = Part(every, ranking_statistic(cases.labels, cases.p, average=False))
+        parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= at))
+    draws = draw(parts, reference.patient, resamples=resamples, seed=seed)
+
+    def values(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
+        part = f"{name} {'ranking' if metric == 'auroc' else 'calls'}"
+        return kind[part][metric] if part in kind else None
+
+    def change(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
+        now, before = values(kind, name, metric), values(kind, base.table.name, metric)
+        return None if now is None or before is None else now - before
+
+    kinds = (draws.estimate, draws.replicates, draws.jackknife)
+    return [
+        Robustness(
+            name,
+            {m: _estimate(*(values(kind, name, m) for kind in kinds)) for m in METRICS},
+            {m: _estimate(*(change(kind, name, m) for kind in kinds)) for m in METRICS},
+            *_flips(reference, aligned[name], at),
+        )
+        for name in disturbed
+    ]
+
+
+def _estimate(value: np.ndarray | None, replicates: np.ndarray | None, jackknife: np.ndarray | None) -> Estimate:
+    return estimate(np.nan if value is None else float(value), replicates, jackknife, "a class is missing")
+
+
+def _flips(reference: Cases, disturbed: Cases, at: float) -> tuple[float, float]:
+    joints = reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1)
+    return float(((reference.p >= at) != (disturbed.p >= at)).mean()), float(joints.mean())
+
+
+def read_index(path: Path) -> dict[str, Path]:
+    """Tables by disturbance from a JSON file `{"name": "table.parquet", ...}`; paths are relative to the file.
+
+    Raises DataError.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): path.parent / str(table) for name, table in index.items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: not a JSON object of names and predictions tables ({error})") from error
+
+
+def _jpeg(quality: int) -> Callable[[np.ndarray], np.ndarray]:
+    def apply(pixels: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality)
+        return np.asarray(Image.open(buffer), np.float32) / 255
+
+    return apply
+
+
+def _rotated(degrees: float) -> Callable[[np.ndarray], np.ndarray]:
+    def apply(pixels: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        turned = Image.fromarray(pixels.astype(np.float32)).rotate(degrees, Image.Resampling.BILINEAR)
+        return np.asarray(turned, np.float32)
+
+    return apply
+
+
+def _noise(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    def apply(pixels: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(pixels.shape)
+        return np.clip(pixels + rng.normal(0, sigma, pixels.shape), 0, 1).astype(np.float32)
+
+    return apply
+
+
+def _contrast(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: np.clip((pixels - 0.5) * factor + 0.5, 0, 1).astype(np.float32)
+
+
+# Pixels (rows, columns) in [0, 1], bone bright, to the same.
+DISTURBANCES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "polarity inverted": lambda pixels: (1 - pixels).astype(np.float32),
+    "rotated by 5 degrees": _rotated(5),
+    "rotated by 15 degrees": _rotated(15),
+    "rotated by 90 degrees": lambda pixels: np.ascontiguousarray(np.rot90(pixels)),
+    "JPEG, quality 75": _jpeg(75),
+    "JPEG, quality 30": _jpeg(30),
+    "contrast x 0.7": _contrast(0.7),
+    "contrast x 1.3": _contrast(1.3),
+    "noise, sigma 0.02": _noise(0.02),
+    "noise, sigma 0.05": _noise(0.05),
+}
