@@ -110,7 +110,7 @@ def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Sc
     change = _displacement(context, injury, direction, shorten)
     facts = _facts(injury, 2 * radius)
 
-    # A medial clavicle or the larger part of the scapula stays with the arm; the other fragment moves.
+    # The arm hangs on the lateral clavicle and on the glenoid: there the other fragment moves.
     proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
     still = np.eye(4)
     near = _surface(context.point, context.axes, tilt, radius, _depth(injury, radius))
@@ -223,9 +223,7 @@ def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
     hinge = context.point - axes[:, 0] * radius
     change = motion(hinge, np.zeros(3), axes[:, 1], -angle)
     proximal, distal = _halves(context.body, bone, context.point, axes[:, 2], injury)
-    # The wrist keeps its place beside the unbroken bone when only one forearm bone bends.
-    body = context.body.shifted(change, context.body.carried(bone), (bone,))
-    scene = with_pieces(context.furnish(body), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
+    scene = with_pieces(_carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
     region = mark(
         context.point + axes[:, 0] * 0.3 * radius, axes, (radius, 1.1 * radius, 0.6 * angle * radius + 0.002)
     )

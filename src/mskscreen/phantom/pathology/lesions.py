@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mskscreen.phantom.pathology.context import Context, Facts, mark, mineral
-from mskscreen.phantom.scene import DensityEdit, Scene
+from mskscreen.phantom.scene import DensityEdit, Scene, Solid
 
 
 def with_edits(scene: Scene, bone: str, edits: tuple[DensityEdit, ...]) -> Scene:
@@ -37,14 +37,14 @@ def _local(context: Context, out: float) -> np.ndarray:
     return np.linalg.inv(transform[:3, :3]) @ (world - transform[:3, 3])
 
 
-def _region(context: Context, centre: np.ndarray, radii: np.ndarray) -> Scene:
+def _region(context: Context, centre: np.ndarray, radii: np.ndarray) -> Solid:
     transform = context.body.transforms[context.site.bone]
     turned = transform.copy()
     sizes = np.linalg.norm(transform[:3, :3], axis=0)
     turned[:3, :3] = np.linalg.qr(transform[:3, :3])[0]
     turned[:3, :3] *= np.sign(np.sum(turned[:3, :3] * transform[:3, :3], axis=0))
     middle = transform[:3, :3] @ centre + transform[:3, 3]
-    return Scene(region_of_interest=(mark(middle, turned[:3, :3], radii * sizes),))
+    return mark(middle, turned[:3, :3], radii * sizes)
 
 
 def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -71,9 +71,7 @@ def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         extent = radii * (1 + 0.6 * rim)
     bone = context.site.bone
     region = _region(context, centre, extent)
-    scene = with_edits(context.furnish(context.body), bone, tuple(edits)).plus(
-        region_of_interest=region.region_of_interest
-    )
+    scene = with_edits(context.furnish(context.body), bone, tuple(edits)).plus(region_of_interest=(region,))
     if manner == "expansile":
         scene = _expanded(scene, context, rng.uniform(1.15, 1.5), float(radii.max()))
     facts = {"subkind": "lytic", "transition": manner, "gain": round(gain, 2)}
