@@ -1,14 +1,18 @@
 """The verbs of `mskscreen data`: exit codes, outputs, and nothing of a patient on stderr."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from image_files import copy_of_mura
-from mura_lists import Study, published_studies, write_lists
+from mura_lists import Study, write_lists
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
+from mskscreen.data.audit.result import read_audit
 from mskscreen.data.manifest import Manifest
+from mskscreen.predictions import Prediction, Predictions
 
 run = CliRunner().invoke
 STUDIES = [Study("XR_HAND", f"patient{i:05d}", 1, i % 2, 2) for i in range(1, 21)]
@@ -41,22 +45,38 @@ def test_index_can_hash(tmp_path):
     assert len(Manifest.read(tmp_path / "i.parquet")["sha256"][0]) == 64
 
 
-def test_check_of_the_published_lists_is_exact_and_of_others_is_not(tmp_path):
-    root = write_lists(tmp_path, published_studies(), files=None)
-    result = run(app, ["data", "check", str(root), "--lists-only"])
-    assert result.exit_code == 0, result.output
-    assert "all counts are exact" in result.stderr
-    missing = run(app, ["data", "check", str(root)])
+def test_check_of_the_published_lists_is_exact_and_of_others_is_not(published, tmp_path):
+    path = tmp_path / "index.parquet"
+    published.write(path)
+    exact = run(app, ["data", "check", str(path), "--lists-only"])
+    assert exact.exit_code == 0, exact.output
+    assert "all counts are exact" in exact.stderr
+    missing = run(app, ["data", "check", str(path)])
     assert missing.exit_code == 3
     assert "40,005 listed images are not on disk" in missing.stderr
-    file = root / "valid_labeled_studies.csv"
-    file.write_text(file.read_text().replace("/,1\n", "/,0\n", 1))
-    changed = run(app, ["data", "check", str(root), "--lists-only", "--format", "json"])
+    labels = list(published["label"])
+    row = next(i for i, split in enumerate(published["split"]) if split == "valid" and labels[i])
+    folder = published["image"][row].rpartition("/")[0]
+    in_study = [i for i, image in enumerate(published["image"]) if image.startswith(folder)]
+    for i in in_study:
+        labels[i] = 0
+    published.replace({**published.columns, "label": labels}).write(path)
+    changed = run(app, ["data", "check", str(path), "--lists-only", "--format", "json"])
     assert changed.exit_code == 3
     differing = {(r["split"], r["joint"], r["measure"]): r["difference"] for r in json.loads(changed.stdout)}
     assert differing["valid", "elbow", "positive_studies"] == -1
-    assert differing["valid", "elbow", "negative_studies"] == 1
+    assert differing["valid", "elbow", "negative_images"] == len(in_study)
     assert differing["train", "elbow", "negative_studies"] == 0
+
+
+def test_check_reads_a_folder_and_names_what_a_part_lacks(tmp_path):
+    root = write_lists(tmp_path, STUDIES)
+    assert "negative/positive" in run(app, ["data", "check", str(root)]).stdout
+    result = run(app, ["data", "check", str(root), "--format", "json"])
+    assert result.exit_code == 3
+    assert "the split valid is absent" in result.stderr
+    found = {(r["split"], r["joint"], r["measure"]): r["found"] for r in json.loads(result.stdout)}
+    assert [found["train", "hand", f"{kind}_images"] for kind in ("negative", "positive")] == [20, 20]
 
 
 def test_split_proves_that_no_patient_is_shared(index, tmp_path):
@@ -102,3 +122,42 @@ def test_overlay_adds_a_label_set_and_lists_split_studies(index, tmp_path):
     assert "changed.txt:2" in result.stderr
     assert "patient" not in result.output
     assert list(Manifest.read(out)["label"]).count(1) == 20
+
+
+def test_audit_with_a_model_and_predictions(tmp_path, tiny_model):
+    manifest = copy_of_mura(tmp_path, 12, 1, rows=120, columns=110)
+    manifest.write(tmp_path / "index.parquet")
+    images = [
+        Prediction(str(manifest.root / image), str(row), p_abnormal=0.9 if manifest["label"][row] else 0.1)
+        for row, image in enumerate(manifest["image"])
+    ]
+    Predictions(tuple(images)).write(tmp_path / "folds.csv")
+    model = tiny_model(tmp_path / "tiny.onnx")
+    arguments = ["data", "audit", str(tmp_path / "index.parquet"), "-o", str(tmp_path / "audit"), "--workers", "1"]
+    arguments += ["--model", str(model), "--predictions", str(tmp_path / "folds.csv"), "--format", "json"]
+    first = run(app, arguments)
+    assert first.exit_code == 0, first.output
+    assert "patient0" not in first.output
+    columns, _, summary = read_audit(tmp_path / "audit/audit.parquet")
+    assert json.loads(first.stdout) == summary
+    assert set(columns["turn"]) <= {0, 1, 2, 3}
+    assert columns["label_quality"] == pytest.approx([0.9] * 12)
+    assert "nothing to do" in run(app, arguments).stderr
+
+
+def test_audit_of_an_unreadable_image_exits_3(tmp_path):
+    manifest = copy_of_mura(tmp_path, 2, 1)
+    (manifest.root / manifest["image"][0]).write_bytes(b"?")
+    manifest.write(tmp_path / "index.parquet")
+    result = run(
+        app, ["data", "audit", str(tmp_path / "index.parquet"), "-o", str(tmp_path / "a"), "--workers", "1"]
+    )
+    assert result.exit_code == 3
+    assert "unreadable" in result.stdout
+
+
+def test_the_data_room_needs_no_torch():
+    rooms = "cli.data", "data.cache_build", "data.audit.run", "data.overlay", "data.folds", "data.sources"
+    code = "import sys, " + ", ".join(f"mskscreen.{room}" for room in rooms)
+    code += "; print({'torch', 'cleanlab'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -10,6 +10,11 @@ import typer
 from mskscreen.cli.common import Exit, Format, err, needs, progress, show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from mskscreen.data.audit.rotation import JointHead
     from mskscreen.data.counts import Difference
     from mskscreen.data.findings import Findings
     from mskscreen.data.manifest import Manifest
@@ -75,6 +80,41 @@ def check(
         err.print(sentence, markup=False)
     err.print(f"{len(differing)} of {len(rows)} counts differ" if differing else "all counts are exact")
     if differing:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
+def audit(
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the audit.")] = Path("audit"),
+    predictions: Annotated[
+        list[Path] | None, typer.Option(help="Out-of-fold predictions, for label noise; repeat for more tables.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model whose joint head finds images that lie on their side.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Label column to audit.")] = "label",
+    workers: Workers = 0,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Look at every image for what usually goes wrong; writes a table and a page of thumbnails."""
+    from mskscreen.data.audit import run as room
+    from mskscreen.inference.engines import cores
+    from mskscreen.predictions import Predictions
+
+    options = room.Options(
+        joint_head=_joint_head(model) if model else None,
+        joint_head_name=model or "",
+        predictions=tuple(Predictions.read(path) for path in predictions or ()),
+        labels=labels,
+    )
+    rows = _read(manifest)
+    with progress("measuring", len(rows)) as advance, needs("audit"):
+        summary, done = room.audit(rows, out, options, workers=workers or cores(), advance=advance)
+    if not done:
+        err.print("the same audit is there already: nothing to do")
+    show(summary, form, title=f"{out / 'audit.html'} shows them; candidates for a look, not verdicts")
+    if any(row["flag"] == "unreadable" for row in summary):
         raise typer.Exit(Exit.SOME_FAILED)
 
 
@@ -172,6 +212,22 @@ def cache(
     show([{"cache": str(made.path), "images": len(made), "failed": len(failed), "GB": size_in_gb}], form)
     if failed:
         raise typer.Exit(Exit.SOME_FAILED)
+
+
+def _joint_head(model: str) -> JointHead:
+    """The joint probabilities of a model, as the audit asks for them."""
+    import numpy as np
+
+    from mskscreen.anatomy import JointType
+    from mskscreen.inference import Screener
+
+    screener = Screener.load(model)
+
+    def probabilities(images: Sequence[np.ndarray]) -> np.ndarray:
+        eight_bits = [np.rint(image * 255).astype(np.uint8) for image in images]
+        return np.array([row.p_joint or (0.0,) * len(JointType) for row in screener.predict(eight_bits)])
+
+    return probabilities
 
 
 def _index(root: Path, source: str, *, links: bool) -> tuple[Manifest, Findings]:

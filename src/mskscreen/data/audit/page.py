@@ -1,0 +1,137 @@
+"""One self-contained HTML page of an audit: counts, and thumbnails of what was flagged.
+
+Paths of a data set are untrusted text: everything is escaped, and the page forbids itself scripts and any request.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mskscreen.data.atomic import replacing
+from mskscreen.data.audit.result import MEANINGS, Audit
+from mskscreen.errors import MskscreenError
+from mskscreen.pixels import read_radiograph
+
+SHOWN = 48
+_SIDE = 160
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Audit of a data set</title>
+<style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222 }
+.local { border: 2px solid #b00; padding: .5em 1em }
+table { border-collapse: collapse } td, th { padding: .15em .8em; text-align: left; border-bottom: 1px solid #ddd }
+.grid { display: flex; flex-wrap: wrap; gap: .8em } figure { margin: 0; width: 160px; font-size: 11px }
+figure img, .none { max-width: 160px; max-height: 160px; background: #000; color: #fff; display: block }
+figcaption { overflow-wrap: anywhere } .group { border: 1px solid #ccc; padding: .4em; display: flex; gap: .8em }
+</style></head><body>
+<h1>Audit of a data set</h1>
+<p class="local"><strong>For the local user only.</strong> The page shows images of the data set with their paths,
+labels and patients. Do not publish it and do not pass it on.</p>
+"""
+
+
+def write_page(path: Path, audit: Audit) -> None:
+    """Write the page of an audit; each flag shows at most SHOWN images."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(_parts(audit))
+
+
+def _parts(audit: Audit) -> Iterator[str]:
+    yield _HEAD
+    yield f"<p>{len(audit.manifest):,} images, source {_text(audit.manifest.source)}.</p><h2>Flags</h2>"
+    yield _table(audit.summary)
+    kinds = Counter(
+        (m["format"], m["mode"], m["bits"]) for m in audit.measured if m["error"] is None
+    ).most_common()
+    yield "<h2>Formats</h2>" + _table(
+        [{"format": form, "mode": mode, "bits": bits, "images": n} for (form, mode, bits), n in kinds]
+    )
+    thumbnails: dict[int, str] = {}
+    for name, meaning in MEANINGS.items():
+        rows = [row for row, names in enumerate(audit.flags) if name in names]
+        if rows:
+            yield f"<h2>{_text(name)}: {len(rows):,}</h2><p>{_text(meaning)}.</p>"
+            yield from _section(audit, name, rows, thumbnails)
+    yield "</body></html>\n"
+
+
+def _section(audit: Audit, name: str, rows: Sequence[int], thumbnails: dict[int, str]) -> Iterator[str]:
+    """Thumbnails of a flag: duplicates side by side, label noise worst first."""
+    column = {"exact-duplicate": "exact_group", "near-duplicate": "near_group"}.get(
+        name, "near_group" if name.startswith("duplicate") else None
+    )
+    if name == "label-noise":
+        rows = sorted(rows, key=lambda row: audit.columns["label_quality"][row])
+    yield '<div class="grid">'
+    if column is None:
+        for row in rows[:SHOWN]:
+            yield _figure(audit, row, thumbnails)
+    else:
+        members: dict[int, list[int]] = {}
+        for row, group in enumerate(audit.columns[column]):
+            if group is not None:
+                members.setdefault(group, []).append(row)
+        for group in list(dict.fromkeys(audit.columns[column][row] for row in rows))[: SHOWN // 2]:
+            yield '<div class="group">'
+            for row in members.get(group, ())[:8]:
+                yield _figure(audit, row, thumbnails)
+            yield "</div>"
+    yield "</div>"
+    if len(rows) > SHOWN:
+        yield f"<p>The table audit.parquet lists all {len(rows):,}.</p>"
+
+
+def _figure(audit: Audit, row: int, thumbnails: dict[int, str]) -> str:
+    if row not in thumbnails:
+        thumbnails[row] = _thumbnail(audit, row)
+    manifest = audit.manifest
+    said = [
+        f"{name} {manifest[name][row]}" for name in ("joint", "label", "split") if manifest[name][row] is not None
+    ]
+    if turn := audit.columns.get("turn", {row: None})[row]:
+        said.append(f"upright after {turn} quarter turns to the left")
+    if (quality := audit.columns.get("label_quality", {row: None})[row]) is not None:
+        said.append(f"probability of its label {quality:.2f}")
+    if error := audit.measured[row]["error"]:
+        said.append(error)
+    caption = f"{_text(manifest['image'][row])}<br>{_text(', '.join(said))}"
+    return f"<figure>{thumbnails[row]}<figcaption>{caption}</figcaption></figure>"
+
+
+def _thumbnail(audit: Audit, row: int) -> str:
+    """An image element with its pixels in it, or words where there are none."""
+    try:
+        pixels = read_radiograph(audit.manifest.tree.file(audit.manifest["image"][row])).pixels
+    except MskscreenError:
+        return '<span class="none">no image</span>'
+    image = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
+    image.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "<p>None.</p>"
+    head = "".join(f"<th>{_text(name)}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row.values()) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _text(value: object) -> str:
+    # Lone surrogates, from file names that are not UTF-8, cannot be written.
+    return html.escape(str(value).encode("utf-8", "replace").decode())
