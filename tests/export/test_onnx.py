@@ -116,6 +116,13 @@ def test_a_changed_weight_is_noticed(exported, tmp_path):
             check_parity(tmp_path / "changed.onnx", network, contract.input_size)
 
 
+def test_a_truncated_file_is_refused(exported, tmp_path):
+    network, contract, path = exported
+    (tmp_path / "short.onnx").write_bytes(path.read_bytes()[:-100_000])
+    with pytest.raises(ModelError, match=r"short\.onnx.*cannot run"):
+        check_parity(tmp_path / "short.onnx", network, contract.input_size)
+
+
 def test_a_network_whose_scores_are_not_numbers_leaves_no_file(tmp_path):
     network = calibrated("resnet18")
     with torch.no_grad():

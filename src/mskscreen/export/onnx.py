@@ -61,7 +61,13 @@ def check_parity(path: Path, network: ScreeningNetwork, input_size: tuple[int, i
     with _evaluating(network), torch.inference_mode():
         expected = [dict(zip(network.output_names, network(image), strict=True)) for image in images]
     for engine, run in {"openvino": _openvino, "onnxruntime": _onnxruntime}.items():
-        for reference, found in zip(expected, run(path, [image.numpy() for image in images]), strict=True):
+        try:
+            results = run(path, [image.numpy() for image in images])
+        except Exception as error:  # those of the engines share no base class
+            raise ModelError(
+                f"model file '{path.name}': {engine} cannot run it ({type(error).__name__})"
+            ) from error
+        for reference, found in zip(expected, results, strict=True):
             for name, tensor in reference.items():
                 key = f"{engine}/{name}"
                 differences[key] = max(differences.get(key, 0.0), _difference(found, name, tensor.numpy()))
@@ -113,10 +119,10 @@ def _evaluating(network: ScreeningNetwork) -> Iterator[None]:
 
 
 def _difference(found: Outputs, name: str, expected: np.ndarray) -> float:
-    if name not in found or found[name].shape != expected.shape or not np.isfinite(expected).all():
+    if name not in found or found[name].shape != expected.shape:
         return float("inf")
-    scale = max(float(np.abs(expected).max()), 1e-6)
-    difference = float(np.abs(found[name] - expected).max()) / scale
+    difference = float(np.abs(found[name] - expected).max() / max(np.abs(expected).max(), 1e-6))
+    # What is not a number on either side counts as a difference.
     return difference if np.isfinite(difference) else float("inf")
 
 
