@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from openjpeg.utils import encode_array
 from PIL import Image
-from pydicom import uid
-from pydicom.encaps import encapsulate
+from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate, get_frame
 
 from mskscreen.errors import DecodeError
 from mskscreen.pixels import Limits, read_radiograph
@@ -150,4 +150,24 @@ def test_header_and_codestream_must_agree(make_dicom, file_bytes, ramp, syntax, 
         compress_jpeg_2000(dataset) if syntax == uid.JPEG2000Lossless else dataset.compress(syntax)
     setattr(dataset, field, 39)
     with pytest.raises(DecodeError, match=field):
+        read_radiograph(file_bytes(dataset))
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEGLosslessSV1])
+def test_a_codestream_without_its_end_is_truncated(make_dicom, file_bytes, ramp, syntax, tmp_path):
+    dataset = dcmread(BytesIO(encode(make_dicom(ramp), syntax, file_bytes, tmp_path)))
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[: len(frame) * 3 // 4]])
+    with pytest.raises(DecodeError, match="no end marker"):
+        read_radiograph(file_bytes(dataset))
+
+
+def test_what_makes_gdcm_abort_is_an_error(make_dicom, file_bytes, tmp_path):
+    """An Adobe marker with an unknown colour transform ends the process that GDCM runs in."""
+    rgb = np.random.default_rng(6).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    dataset = dcmread(BytesIO(encode_by_gdcm(file_bytes(make_dicom(rgb)), uid.JPEGLosslessSV1, tmp_path)))
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    at = frame.index(b"Adobe") + 11
+    dataset.PixelData = encapsulate([frame[:at] + b"\xea" + frame[at + 1 :]])
+    with pytest.raises(DecodeError, match="corrupt"):
         read_radiograph(file_bytes(dataset))

@@ -45,8 +45,6 @@ def read_radiograph(source: Path | str | bytes | npt.NDArray | Dataset, limits: 
         return decode_dataset(source, name, limits)
     except DecodeError:
         raise
-    except RecursionError as error:
-        raise LimitError(f"{name}: sequences are nested too deeply; the file is corrupt or hostile") from error
     except MemoryError as error:
         raise LimitError(f"{name}: decoding it takes more memory than there is; lower Limits.pixels") from error
     except Exception as error:
