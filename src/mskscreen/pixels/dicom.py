@@ -22,7 +22,7 @@ from mskscreen.pixels.dicom_frame import SYNTAXES, decode_frame
 from mskscreen.pixels.dicom_header import COLOUR, PALETTE, FrameHeader, Header
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
+from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph
 from mskscreen.pixels.raster import luminance
 from mskscreen.pixels.structure import check_structure, read_meta
 
@@ -163,7 +163,7 @@ def _show_colour(codes: npt.NDArray, frame: FrameHeader, header: Header) -> Show
     else:
         rgb = (codes * (255 // (2**frame.bits_stored - 1))).astype(np.uint8)
     gray = np.asarray(luminance(Image.fromarray(rgb), header.warnings))
-    return Shown(np.divide(gray, np.float32(255), dtype=np.float32), "full range", None, 0, None)
+    return Shown(np.divide(gray, np.float32(255), dtype=np.float32), FULL_RANGE, None, 0, None)
 
 
 def _bytes(lut: Lut, codes: npt.NDArray) -> npt.NDArray[np.uint8]:

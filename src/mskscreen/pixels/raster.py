@@ -19,7 +19,7 @@ from PIL import Image, ImageChops
 from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import DecodeRecord, Radiograph
+from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -111,7 +111,7 @@ def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
         )
     limits.check_image(name, *array.shape[:2], samples=4 if colour else 1, bits=8 * array.dtype.itemsize)
     warnings: list[str] = []
-    window, bits = "full range", 8 * array.dtype.itemsize
+    window, bits = FULL_RANGE, 8 * array.dtype.itemsize
     if colour:
         values, top, bits, _ = _gray(Image.fromarray(array), {}, warnings)
     elif array.dtype.kind == "f":
@@ -213,7 +213,8 @@ def _gray(image: Image.Image, tags: Any, warnings: list[str]) -> tuple[npt.NDArr
     """Gray values, the value of white, significant bits, and whether the values are still to be inverted."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        if tags.get(_TIFF_SAMPLE_FORMAT) == (1,) and image.mode == "I":
+        # Pillow hands out unsigned 32-bit samples as signed ones; unsigned is what TIFF means by default.
+        if tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,) and image.mode == "I":
             values = values.view(np.uint32)
         white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0
         if image.mode != "I":
