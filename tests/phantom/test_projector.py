@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mskscreen.phantom.projector import cast_bones, cast_solid
 from mskscreen.phantom.render import trace
@@ -78,6 +79,22 @@ def test_shadow_of_a_bone_holds_its_mineral(pixels: int, angle: float) -> None:
     view = camera(pixels=pixels, distance=50.0)
     path = shadow(BonePart(BONE, placed(rotation(np.array([1, 0.3, 0.2]), angle))), view=view)
     assert path.sum() * (0.06 / pixels) ** 2 == pytest.approx(mineral, rel=0.02)
+
+
+def test_rays_sum_what_trilinear_samples_along_them_would() -> None:
+    level, view = load_volume(BONE).levels[0], camera(pixels=240)
+    transform = placed(rotation(np.array([0.5, 1, 0.2]), 0.5))
+    path = shadow(BonePart(BONE, transform), view=view)
+    to_grid = level.to_grid @ np.linalg.inv(transform)
+    rows, columns = (index[::37] for index in np.nonzero(path > 1e-3))
+    ends = view.origin + rows[:, None] * view.dv + columns[:, None] * view.du - view.source
+    steps = np.linspace(0.98, 1.02, 3000)
+    points = view.source + ends[:, None] * steps[None, :, None]
+    grid = np.moveaxis(points @ to_grid[:3, :3].T + to_grid[:3, 3], -1, 0)
+    samples = ndimage.map_coordinates(level.density.astype(np.float32), grid, order=1)
+    lengths = np.linalg.norm(ends, axis=1) * (steps[-1] - steps[0])
+    # Slices of the volume against 3,000 steps: a few hundredths of a millimetre of cortex.
+    np.testing.assert_allclose(path[rows, columns], samples.mean(axis=1) / FULL * lengths, atol=6e-5)
 
 
 def test_density_scales_and_patients_stretch() -> None:

@@ -223,32 +223,29 @@ def _shape(name: str, mesh: Mesh, meshes: dict[str, Mesh], neutral: dict[str, np
         reference = world - neutral[name][:3, 3]
     if np.linalg.norm(last - reference) < np.linalg.norm(first - reference):
         first, last = last, first
-    stations = first + (last - first) * _fractions()[:, None]
-    sections = [_section(corners, station, last - first) for station in stations]
-    middle = np.array([s[0] if s else p for s, p in zip(sections, stations, strict=True)])
-    radii = np.array([s[1] if s else 0.0 for s in sections])
+    unit = (last - first) / np.linalg.norm(last - first)
+    heights = (corners - first) @ unit
+    stations = _fractions() * np.linalg.norm(last - first)
+    sections = [_section(corners, heights - station) or (first + station * unit, 0.0) for station in stations]
+    middle, radii = (np.array(column) for column in zip(*sections, strict=True))
     return BoneShape(name, first, last, centre, middle, radii)
 
 
-def _section(corners: np.ndarray, point: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Middle and mean radius of the outline where a plane cuts the mesh; None where it misses.
+def _section(corners: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Middle and mean radius of the outline where a mesh passes height 0; None where it does not.
 
     The outline is averaged by the length of its pieces, so holes in the mesh do little harm.
     """
-    heights = (corners - point) @ normal
-    cut = corners[(heights.min(axis=1) < 0) & (heights.max(axis=1) > 0)]
-    if len(cut) < 3:
+    above = heights > 0
+    crossed = above.any(axis=1) & ~above.all(axis=1)
+    if crossed.sum() < 3:
         return None
-    heights = (cut - point) @ normal
+    cut, heights, above = corners[crossed], heights[crossed], above[crossed]
     ends = []
     for a, b in ((0, 1), (1, 2), (2, 0)):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fraction = heights[:, a] / (heights[:, a] - heights[:, b])
-        crosses = (heights[:, a] < 0) != (heights[:, b] < 0)
-        crossing = cut[:, a] + np.where(crosses, fraction, 0.0)[:, None] * (cut[:, b] - cut[:, a])
-        ends.append(np.where(crosses[:, None], crossing, np.nan))
-    stacked = np.stack(ends)
-    middles = np.nanmean(stacked, axis=0)
-    lengths = np.linalg.norm(np.nanmax(stacked, axis=0) - np.nanmin(stacked, axis=0), axis=1) + 1e-12
+        step = np.where(above[:, a] != above[:, b], heights[:, a] - heights[:, b], np.nan)
+        ends.append(cut[:, a] + (heights[:, a] / step)[:, None] * (cut[:, b] - cut[:, a]))
+    middles = np.nanmean(ends, axis=0)
+    lengths = np.linalg.norm(np.nanmax(ends, axis=0) - np.nanmin(ends, axis=0), axis=1) + 1e-12
     centre = np.average(middles, axis=0, weights=lengths)
     return centre, float(np.average(np.linalg.norm(middles - centre, axis=1), weights=lengths))
