@@ -39,7 +39,7 @@ class Format(StrEnum):
 
 
 out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def configure(verbosity: int) -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Files, folders (searched to the bottom), glob patterns, or - for a list on stdin."),
+        typer.Argument(
+            metavar="SOURCES",
+            help="Files, folders (searched to the bottom), glob patterns, or - for a list on stdin.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
     at: Annotated[
@@ -82,7 +85,9 @@ def predict(
     elif form in (None, "table"):
         show_predictions(Predictions(tuple(run.watch(stream(files))), about, points[at]))
     else:
-        sys.stdout.writelines(render(form or "", run.watch(stream(files)), about, points[at]))
+        for piece in render(form or "", run.watch(stream(files)), about, points[at]):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
     raise typer.Exit(run.report())
 
 
@@ -146,7 +151,9 @@ def _files(sources: list[str], maps: Path | None) -> list[Path]:
     from mskscreen.inference.files import find_radiographs
 
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
-    found = {os.path.abspath(path): path for name in names for path in find_radiographs(name)}  # noqa: PTH100
+    found: dict[str, Path] = {}
+    for path in (path for name in names for path in find_radiographs(name)):
+        found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - a link is a file of its own
     own = f"{os.path.abspath(maps)}{os.sep}" if maps else None  # noqa: PTH100
     files = [path for place, path in found.items() if not (own and place.startswith(own))]
     if not files:
@@ -172,7 +179,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         row = image.prediction
         caption = f"{row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"
         picture = draw_overlay(pixels, evidence, caption)
-        picture.save(folder / overlay_name(unlabelled(row.file), row.file))
+        picture.save(folder / overlay_name(unlabelled(row.file), row.file), compress_level=1)
 
     return draw
 

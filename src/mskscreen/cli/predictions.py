@@ -26,13 +26,11 @@ def show_predictions(table: Predictions) -> None:
             common.err.print(f"... and {len(rows) - ROWS_SHOWN} more {title.lower()}: see --output")
     errors = [row.error for row in table if row.error]
     for error in errors[:ERRORS_SHOWN]:
-        common.err.print(f"error: {error}", markup=False, soft_wrap=True)
+        common.err.print(f"error: {error}")
     model = table.model
     common.err.print(
         f"model {model['name']} ({model['engine']}, {model['precision']}), operating point "
-        f"{model['operating_point']}: abnormal from {table.threshold:.2f}. {NOT_FOR_DIAGNOSIS.capitalize()}.",
-        markup=False,
-        soft_wrap=True,
+        f"{model['operating_point']}: abnormal from {table.threshold:.2f}. {NOT_FOR_DIAGNOSIS.capitalize()}."
     )
 
 

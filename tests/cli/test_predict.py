@@ -1,0 +1,328 @@
+"""`mskscreen predict` from the outside: what it prints, where, and how it ends."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common, main
+from mskscreen.inference import Screener
+from mskscreen.predictions import Predictions
+
+
+class Done(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Done]:
+    """Run `mskscreen predict` with the tiny model."""
+
+    def command(*arguments: object, stdin: str = "", model: object = model) -> Done:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "argv", ["mskscreen", "predict", *map(str, arguments), "--model", str(model)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        return Done(int(caught.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def mura(tmp_path: Path, write_png: Callable) -> Path:
+    """Three studies in MURA's folders, five images, one of them corrupt."""
+    root = tmp_path / "MURA-v1.1" / "valid"
+    for number, name in enumerate(
+        [
+            "XR_ELBOW/patient00001/study1_positive/image1.png",
+            "XR_ELBOW/patient00001/study1_positive/image2.png",
+            "XR_HAND/patient00001/study1_negative/image1.png",
+            "XR_HAND/patient00002/study1_negative/image1.png",
+            "XR_HAND/patient00002/study1_negative/image2.png",
+        ]
+    ):
+        write_png(root / name, number)
+    (root / "XR_HAND/patient00002/study1_negative/image2.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return root
+
+
+def test_json_has_model_images_and_studies(run: Callable, mura: Path, model: Path) -> None:
+    done = run(mura, "--format", "json")
+    assert done.code == 3
+    table = json.loads(done.out)
+    assert set(table) == {"model", "images", "studies"}
+    assert (table["model"]["name"], table["model"]["intended_use"]) == ("tiny", NOT_FOR_DIAGNOSIS)
+    expected = {
+        *("file", "study", "joint", "p_joint", "p_abnormal", "abnormal", "pred1", "pred2", "flags", "error"),
+    }
+    assert all(expected <= set(row) for row in table["images"])
+    assert [row["error"] is None for row in table["images"]] == [True] * 4 + [False]
+    assert table["images"][4]["flags"] == ["error"]
+    for row in table["images"][:4]:
+        assert (len(row["p_joint"]), len(row["pred1"]), len(row["pred2"])) == (7, 2, 7)
+    shape = [(row["study"], row["images"], row["errors"]) for row in table["studies"]]
+    assert shape == [
+        ("XR_ELBOW/patient00001/study1", 2, 0),
+        ("XR_HAND/patient00001/study1", 1, 0),
+        ("XR_HAND/patient00002/study1", 2, 1),
+    ]
+    first = [row["p_abnormal"] for row in table["images"][:2]]
+    assert table["studies"][0]["p_abnormal"] == pytest.approx(np.mean(first))
+
+
+def test_every_format_says_what_the_screener_says(run: Callable, mura: Path, model: Path, tmp_path: Path) -> None:
+    expected = Screener.load(model).predict(mura)
+    for form in ("json", "jsonl", "csv"):
+        done = run(mura, "--format", form)
+        (tmp_path / f"printed.{form}").write_text(done.out)
+        assert Predictions.read(tmp_path / f"printed.{form}").images == expected.images
+        assert (done.code, run(mura, "--output", tmp_path / f"written.{form}").code) == (3, 3)
+        assert Predictions.read(tmp_path / f"written.{form}").images == expected.images
+    run(mura, "-o", tmp_path / "written.parquet")
+    assert Predictions.read(tmp_path / "written.parquet").studies == expected.studies
+    assert next(csv.reader(io.StringIO(done.out)))[:3] == ["file", "study", "joint"]
+
+
+def test_results_are_on_stdout_and_everything_else_on_stderr(run: Callable, mura: Path) -> None:
+    done = run(mura)
+    assert done.code == 3
+    assert "XR_ELBOW/patient00001/study1" in done.out
+    assert NOT_FOR_DIAGNOSIS in done.err.lower()
+    assert "1 of 5 images could not be scored" in done.err
+    assert "image2.png" in done.err
+    assert "error:" not in done.out
+    good = run(mura / "XR_ELBOW", "--format", "csv")
+    assert (good.code, good.err) == (0, "")
+
+
+def test_the_table_is_readable_in_eighty_columns(
+    run: Callable, mura: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "out", Console(force_terminal=True, width=80, highlight=False, markup=False))
+    out = re.sub(r"\x1b\[[0-9;]*m", "", run(mura).out)
+    assert max(map(len, out.splitlines())) <= 80
+    for text in ("Studies", "Images", "study", "joint", "abnormal", "XR_HAND/patient00002/study1"):
+        assert text in out
+    assert re.search(r"XR_ELBOW/patient00001/study1 +\w+ 0\.\d\d +(yes|no) 0\.\d\d +2 +0", out)
+
+
+def test_file_names_can_neither_style_nor_steer_the_terminal(
+    run: Callable, write_png: Callable, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "[red]a\x1b[2Jb.png")
+    done = run(tmp_path)
+    assert "[red]a?[2Jb.png" in done.out
+    assert "\x1b" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty"], "no radiograph in 'empty'"),
+        (["*.nothing"], "no radiograph in '*.nothing'"),
+        (["-"], "no radiograph in stdin"),
+        (["a.png", "--at", "best"], "no operating point 'best'; it has balanced, sensitive, specific"),
+        (["a.png", "--format", "parquet"], "--output"),
+        (["a.png", "--format", "csv", "--output", "o.json"], "leave out one"),
+        (["a.png", "--output", "o.xlsx"], ".parquet"),
+        (["a.png", "--engine", "magic"], "magic"),
+        (["a.png", "--study-by", "magic"], "magic"),
+        (["a.png", "--colour"], "--colour"),
+        ([], "SOURCES"),
+    ],
+)
+def test_a_mistake_in_the_command_is_code_2_and_one_clear_sentence(
+    run: Callable, tmp_path: Path, write_png: Callable, monkeypatch: pytest.MonkeyPatch, arguments: Any, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_png(tmp_path / "a.png")
+    done = run(*arguments)
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
+    assert (done.code, done.out) == (2, "")
+    assert said in words
+    assert not list(tmp_path.glob("o.*"))
+
+
+def test_an_unusable_model_is_code_1(run: Callable, tmp_path: Path, write_png: Callable) -> None:
+    image = write_png(tmp_path / "a.png")
+    for model, said in (("nonsense", "bundled"), (image, "not an ONNX file")):
+        done = run(image, model=model)
+        assert (done.code, done.out) == (1, "")
+        assert said in done.err
+    done = run(image, "--output", tmp_path / "no" / "folder" / "a.csv")
+    assert (done.code, done.out) == (1, "")
+    assert "a.csv" in done.err
+
+
+def test_sources_are_files_folders_patterns_and_a_list_on_stdin_each_image_once(
+    run: Callable, mura: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mura.parent)
+
+    def files(*arguments: str, stdin: str = "") -> list[str]:
+        return [
+            json.loads(line)["file"] for line in run(*arguments, "--format", "jsonl", stdin=stdin).out.splitlines()
+        ]
+
+    whole = files("valid")
+    assert len(whole) == 5
+    assert files("valid", "valid/XR_HAND", whole[0], str(mura)) == whole
+    assert files("valid/*/*/*/image1.png") == [name for name in whole if name.endswith("image1.png")]
+    listed = "\n".join([whole[2], "", whole[0] + "\r", "valid/XR_HAND"]) + "\n"
+    assert files("-", stdin=listed) == [whole[2], whole[0], *whole[3:]]
+    assert files("gone.png") == ["gone.png"]
+    assert run("gone.png").code == 3
+
+
+def test_a_thousand_files_with_one_in_twenty_corrupt(
+    run: Callable, write_png: Callable, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    whole = write_png(folder / "0.png", 3, (32, 32)).read_bytes()
+    for i in range(1000):
+        (folder / f"{i}.png").write_bytes(whole[: len(whole) // 2] if i % 20 == 7 else whole)
+    done = run(folder, "--output", tmp_path / "table.json")
+    assert (done.code, done.out) == (3, "")
+    assert "1000 images, 50 with an error" in done.err
+    table = Predictions.read(tmp_path / "table.json")
+    assert [i for i, row in enumerate(table) if row.error] == list(range(7, 1000, 20))
+    assert len({row.pred1 for row in table if not row.error}) == 1
+
+
+def test_maps_are_pictures_with_safe_names_and_no_label(run: Callable, mura: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        assert run(mura, "--maps", mura / "maps", "-o", tmp_path / f"{number}.json").code == 3
+        assert len(Predictions.read(tmp_path / f"{number}.json")) == 5
+    pictures = list((mura / "maps").iterdir())
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert re.fullmatch(r"patient0000[12]-study1-image[12]-[0-9a-f]{16}\.png", picture.name)
+        with Image.open(picture) as image:
+            assert image.format == "PNG"
+            assert image.mode == "RGB"
+
+
+def test_maps_of_a_model_without_map_are_refused(
+    run: Callable, mura: Path, tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
+) -> None:
+    without = tiny_model(tmp_path / "m.onnx", contract=tiny_contract(map=None), drop=("map",))
+    done = run(mura, "--maps", tmp_path / "maps", model=without)
+    assert (done.code, done.out) == (2, "")
+    assert "no evidence map" in " ".join(done.err.split())
+    assert run(mura, model=without).code == 3
+
+
+def test_a_finished_table_is_left_alone_until_something_changes(
+    run: Callable, mura: Path, tmp_path: Path, write_png: Callable
+) -> None:
+    output = tmp_path / "table.parquet"
+    run(mura, "-o", output)
+    before = output.stat()
+    again = run(mura, "-o", output)
+    assert (again.code, "finished already" in again.err) == (3, True)
+    assert output.stat() == before
+    assert run(mura, "-o", output, "--at", "specific").code == 3
+    assert Predictions.read(output).threshold == 0.8
+    write_png(mura / "XR_HAND/patient00002/study1_negative/image2.png")
+    assert run(mura, "-o", output, "--at", "specific").code == 0
+    assert [row.error for row in Predictions.read(output)] == [None] * 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MURA-v1.1", "table.parquet"]
+
+
+def slow_folder(folder: Path, count: int) -> Path:
+    """Many names of one image that takes a while to decode."""
+    folder.mkdir()
+    ramp = np.add.outer(np.arange(2000), np.arange(2000))
+    Image.fromarray((ramp % 251).astype(np.uint8)).save(folder.parent / "large.png")
+    for i in range(count):
+        (folder / f"{i}.png").hardlink_to(folder.parent / "large.png")
+    return folder
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    """Run the command in a process of its own."""
+    code = "from mskscreen.cli.main import run; run()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "predict", *map(str, arguments), "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_table(
+    run: Callable, model: Path, tmp_path: Path, form: str
+) -> None:
+    folder = slow_folder(tmp_path / "images", 40)
+    output, journal = tmp_path / f"table.{form}", tmp_path / f"table.{form}.journal"
+    process = start(folder, "--model", model, "-o", output)
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 4):
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not output.exists()
+    rows = journal.read_bytes().count(b"\n") - 1
+    with journal.open("ab") as stream:
+        stream.write(b'{"stamp": [1, 2], "row": {"file": "half a li')
+    inode = journal.stat().st_ino
+    made = []
+    original = Screener._decode
+
+    def counted(self: Screener, file: str, source: Any, *, keep: bool) -> Any:
+        made.append((file, journal.stat().st_ino))
+        return original(self, file, source, keep=keep)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Screener, "_decode", counted)
+        assert run(folder, "-o", output).code == 0
+    assert len(made) == 40 - rows
+    assert {where for _, where in made} == {inode}
+    assert not journal.exists()
+    assert run(folder, "-o", tmp_path / f"whole.{form}").code == 0
+    assert output.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
+
+
+def test_a_journal_of_another_job_is_not_believed(run: Callable, mura: Path, tmp_path: Path) -> None:
+    output, journal = tmp_path / "table.jsonl", tmp_path / "table.jsonl.journal"
+    journal.write_text('{"job": {"model": "another"}}\n{"stamp": null, "row": {"file": "x", "study": "y"}}\n')
+    assert run(mura, "-o", output).code == 3
+    assert len(Predictions.read(output)) == 5
+    assert not journal.exists()
+
+
+def test_ctrl_c_ends_with_what_is_done(model: Path, tmp_path: Path) -> None:
+    folder = slow_folder(tmp_path / "images", 60)
+    process = start(folder, "--model", model, "--format", "json")
+    assert process.stdout is not None
+    head = "".join(process.stdout.readline() for _ in range(4))
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    table, err = json.loads(head + process.stdout.read()), process.stderr.read()
+    assert process.wait() == 1
+    assert 2 <= len(table["images"]) < 60
+    assert sum(study["images"] for study in table["studies"]) == len(table["images"])
+    assert f"stopped after {len(table['images'])} of 60 images" in err
+    assert "Traceback" not in err
