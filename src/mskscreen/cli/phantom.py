@@ -71,6 +71,7 @@ def sheet(
     cell: Annotated[int, typer.Option(help="Size of an image on the sheet in pixels.")] = 240,
     joint: Annotated[Joint | None, typer.Option(help="Only this joint.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind of abnormality, or `normal`.")] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Each abnormal image beside its twin.")] = False,
 ) -> None:
     """Draw a contact sheet with captions and the outlines of the masks."""
     with needs("phantom"):
@@ -79,9 +80,11 @@ def sheet(
     rows = [
         row
         for row in read_manifest(folder)
-        if (joint is None or row.joint == joint) and (kind is None or (row.kind or "normal") == kind)
+        if (joint is None or row.joint == joint)
+        and (kind is None or (row.kind or "normal") == kind)
+        and (row.twin is not None or not pairs)
     ]
-    contact_sheet(folder, spread(rows, images), columns=columns, cell=cell).save(picture)
+    contact_sheet(folder, spread(rows, images), columns=columns, cell=cell, pairs=pairs).save(picture)
     err.print(f"{picture} shows {min(images, len(rows))} of {len(rows)} images")
 
 
@@ -92,3 +95,12 @@ def prior(folder: Folder, form: Form = Format.TABLE) -> None:
         from mskscreen.phantom.manifest import read_manifest
         from mskscreen.phantom.priors import location_prior
     show(location_prior(folder, read_manifest(folder)), form)
+
+
+@app.command()
+def shortcuts(folder: Folder, form: Form = Format.TABLE) -> None:
+    """Print how well a linear model tells the label from the borders of the images (0.5 is not at all)."""
+    with needs("phantom"):
+        from mskscreen.phantom.manifest import read_manifest
+        from mskscreen.phantom.shortcuts import border_auroc
+    show([border_auroc(folder, read_manifest(folder))], form)

@@ -23,31 +23,35 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def contact_sheet(folder: Path, rows: Sequence[Row], *, columns: int = 8, cell: int = 240) -> Image.Image:
+def contact_sheet(
+    folder: Path, rows: Sequence[Row], *, columns: int = 8, cell: int = 240, pairs: bool = False
+) -> Image.Image:
     """Draw the images of `rows`, each in a square of `cell` pixels under two lines of caption.
 
-    Raises DataError if there are no rows.
+    With `pairs` every row must have a twin, which is drawn on the right. Raises DataError if there are no rows.
     """
     if not rows:
         raise DataError("no image of this data set fits what was asked for")
     columns = min(columns, len(rows))
-    width, height = cell + _GAP, cell + _CAPTION + _GAP
+    wide = 2 * cell if pairs else cell
+    width, height = wide + _GAP, cell + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * width, -(-len(rows) // columns) * height), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     for index, row in enumerate(rows):
         x, y = index % columns * width, index // columns * height
         for line, text in enumerate(_caption(row)):
-            draw.text((x + 2, y + 1 + 12 * line), text[: cell // 5], fill=_INK, font=font)
+            draw.text((x + 2, y + 1 + 12 * line), text[: wide // 5], fill=_INK, font=font)
         picture = outlined(folder, row, cell)
-        sheet.paste(picture, (x + (cell - picture.width) // 2, y + _CAPTION))
+        place = x + (cell - picture.width) // 2, y + _CAPTION
+        sheet.paste(picture, place)
+        if pairs:
+            sheet.paste(_shrunk(folder / str(row.twin), cell), (place[0] + cell, place[1]))
     return sheet
 
 
 def outlined(folder: Path, row: Row, size: int) -> Image.Image:
     """One image of a data set, shrunk to fit `size` pixels, with its mask outlined."""
-    with Image.open(folder / row.image) as stored:
-        picture = stored.convert("RGB")
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    picture = _shrunk(folder / row.image, size)
     if row.mask is None:
         return picture
     with Image.open(folder / row.mask) as stored:
@@ -56,6 +60,13 @@ def outlined(folder: Path, row: Row, size: int) -> Image.Image:
     # One pixel of clear space keeps the outline off what it surrounds.
     pixels[_grown(_grown(mask)) & ~_grown(mask)] = _OUTLINE
     return Image.fromarray(pixels)
+
+
+def _shrunk(path: Path, size: int) -> Image.Image:
+    with Image.open(path) as stored:
+        picture = stored.convert("RGB")
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return picture
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
