@@ -66,8 +66,8 @@ def overlay_name(shown: str, file: str) -> str:
     `shown` is the readable part: its last three components, in letters that are safe everywhere. It should be
     the path without labels.
     """
-    parts = PurePath(PurePath(shown).as_posix()).with_suffix("").parts[-3:]
-    safe = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(parts)).strip("-")[-80:]
+    path = PurePath(shown)
+    safe = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join((*path.parts[-3:-1], path.stem)))[-80:].strip("-")
     digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{safe or 'image'}-{digest}.png"
 

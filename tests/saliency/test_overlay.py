@@ -1,0 +1,97 @@
+"""The evidence map over its radiograph."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mskscreen.saliency.overlay import LONG_SIDE, colours, draw_overlay, overlay_name
+
+HALF = np.full((200, 100), 0.5, np.float32)
+
+
+def pictures(page: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The plain and the coloured radiograph on the page of a 2:1 image of even grey."""
+    values = np.asarray(page).astype(int)
+    grey = (values == 128).all(-1)
+    rows = np.flatnonzero(grey.sum(1) > LONG_SIDE // 4)
+    left = np.flatnonzero(grey[rows[0] : rows[0] + LONG_SIDE].sum(0) == LONG_SIDE)[0]
+    width = LONG_SIDE // 2
+    top = rows[0]
+    plain = values[top : top + LONG_SIDE, left : left + width]
+    second = values[top : top + LONG_SIDE, left + width + 20 : left + 2 * width + 20]
+    return plain, second
+
+
+def test_colour_is_where_the_evidence_is_and_nowhere_else() -> None:
+    evidence = np.zeros((20, 10), np.float32)
+    evidence[15, 2] = 3.0
+    evidence[2, 8] = -9.0
+    plain, coloured = pictures(draw_overlay(HALF, evidence, "elbow"))
+    assert (plain == 128).all()
+    changed = (coloured != plain).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert 13 < rows.mean() / LONG_SIDE * 20 - 0.5 < 17
+    assert 1 < columns.mean() / LONG_SIDE * 20 - 0.5 < 3
+    assert not changed[: LONG_SIDE // 2].any()
+
+
+def test_evidence_of_another_resolution_covers_the_same_frame() -> None:
+    coarse = np.zeros((4, 2), np.float32)
+    coarse[3, 0] = 1
+    fine = coarse.repeat(50, 0).repeat(50, 1)
+    seen = []
+    for evidence in (coarse, fine):
+        plain, coloured = pictures(draw_overlay(HALF, evidence, ""))
+        strength = np.abs(coloured - plain).sum(-1)
+        seen.append(np.array(np.nonzero(strength > strength.max() / 2)).mean(1))
+    np.testing.assert_allclose(seen[0], seen[1], atol=LONG_SIDE / 20)
+
+
+@pytest.mark.parametrize("evidence", [np.zeros((3, 3)), -np.ones((3, 3))])
+def test_without_evidence_nothing_is_coloured(evidence: np.ndarray) -> None:
+    plain, coloured = pictures(draw_overlay(HALF, evidence, ""))
+    assert np.array_equal(plain, coloured)
+
+
+def test_the_scale_does_not_change_the_picture_only_the_numbers() -> None:
+    evidence = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    pages = [np.asarray(draw_overlay(HALF, evidence * factor, "")).astype(int) for factor in (1, 1000)]
+    (_, one), (_, other) = (pictures(Image.fromarray(page.astype(np.uint8))) for page in pages)
+    assert np.abs(one - other).max() <= 1
+    assert np.abs(pages[0] - pages[1]).max() > 100
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3000, 20), (20, 3000), (700, 500)])
+def test_any_shape_gives_a_page_that_holds_all_its_words(shape: tuple[int, int]) -> None:
+    page = draw_overlay(np.zeros(shape, np.float32), np.ones((2, 2), np.float32), "shoulder, abnormal: 0.50 " * 3)
+    lit = np.asarray(page.convert("L")) > 60
+    assert not lit[:, -4:].any()
+    assert not lit[-4:].any()
+    assert page.width < 3 * LONG_SIDE
+
+
+def test_the_colours_grow_lighter_evenly() -> None:
+    values = colours(np.linspace(0, 1, 50)) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = 116 * np.cbrt(luminance) - 16
+    steps = np.diff(lightness)
+    assert (steps > 0).all()
+    assert steps.max() < 2.5 * steps.mean()
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_names_are_safe_and_distinct(one: str, other: str) -> None:
+    names = [overlay_name(text, text) for text in (one, other)]
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*-[0-9a-f]{16}\.png", name) for name in names)
+    assert (names[0].lower() == names[1].lower()) == (one == other)
+
+
+def test_a_name_keeps_what_a_reader_needs() -> None:
+    name = overlay_name("/data/XR_HAND/patient00001/study1/image2.png", "x")
+    assert name.startswith("patient00001-study1-image2-")
+    assert "/" not in overlay_name("../../etc/passwd", "x")
