@@ -58,3 +58,38 @@ def predictions():
 @pytest.fixture(scope="session")
 def cases():
     return make_cases()
+
+
+def write_tiny_model(path, contract=CONTRACT):
+    """A real ONNX file: abnormal where the image is bright, its joint by the brightness of the upper half."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from mskscreen.contract import METADATA_KEY
+
+    size = contract.input_size
+    weights = {
+        "w1": np.stack([-np.ones(size), np.ones(size)]).reshape(2, -1).T * 8 / (size[0] * size[1]),
+        "b1": np.array([4.0, -4.0]),
+        "w2": np.tile(np.arange(7.0), (size[0] * size[1], 1)) / (size[0] * size[1]),
+        "b2": np.zeros(7),
+    }
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w1", "b1"], ["pred1"]),
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["pred2"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, *size])],
+        [
+            helper.make_tensor_value_info("pred1", TensorProto.FLOAT, ["batch", 2]),
+            helper.make_tensor_value_info("pred2", TensorProto.FLOAT, ["batch", 7]),
+        ],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json(), "author": "somebody"})
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -38,6 +38,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
+_PIPE_WIDTH = 10_000
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -61,7 +62,8 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     # A pipe has no width: give the table all it needs instead of folding it at 80 columns.
-    out.print(table, width=None if out.is_terminal else max(out.width, out.measure(table).maximum, 200))
+    wide = out if out.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+    wide.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from mskscreen.evaluation.estimates import Estimate
     from mskscreen.evaluation.table import Table
 
-_COLUMNS = ("auroc", "accuracy", "sensitivity", "specificity", "kappa")
+_COLUMNS = {
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "sensitivity": "sens.",
+    "specificity": "spec.",
+    "kappa": "kappa",
+}
 
 
 def evaluate(
@@ -118,30 +124,24 @@ def _show(a: Assessment) -> None:
     study = a.study
     rows: list[dict[str, Any]] = []
     for group in study.groups["joint"]:
-        shown: dict[str, Any] = {name: _short(group.abnormality.get(name), group.reason) for name in _COLUMNS}
-        own = study.joint.get(f"auroc_{group.name}")
+        shown = {title: _cell(group.abnormality.get(name), group.reason) for name, title in _COLUMNS.items()}
+        own = _cell(study.joint.get(f"auroc_{group.name}"))
         rows.append(
-            {
-                "joint": group.name,
-                "studies": group.cases,
-                "abnormal": group.abnormal,
-                **shown,
-                "joint_auroc": _short(own),
-            }
+            {"joint": group.name, "n": group.cases, "abnormal": group.abnormal, **shown, "joint AUROC": own}
         )
-    average = {name: _short(study.average[name]) for name in _COLUMNS}
+    average = {title: _cell(study.average[name]) for name, title in _COLUMNS.items()}
+    macro = _cell(study.joint.get("auroc_macro"))
+    rows.append({"joint": "average", "n": "", "abnormal": "", **average, "joint AUROC": macro})
+    overall = {title: _cell(study.overall.abnormality[name]) for name, title in _COLUMNS.items()}
     rows.append(
         {
-            "joint": "average",
-            "studies": "",
-            "abnormal": "",
-            **average,
-            "joint_auroc": _short(study.joint.get("auroc_macro")),
+            "joint": "all",
+            "n": study.overall.cases,
+            "abnormal": study.overall.abnormal,
+            **overall,
+            "joint AUROC": "",
         }
     )
-    overall = {name: _short(study.overall.abnormality[name]) for name in _COLUMNS}
-    counts = {"studies": study.overall.cases, "abnormal": study.overall.abnormal}
-    rows.append({"joint": "all", **counts, **overall, "joint_auroc": ""})
     common.show(rows, Format.TABLE, title=f"Abnormality by study, called at {study.threshold:.3f}; 95 % intervals")
     accuracy = study.joint.get("accuracy")
     common.err.print(f"joint type: {'accuracy ' + str(accuracy) if accuracy else study.joint_reason}")
@@ -155,8 +155,13 @@ def _show(a: Assessment) -> None:
         common.err.print(f"warning: {a.development.shared_patients} patients are in development and evaluation")
 
 
-def _short(estimate: Estimate | None, reason: str | None = None) -> str:
-    return str(estimate) if estimate else (reason or "-").split(":")[0]
+def _cell(estimate: Estimate | None, reason: str | None = None) -> str:
+    """The value, and below it the interval without leading zeros, so that a row fits a terminal."""
+    if estimate is None or estimate.value is None:
+        return (reason or "-").split(":")[0]
+    interval = estimate.interval
+    low, high = (f"{limit:.3f}".replace("0.", ".", 1) for limit in interval) if interval else ("", "")
+    return f"{estimate.value:.3f}" + (f"\n{low}-{high}" if interval else "")
 
 
 def _contract(model: str | None) -> Any:

@@ -18,6 +18,7 @@ from mskscreen.cli.export import export
 from mskscreen.cli.inspect import inspect
 from mskscreen.cli.networks import networks
 from mskscreen.cli.predict import predict
+from mskscreen.cli.robustness import robustness
 from mskscreen.errors import MskscreenError
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ app.command()(inspect)
 app.add_typer(data.app, name="data")
 app.command()(evaluate)
 app.command()(compare)
+app.command()(robustness)
 app.command()(calibrate)
 app.command()(card)
 app.command()(networks)
@@ -64,5 +66,5 @@ def run() -> None:
         app()
     except (MskscreenError, OSError) as error:
         common.err.quiet = False
-        common.err.print(f"error: {error}", markup=False, soft_wrap=True)
+        common.err.print(f"error: {error}")
         sys.exit(common.Exit.FAILURE)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,51 +99,3 @@ def read_index(path: Path) -> dict[str, Path]:
         return {str(name): path.parent / str(table) for name, table in index.items()}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a JSON object of names and predictions tables ({error})") from error
-
-
-def _jpeg(quality: int) -> Callable[[np.ndarray], np.ndarray]:
-    def apply(pixels: np.ndarray) -> np.ndarray:
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality)
-        return np.asarray(Image.open(buffer), np.float32) / 255
-
-    return apply
-
-
-def _rotated(degrees: float) -> Callable[[np.ndarray], np.ndarray]:
-    def apply(pixels: np.ndarray) -> np.ndarray:
-        from PIL import Image
-
-        turned = Image.fromarray(pixels.astype(np.float32)).rotate(degrees, Image.Resampling.BILINEAR)
-        return np.asarray(turned, np.float32)
-
-    return apply
-
-
-def _noise(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    def apply(pixels: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng(pixels.shape)
-        return np.clip(pixels + rng.normal(0, sigma, pixels.shape), 0, 1).astype(np.float32)
-
-    return apply
-
-
-def _contrast(factor: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda pixels: np.clip((pixels - 0.5) * factor + 0.5, 0, 1).astype(np.float32)
-
-
-# Pixels (rows, columns) in [0, 1], bone bright, to the same.
-DISTURBANCES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "polarity inverted": lambda pixels: (1 - pixels).astype(np.float32),
-    "rotated by 5 degrees": _rotated(5),
-    "rotated by 15 degrees": _rotated(15),
-    "rotated by 90 degrees": lambda pixels: np.ascontiguousarray(np.rot90(pixels)),
-    "JPEG, quality 75": _jpeg(75),
-    "JPEG, quality 30": _jpeg(30),
-    "contrast x 0.7": _contrast(0.7),
-    "contrast x 1.3": _contrast(1.3),
-    "noise, sigma 0.02": _noise(0.02),
-    "noise, sigma 0.05": _noise(0.05),
-}

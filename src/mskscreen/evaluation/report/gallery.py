@@ -13,6 +13,7 @@ import numpy as np
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import MskscreenError
 from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.disturb import find_image
 from mskscreen.evaluation.report.markup import Markup, tag
 
 SHOWN = 6
@@ -62,7 +63,7 @@ def _case(cases: Cases, i: int, pictures: Pictures) -> Markup:
 
 def _pictures(file: str, pictures: Pictures) -> Iterator[Markup]:
     if pictures.images:
-        path = _inside(pictures.images, file)
+        path = find_image(pictures.images, file)
         data = _thumbnail(path) if path else None
         if data is None:
             yield tag("small", f"no picture: {'not below the folder given' if path is None else 'cannot be read'}")
@@ -80,20 +81,6 @@ def _pictures(file: str, pictures: Pictures) -> Iterator[Markup]:
 
 def _image(data: bytes, what: str) -> Markup:
     return tag("img", src=f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", alt=what, loading="lazy")
-
-
-def _inside(folder: Path, file: str) -> Path | None:
-    """The file below `folder`: as named, or by the end of its name; None for anything that leads elsewhere."""
-    root = folder.resolve()
-    parts = Path(file).parts
-    for candidate in [Path(file), *(root.joinpath(*parts[k:]) for k in range(len(parts)))]:
-        try:
-            path = candidate.resolve()
-            if path.is_relative_to(root) and path.is_file():
-                return path
-        except (OSError, ValueError):
-            continue
-    return None
 
 
 def _thumbnail(path: Path, *, overlay: bool = False) -> bytes | None:

@@ -1,0 +1,132 @@
+"""The assessment: what development studies allow, what is refused, and JSON that every reader can parse."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from mskscreen.errors import DataError
+from mskscreen.evaluation.assess import assess, to_json
+from mskscreen.evaluation.cases import join
+from mskscreen.evaluation.contract_update import calibrated_contract, fit_calibration, recalibrated
+from mskscreen.evaluation.labels import labels_from_paths
+from mskscreen.evaluation.operating import fingerprint
+from mskscreen.evaluation.table import Table
+
+from .conftest import CONTRACT, make_predictions
+
+
+def joined(predictions, name="predictions"):
+    table = Table.of(predictions, name)
+    return join(table, labels_from_paths(table))
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return joined(make_predictions(120, scale=2.5))
+
+
+@pytest.fixture(scope="module")
+def development():
+    return joined(make_predictions(300, seed=7, first_patient=5000, scale=2.5), "dev")
+
+
+@pytest.fixture(scope="module")
+def assessment(evaluation, development):
+    disturbed = joined(make_predictions(120, scale=2.5, quality=1.0), "noisy")
+    return assess(
+        evaluation,
+        development=development,
+        contract=CONTRACT,
+        prevalence=0.1,
+        robustness={"noise": disturbed},
+        resamples=60,
+    )
+
+
+def refuse_constant(text):
+    raise ValueError(f"{text} is not JSON")
+
+
+def test_the_json_is_strict_and_holds_every_figure(assessment):
+    value = json.loads(to_json(assessment), parse_constant=refuse_constant)
+    assert value["study"]["overall"]["abnormality"]["auroc"]["intervals"]["bca"]["low"] > 0.5
+    assert value["development"]["shared_patients"] == 0
+    assert value["operating_points_reason"] is None
+    assert len(value["provenance"]["code_sha256"]) == 64
+    assert value["robustness"][0]["change"]["auroc"]["value"] < 0.05
+
+
+def test_temperatures_fitted_on_development_help_on_evaluation(assessment):
+    loss = {r.name: r.log_loss for r in assessment.reliability}
+    assert loss["temperature"] < loss["as-is"]
+    assert assessment.development.temperatures[0] > 1.2
+
+
+def test_study_probabilities_follow_the_new_temperature(development):
+    cases = development.cases()
+    unchanged = recalibrated(cases, CONTRACT.calibration)
+    np.testing.assert_allclose(unchanged.p, cases.p, atol=1e-12)
+    np.testing.assert_allclose(unchanged.p_joint, cases.p_joint, atol=1e-12)
+    softer = recalibrated(cases, dataclasses.replace(CONTRACT.calibration, abnormality_temperature=5.0))
+    assert np.abs(softer.p - 0.5).max() < np.abs(cases.p - 0.5).max()
+
+
+def test_isotonic_and_temperature_can_be_chosen_and_need_development(evaluation, development):
+    calibrated = assess(evaluation, development=development, calibration="isotonic", resamples=20)
+    assert calibrated.study.overall.abnormality["ece"].value == pytest.approx(
+        next(r.ece for r in calibrated.reliability if r.name == "isotonic")
+    )
+    with pytest.raises(DataError, match="needs development"):
+        assess(evaluation, calibration="temperature", resamples=20)
+
+
+def test_the_same_studies_as_development_are_refused(evaluation):
+    with pytest.raises(DataError, match="120 studies are in both"):
+        assess(evaluation, development=evaluation, resamples=20)
+
+
+def test_points_of_a_contract_are_refused_on_the_studies_that_chose_them(evaluation, development):
+    contract, points = calibrated_contract(CONTRACT, development.cases())
+    assert contract.provenance.protocol["calibration"]["fingerprint"] == fingerprint(development.cases())
+    assert contract.operating_points == {name: point.threshold for name, point in points.items()}
+    here = assess(development, contract=contract, resamples=20)
+    assert here.study.points == {}
+    assert here.points_reason.startswith("refused")
+    elsewhere = assess(evaluation, contract=contract, at="sensitive", resamples=20)
+    assert elsewhere.study.threshold == contract.operating_points["sensitive"]
+    assert set(elsewhere.study.points) == {"balanced", "sensitive", "specific"}
+    with pytest.raises(DataError, match="no operating point 'cost'"):
+        assess(evaluation, contract=contract, at="cost", resamples=20)
+
+
+def test_a_temperature_needs_raw_scores(development):
+    table = dataclasses.replace(development.table, pred1=np.full((len(development.table), 2), np.nan))
+    with pytest.raises(DataError, match="needs the raw scores"):
+        fit_calibration(join(table, labels_from_paths(table)).cases())
+
+
+def test_the_digest_of_the_scores_does_not_depend_on_the_order(evaluation):
+    predictions = make_predictions(120, scale=2.5)
+    turned = joined(dataclasses.replace(predictions, images=predictions.images[::-1]))
+    digests = [
+        assess(part, resamples=20).provenance["tables"]["evaluation"] for part in (joined(predictions), turned)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_conformal_rows_keep_their_promise_here(assessment):
+    assert [section.alpha for section in assessment.conformal] == [0.05, 0.1, 0.2]
+    for section in assessment.conformal:
+        for name in ("normal", "abnormal"):
+            assert section.covered[name].high >= 1 - section.alpha
+
+
+def test_robustness_compares_with_the_undisturbed_table(evaluation):
+    same = assess(evaluation, robustness={"nothing": evaluation}, resamples=20).robustness[0]
+    assert same.change["auroc"].value == 0
+    assert same.flipped == same.joint_flipped == 0
+    fewer = joined(make_predictions(100, scale=2.5))
+    with pytest.raises(DataError, match="different studies"):
+        assess(evaluation, robustness={"fewer": fewer}, resamples=20)

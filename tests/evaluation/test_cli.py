@@ -1,0 +1,127 @@
+"""The commands: files in, table or JSON on stdout, everything else on stderr, refusals in one sentence."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from mskscreen.cli.main import app
+from mskscreen.errors import DataError
+from mskscreen.inference.catalogue import read_contract
+
+from .conftest import CONTRACT, make_predictions, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli")
+    make_predictions(80, errors=1).write(path / "a.json")
+    make_predictions(80, quality=1.0, errors=1).write(path / "b.parquet")
+    make_predictions(60).write(path / "fewer.json")
+    make_predictions(150, seed=3, first_patient=9000, scale=2).write(path / "dev.json")
+    write_tiny_model(path / "model.onnx")
+    return path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_evaluate_prints_joints_average_and_all(folder):
+    result = run("evaluate", folder / "a.json", "--resamples", 30)
+    for word in ("humerus", "shoulder", "average", "all", "kappa"):
+        assert word in result.stdout
+    assert "left out: not scored" in result.stderr
+
+
+def test_evaluate_json_and_report_agree(folder, tmp_path):
+    report = tmp_path / "out.html"
+    result = run(
+        *("evaluate", folder / "a.json", "--dev", folder / "dev.json", "--resamples", 30),
+        *("--prevalence", 0.1, "--miss-cost", 4, "--at", "cost", "--format", "json", "--report", report),
+    )
+    value = json.loads(result.stdout)
+    assert set(value["study"]["points"]) == {"balanced", "sensitive", "specific", "cost"}
+    assert value["study"]["threshold"] == value["study"]["points"]["cost"]["threshold"]
+    assert f"{value['study']['overall']['abnormality']['auroc']['value']:.3f}" in report.read_text()
+    assert list(tmp_path.iterdir()) == [report]
+
+
+def test_the_same_table_for_both_is_refused(folder):
+    with pytest.raises(DataError, match="studies are in both"):
+        run("evaluate", folder / "a.json", "--dev", folder / "a.json", "--resamples", 10)
+
+
+def test_compare_prints_tests_and_refuses_other_studies(folder):
+    result = run("compare", folder / "a.json", folder / "b.parquet", "--resamples", 30)
+    for word in ("DeLong", "McNemar", "Permutation", "p, Holm", "b - a"):
+        assert word in result.stdout
+    value = json.loads(
+        run("compare", folder / "a.json", folder / "b.parquet", "--resamples", 10, "--format", "json").stdout
+    )
+    assert value["pairs"][0]["differences"]["auroc"]["value"] < 0
+    with pytest.raises(DataError, match="hold different studies"):
+        run("compare", folder / "a.json", folder / "fewer.json")
+
+
+def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
+    out = tmp_path / "calibrated.onnx"
+    result = run(
+        "calibrate", folder / "dev.json", "--model", folder / "model.onnx", "--out", out, "--format", "json"
+    )
+    points = {row["point"]: row["threshold"] for row in json.loads(result.stdout)}
+    assert read_contract(out).operating_points == points
+    found = run("evaluate", folder / "a.json", "--model", out, "--resamples", 20, "--format", "json")
+    assert {k: v["threshold"] for k, v in json.loads(found.stdout)["study"]["points"].items()} == points
+    on_dev = run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20, "--format", "json")
+    assert json.loads(on_dev.stdout)["operating_points_reason"].startswith("refused")
+
+
+def test_codalab_is_written_and_evaluated(folder, tmp_path):
+    out = tmp_path / "submission.csv"
+    run("evaluate", folder / "fewer.json", "--codalab", out, "--resamples", 10)
+    assert len(out.read_text().splitlines()) == 60
+    value = json.loads(run("evaluate", out, "--resamples", 10, "--format", "json").stdout)
+    found = value["study"]["overall"]["abnormality"]
+    assert found["kappa"]["value"] is not None
+    assert found["auroc"] == {"value": None, "intervals": {}, "reason": "the table holds calls, not probabilities"}
+
+
+def test_the_protocol_of_mura_is_one_command(folder, tmp_path):
+    studies = sorted({row.study for row in make_predictions(60)})
+    lines = [f"{study},{i % 2},{(i // 2) % 2},{i % 3 // 2},{i % 2}" for i, study in enumerate(studies)]
+    readers = tmp_path / "readers.csv"
+    readers.write_text("study,r1,r2,r3,r4\n" + "\n".join(lines))
+    arguments = (
+        "evaluate",
+        folder / "fewer.json",
+        "--readers",
+        readers,
+        "--reference",
+        "r1,r2,r3",
+        "--resamples",
+        20,
+    )
+    rows = json.loads(run(*arguments, "--format", "json").stdout)
+    assert {row["rater"] for row in rows} == {"model", "r4"}
+    assert {row["joint"] for row in rows} >= {"all", "hand", "wrist"}
+
+
+def test_card_is_markdown_on_stdout(folder):
+    assert run("card", folder / "model.onnx").stdout.startswith(f"# Model card: {CONTRACT.name}\n")
+
+
+def test_evaluating_needs_neither_torch_nor_scipy_nor_pandas(folder):
+    code = (
+        "import sys; from mskscreen.cli.main import app\n"
+        f"table, report = {str(folder / 'a.json')!r}, {str(folder / 'r.html')!r}\n"
+        "app(['evaluate', table, '--resamples', '5', '--report', report], standalone_mode=False)\n"
+        "print({'torch', 'scipy', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.endswith("set()\n")

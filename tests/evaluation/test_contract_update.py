@@ -1,0 +1,169 @@
+"""Calibration written into a model file, disturbed images predicted again, and the card: with a real ONNX file."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from mskscreen.contract import METADATA_KEY, Calibration
+from mskscreen.errors import DataError, ModelError
+from mskscreen.evaluation.assess import assess, to_json
+from mskscreen.evaluation.card import model_card, read_evaluation
+from mskscreen.evaluation.cases import join
+from mskscreen.evaluation.contract_update import calibrated_contract, require_same_model, write_contract
+from mskscreen.evaluation.disturb import DISTURBANCES, find_image, repredict
+from mskscreen.evaluation.labels import labels_from_paths
+from mskscreen.evaluation.table import Table
+from mskscreen.inference import Screener
+from mskscreen.inference.catalogue import read_contract
+
+from .conftest import CONTRACT, make_cases, make_predictions, write_tiny_model
+
+SMALL = dataclasses.replace(
+    CONTRACT, input_size=(32, 32), preprocessing="decode|grayscale|resize(32,32,bilinear,antialias)|unit"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", SMALL)
+
+
+def test_only_the_contract_changes(model, tmp_path):
+    updated, _ = calibrated_contract(SMALL, make_cases(200, scale=2.0))
+    out = tmp_path / "calibrated.onnx"
+    write_contract(model, updated, out)
+    assert read_contract(out) == updated
+    assert updated.calibration.abnormality_temperature > 1
+    before, after = onnx.load(model), onnx.load(out)
+    assert before.graph == after.graph
+    assert {p.key: p.value for p in after.metadata_props} == {
+        "author": "somebody",
+        METADATA_KEY: updated.to_json(),
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["calibrated.onnx"]
+
+
+def test_the_engine_obeys_the_new_contract(model, tmp_path):
+    cooler = dataclasses.replace(SMALL, calibration=Calibration(4.0, 1.0), operating_points={"balanced": 0.2})
+    write_contract(model, cooler, tmp_path / "cooler.onnx")
+    image = np.full((40, 40), 90, np.uint8)
+    before, after = (Screener.load(path).predict([image]).images[0] for path in (model, tmp_path / "cooler.onnx"))
+    assert before.pred1 == pytest.approx(after.pred1)
+    assert 0 < before.p_abnormal < after.p_abnormal < 0.5
+    assert (before.abnormal, after.abnormal) == (False, True)
+
+
+def test_a_broken_model_leaves_nothing_behind(tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        write_contract(tmp_path / "no.onnx", SMALL, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_table_of_another_model_is_refused():
+    cases = make_cases(20)
+    require_same_model(cases, SMALL)
+    made = dataclasses.replace(cases, table=dataclasses.replace(cases.table, model={"contract": CONTRACT.digest}))
+    require_same_model(made, CONTRACT)
+    with pytest.raises(DataError, match="was not made by model"):
+        require_same_model(made, SMALL)
+
+
+@pytest.fixture(scope="module")
+def screened(model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        folder = root / f"XR_HAND/patient0000{k}/study1_{'positive' if k % 2 else 'negative'}"
+        folder.mkdir(parents=True)
+        pixels = np.clip(rng.normal(60 + 40 * (k % 2), 30, (50, 40)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "image1.png")
+    (root / "XR_HAND/patient00000/study1_negative/image2.png").write_bytes(b"broken")
+    screener = Screener.load(model, engine="onnxruntime")
+    return root, screener, screener.predict(root)
+
+
+def test_disturbing_nothing_gives_the_same_row(screened):
+    root, screener, base = screened
+    again = list(repredict(screener, base, root, {"nothing": lambda pixels: pixels}))
+    assert [rows["nothing"].file for rows in again] == [row.file for row in base]
+    for row, rows in zip(base, again, strict=True):
+        if row.error:
+            assert rows["nothing"].error
+        else:
+            assert rows["nothing"].pred1 == pytest.approx(row.pred1, abs=1e-5)
+            assert rows["nothing"].joint == row.joint
+
+
+def test_every_disturbance_keeps_pixels_in_range_and_inversion_turns_the_call(screened):
+    root, screener, base = screened
+    pixels = np.linspace(0, 1, 60 * 40, dtype=np.float32).reshape(60, 40)
+    for name, disturb in DISTURBANCES.items():
+        found = disturb(pixels)
+        assert found.dtype == np.float32, name
+        assert found.min() >= 0, name
+        assert found.max() <= 1, name
+        assert np.abs(found - pixels).mean() > 1e-4 if found.shape == pixels.shape else True, name
+        np.testing.assert_array_equal(found, disturb(pixels), err_msg=name)
+    for rows, row in zip(repredict(screener, base, root), base, strict=True):
+        if not row.error:
+            assert rows["polarity inverted"].p_abnormal == pytest.approx(1 - row.p_abnormal, abs=1e-3)
+
+
+def test_images_are_found_below_the_folder_only(tmp_path):
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "x.png").write_bytes(b"1")
+    (tmp_path / "y.png").write_bytes(b"2")
+    (root / "link.png").symlink_to(tmp_path / "y.png")
+    found = (root / "a" / "x.png").resolve()
+    assert (
+        find_image(root, "a/x.png")
+        == find_image(root, "/elsewhere/a/x.png")
+        == find_image(root, str(found))
+        == found
+    )
+    for name in ("../y.png", str(tmp_path / "y.png"), "link.png", "b\0.png", "", "z.png"):
+        assert find_image(root, name) is None, name
+
+
+def test_the_card_has_the_sections_of_the_paper_and_quotes_the_evaluation(model, tmp_path):
+    table = Table.of(make_predictions(80))
+    evaluation = assess(join(table, labels_from_paths(table)), contract=SMALL, resamples=20)
+    (tmp_path / "evaluation.json").write_text(to_json(evaluation))
+    card = model_card(SMALL, model, read_evaluation(tmp_path / "evaluation.json"))
+    sections = [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")]
+    assert sections == [
+        "Model details",
+        "Intended use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+        "Ethical considerations",
+        "Caveats and recommendations",
+    ]
+    assert f"{evaluation.study.overall.abnormality['auroc']}" in card
+    assert SMALL.digest in card
+    assert "To be written by the author" in card
+
+
+def test_a_card_does_not_quote_another_model_and_hostile_text_stays_text(model, tmp_path):
+    table = Table.of(make_predictions(40))
+    evaluation = assess(join(table, labels_from_paths(table)), contract=CONTRACT, resamples=20)
+    (tmp_path / "evaluation.json").write_text(to_json(evaluation))
+    with pytest.raises(DataError, match="another model"):
+        model_card(SMALL, model, read_evaluation(tmp_path / "evaluation.json"))
+    (tmp_path / "other.json").write_text("[1, 2]")
+    with pytest.raises(DataError, match="not the JSON of an evaluation"):
+        read_evaluation(tmp_path / "other.json")
+    hostile = dataclasses.replace(
+        SMALL, name="a\n# b <script>", provenance=dataclasses.replace(SMALL.provenance, data="x\n## y")
+    )
+    card = model_card(hostile, model)
+    assert "<script>" not in card.replace("\\<script\\>", "")
+    assert sum(line.startswith("#") for line in card.splitlines()) == 10
