@@ -107,9 +107,9 @@ def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
 def index_fracatlas(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
     """FracAtlas (Abedeen et al., Scientific Data 2023, CC BY 4.0): label 1 is a fracture.
 
-    The source names no patient and no study. `hand` is its word for the upper limb below the shoulder, which
-    also shows wrists and forearms; an image of several regions has none. The official split covers fractured
-    images only. The COCO file is used to find labels that contradict the drawn masks.
+    The source names no patient and no study. It knows four regions, so its `hand` may show a wrist or a forearm;
+    an image of several regions has none. The official split covers fractured images only. The COCO file is used
+    to find labels that contradict the drawn masks.
     """
     table = Table(root / "dataset.csv", root, ("image_id", "fractured", *_REGIONS), links=links)
     splits = dict(_fracatlas_splits(root))
