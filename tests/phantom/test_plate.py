@@ -83,7 +83,7 @@ def test_markers_lie_in_the_field_and_tell_left_from_right():
     laid = 0
     for seed in range(60):
         coverage = sample_collimation(rng(seed), 0.0).coverage(400, 300)
-        left, right = (lead_marker(rng(seed), coverage, letter) for letter in "LR")
+        left, right = (lead_marker(rng(seed), coverage, np.zeros_like(coverage), letter) for letter in "LR")
         laid += bool(left.any())
         assert bool(left.any()) == bool(right.any())
         if left.any():
@@ -91,6 +91,15 @@ def test_markers_lie_in_the_field_and_tell_left_from_right():
             assert coverage[left > 0].mean() > 0.75
             assert not np.array_equal(left, right)
     assert 25 <= laid <= 50
+
+
+def test_markers_keep_off_the_anatomy():
+    limb = np.zeros((400, 300), np.float32)
+    limb[:, 90:210] = 1
+    coverage = np.ones_like(limb)
+    laid = [lead_marker(rng(seed), coverage, limb, "R") > 0 for seed in range(60)]
+    covered = np.array([limb[marker].mean() for marker in laid if marker.any()])
+    assert (covered < 0.1).mean() > 0.85
 
 
 def test_burned_in_text_stands_on_some_images_and_covers_little():

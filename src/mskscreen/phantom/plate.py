@@ -146,15 +146,20 @@ def fitted(camera: Camera, rows: int, columns: int) -> Camera:
 
 
 LEAD_THICKNESS = 1.5e-3
+_PLACES = 12
 
 
-def lead_marker(rng: np.random.Generator, coverage: np.ndarray, letter: str) -> np.ndarray:
-    """Lead thickness (metres) of a side marker near the edge of the field; zeros (rows, columns) without one."""
+def lead_marker(rng: np.random.Generator, coverage: np.ndarray, anatomy: np.ndarray, letter: str) -> np.ndarray:
+    """Lead thickness (metres) of a side marker near the edge of the field; zeros (rows, columns) without one.
+
+    A radiographer lays it where it hides little of `anatomy` (rows, columns; more is worse), or now and then does
+    not look.
+    """
     rows, columns = coverage.shape
     size = int(rng.uniform(0.045, 0.085) * max(rows, columns))
     initials = "".join(rng.choice(list("ABCDEFGHJKMNPRSTUVW"), size=2))
     style, angle, direction = rng.random(3)
-    drawn, mirrored, extra = rng.random(3)
+    drawn, mirrored, extra, careless = rng.random(4)
     lead = np.zeros((rows, columns), np.float32)
     if drawn < 0.35 or size < 5:
         return lead
@@ -162,9 +167,17 @@ def lead_marker(rng: np.random.Generator, coverage: np.ndarray, letter: str) -> 
     stamp = stamp.rotate(float(angle - 0.5) * (40 if extra < 0.9 else 360), expand=True)
     if mirrored < 0.06:
         stamp = stamp.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    top, left = _near_edge(coverage, stamp.height, stamp.width, 2 * math.pi * direction)
+    turns = direction + np.arange(1 if careless < 0.08 else _PLACES) / _PLACES
+    places = [_near_edge(coverage, stamp.height, stamp.width, 2 * math.pi * float(turn)) for turn in turns]
+    top, left = min(places, key=lambda place: _under(anatomy, place, stamp))
     _paste(lead, np.asarray(stamp, np.float32) / 255 * LEAD_THICKNESS, top, left)
     return lead
+
+
+def _under(anatomy: np.ndarray, place: tuple[int, int], stamp: Image.Image) -> float:
+    """How much anatomy lies under a stamp, from every third pixel."""
+    top, left = max(place[0], 0), max(place[1], 0)
+    return float(anatomy[top : place[0] + stamp.height : 3, left : place[1] + stamp.width : 3].sum())
 
 
 def _stamp(letter: str, initials: str, size: int, style: float) -> Image.Image:

@@ -55,7 +55,6 @@ class _Shot:
     camera: Camera
     exposure: Exposure
     coverage: np.ndarray
-    lead: np.ndarray
     surround: float
 
 
@@ -132,28 +131,35 @@ def _shot(number: int, view: CaseView, shape: tuple[int, int], medium: Medium, r
         blur=view.exposure.blur / coarser,
     )
     coverage = sample_collimation(rng, medium.surround).coverage(*shape)
-    lead = lead_marker(rng, coverage, _side(view))
-    return _Shot(number, view, camera, exposure, coverage, lead, medium.surround)
+    return _Shot(number, view, camera, exposure, coverage, medium.surround)
 
 
 def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both twins of one exposure with the same noise, and the mask; one and the same image if there is no mask."""
     view, nothing = shot.view, np.zeros(shot.coverage.shape, np.float32)
     if view.scene_abnormal is None:
-        normal = _displayed(seed, shot, trace(view.scene_normal, shot.camera), style)
+        layers = trace(view.scene_normal, shot.camera)
+        normal = _displayed(seed, shot, layers, _marker(seed, shot, layers), style)
         return normal, normal, nothing
     with_it, without = trace_twins(view.scene_abnormal, view.scene_normal, shot.camera)
-    abnormal = _displayed(seed, shot, with_it, style)
+    lead = _marker(seed, shot, without)
+    abnormal = _displayed(seed, shot, with_it, lead, style)
     mask = nothing if with_it.mask is None else with_it.mask * (shot.coverage > 0.5).astype(np.float32)
     if not mask.any():
         return abnormal, abnormal, nothing
-    return abnormal, _displayed(seed, shot, without, style), mask
+    return abnormal, _displayed(seed, shot, without, lead, style), mask
 
 
-def _displayed(seed: int, shot: _Shot, layers: Layers, style: DisplayStyle) -> np.ndarray:
+def _marker(seed: int, shot: _Shot, layers: Layers) -> np.ndarray:
+    """The side marker, laid by one who sees the patient without the abnormality."""
+    rng = stream(seed, "plate", "marker", shot.number)
+    return lead_marker(rng, shot.coverage, layers.paths[Material.BONE], _side(shot.view))
+
+
+def _displayed(seed: int, shot: _Shot, layers: Layers, lead: np.ndarray, style: DisplayStyle) -> np.ndarray:
     """The collimated display of one exposure, its lead marker in the beam."""
     paths = dict(layers.paths)
-    paths[Material.LEAD] = paths[Material.LEAD] + shot.lead if Material.LEAD in paths else shot.lead
+    paths[Material.LEAD] = paths[Material.LEAD] + lead if Material.LEAD in paths else lead
     intensity = expose(Layers(paths), shot.exposure, stream(seed, "detector", shot.number))
     image = process(intensity, style, stream(seed, "display", shot.number), field=shot.coverage > 0.5)
     return np.asarray(shot.surround + shot.coverage * (image - shot.surround), np.float32)
