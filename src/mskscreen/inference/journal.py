@@ -29,8 +29,9 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
     `job` is all that decides the rows: it becomes the model of the table, and must hold its `threshold`. The
     table appears, whole, once the iterator has ended; until then the rows are in the journal.
 
-    Raises DataError where the output cannot be written.
+    Raises DataError where the output cannot be written or has an unknown suffix.
     """
+    table_format(output)
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
     with Journal(output, job) as journal:

@@ -1,0 +1,136 @@
+"""A table whose making may stop at any row."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mskscreen.errors import DataError
+from mskscreen.inference.journal import finished, write_resumable
+from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions
+
+JOB: dict[str, Any] = {"name": "m", "threshold": 0.5}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for path in paths:
+        path.write_text(path.name)
+    return paths
+
+
+@pytest.fixture
+def screened() -> list[Path]:
+    return []
+
+
+@pytest.fixture
+def stream(screened: list[Path]) -> Callable:
+    """Rows that hold the content of their files; those that were asked for are listed in `screened`."""
+
+    def rows(paths: Sequence[Path]) -> Generator[Prediction]:
+        for path in paths:
+            screened.append(path)
+            yield Prediction(str(path), "s", error=path.read_text(), flags=(FLAG_ERROR,))
+
+    return rows
+
+
+def errors(path: Path) -> list[str | None]:
+    return [row.error for row in Predictions.read(path)]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stops=st.lists(st.integers(0, 4), max_size=3), cut=st.integers(0, 30))
+def test_wherever_it_stops_the_table_is_the_same_and_nothing_is_screened_twice(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, stops: list[int], cut: int
+) -> None:
+    output, journal = tmp_path / "table.jsonl", tmp_path / "table.jsonl.journal"
+    for path in (output, journal):
+        path.unlink(missing_ok=True)
+    screened.clear()
+    for stop in stops:
+        rows = write_resumable(output, files, stream, JOB)
+        list(itertools.islice(rows, stop))
+        rows.close()  # type: ignore[attr-defined]
+        assert not output.exists()
+        if journal.exists():
+            with journal.open("ab") as stream_:
+                stream_.write(b'{"stamp": [1, 2], "row": {"file": "x"'[:cut])
+    assert [row.error for row in write_resumable(output, files, stream, JOB)] == [path.name for path in files]
+    assert errors(output) == [path.name for path in files]
+    assert sorted(screened) == files
+    assert not journal.exists()
+
+
+def test_a_file_that_changed_is_screened_again(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable
+) -> None:
+    output = tmp_path / "table.csv"
+    rows = write_resumable(output, files, stream, JOB)
+    list(itertools.islice(rows, 4))
+    del rows
+    files[1].write_text("another content")
+    files[2].write_text("2.pnG")
+    os.utime(files[2], (1, 1))
+    screened.clear()
+    list(write_resumable(output, files, stream, JOB))
+    assert screened == [files[1], files[2], files[4], files[5]]
+    assert errors(output)[1:3] == ["another content", "2.pnG"]
+
+
+def test_files_that_come_and_go_between_two_runs(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable
+) -> None:
+    output = tmp_path / "table.csv"
+    rows = write_resumable(output, files[1:], stream, JOB)
+    list(itertools.islice(rows, 3))
+    del rows
+    screened.clear()
+    list(write_resumable(output, [files[0], *files[2:]], stream, JOB))
+    assert screened == [files[0], files[4], files[5]]
+    assert errors(output) == ["0.png", "2.png", "3.png", "4.png", "5.png"]
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_finished_table_is_known_by_its_job_and_its_files(
+    tmp_path: Path, files: list[Path], stream: Callable, form: str
+) -> None:
+    output = tmp_path / f"table.{form}"
+    assert finished(output, files, JOB) is None
+    list(write_resumable(output, files, stream, JOB))
+    table = finished(output, files, JOB)
+    assert table is not None
+    assert len(table) == 6
+    assert finished(output, files[1:], JOB) is None
+    assert finished(output, files, JOB | {"threshold": 0.4}) is None
+    files[3].write_text("changed")
+    assert finished(output, files, JOB) is None
+    output.write_text("damaged")
+    assert finished(output, files, JOB) is None
+
+
+def test_the_output_must_be_writable_and_of_a_known_format(
+    tmp_path: Path, files: list[Path], stream: Callable
+) -> None:
+    for name in ("no/folder/table.csv", "table.xlsx"):
+        with pytest.raises(DataError, match="table"):
+            list(write_resumable(tmp_path / name, files, stream, JOB))
+    assert not (tmp_path / "table.xlsx.journal").exists()
+
+
+def test_a_journal_is_json_lines_that_say_what_the_job_is(
+    tmp_path: Path, files: list[Path], stream: Callable
+) -> None:
+    rows = write_resumable(tmp_path / "table.csv", files, stream, JOB)
+    next(rows)
+    head, first = [json.loads(line) for line in (tmp_path / "table.csv.journal").read_text().splitlines()]
+    assert head == {"job": JOB}
+    assert first["row"]["file"] == str(files[0])
