@@ -172,17 +172,17 @@ def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> 
         options["output_stride"] = architecture.stride
     try:
         return timm.create_model(architecture.backbone, pretrained=pretrained, **options)
-    except (TypeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(
-            f"architecture '{architecture}': timm does not offer this stride; leave it out"
-        ) from error
-    except Exception as error:  # the hub's clients raise errors of many libraries
-        if not pretrained:
-            raise
-        raise ModelError(
-            f"ImageNet weights of '{architecture.backbone}' are neither in timm's cache nor could they be fetched "
-            f"({type(error).__name__}); give a file of its timm state dict as init=Path(...) instead"
-        ) from error
+    except Exception as error:  # timm rejects a stride, and the hub's clients fail, with errors of many kinds
+        if architecture.stride != 32 and isinstance(error, TypeError | AssertionError | NotImplementedError):
+            raise ModelError(
+                f"architecture '{architecture}': timm does not offer this stride; leave it out"
+            ) from error
+        if pretrained:
+            raise ModelError(
+                f"ImageNet weights of '{architecture.backbone}' are neither in timm's cache nor could they be "
+                f"fetched ({type(error).__name__}); give a file of its timm state dict as init=Path(...) instead"
+            ) from error
+        raise
 
 
 def _unused(probe: Any, architecture: Architecture) -> list[str]:
