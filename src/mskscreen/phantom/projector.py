@@ -14,21 +14,20 @@ from mskscreen.phantom.raycaster import cast_analytic, cast_volume, cover
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Shape, Solid
 from mskscreen.phantom.volumes import BLOCK, FULL, Level, load_volume
 
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
 _KINDS = {Shape.BOX: 0, Shape.CYLINDER: 1, Shape.ELLIPSOID: 2}
 
 
 def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> None:
     """Add to `path` (rows, columns) float32 the metres of solid cortical bone that every ray meets in `parts`."""
-    projection = _projection(camera)
     beam = np.stack([camera.origin - camera.source, camera.du, camera.dv])
     for part in parts:
-        stretch = np.linalg.norm(part.transform[:3, :3], axis=0)
+        stretch = np.sqrt((part.transform[:3, :3] ** 2).sum(axis=0))
         level = load_volume(part.bone).for_pixel(camera.pixel / float(stretch.mean()))
-        to_pixels = projection @ part.transform
         radius = (BLOCK + 1) / 2 * np.sqrt(3) * level.pitch * float(stretch.max()) / camera.pixel
         spans = np.empty((camera.rows, 2), np.int64)
         spans[:, 0], spans[:, 1] = camera.columns, 0
-        cover(spans, level.filled, to_pixels, radius, camera.columns)
+        cover(spans, level.filled, camera.matrix @ part.transform, radius, camera.columns)
         if not np.any(spans[:, 1]):
             continue
         to_grid = level.to_grid @ np.linalg.inv(part.transform)
@@ -53,19 +52,21 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
         )
 
 
-def cast_solid(path: np.ndarray, solid: Solid, camera: Camera) -> None:
-    """Add to `path` (rows, columns) float32 the metres that every ray runs inside `solid`, antialiased 2 x 2."""
+def solid_path(solid: Solid, camera: Camera) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Metres that every ray runs inside `solid`, antialiased 2 x 2: a window of the image, and its values."""
     half = np.asarray(solid.half, float)
-    corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * half
-    pixels = camera.project(corners @ solid.transform[:3, :3].T + solid.transform[:3, 3])
+    pixels = camera.project((_CORNERS * half) @ solid.transform[:3, :3].T + solid.transform[:3, 3])
     first = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
     last = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, (camera.columns, camera.rows))
-    if np.any(last <= first):
-        return
-    inverse = np.linalg.inv(solid.transform)[:3]
-    beam = np.stack([camera.origin - camera.source, camera.du, camera.dv])
+    last = np.maximum(first, last)
+    path = np.zeros((last[1] - first[1], last[0] - first[0]), np.float32)
+    # In units of its half sizes every solid is a unit cube, cylinder or sphere.
+    inverse = np.linalg.inv(solid.transform)[:3] / half[:, None]
+    corner = camera.origin + camera.du * first[0] + camera.dv * first[1]
+    beam = np.stack([corner - camera.source, camera.du, camera.dv])
     start = inverse[:, :3] @ camera.source + inverse[:, 3]
-    cast_analytic(path, _KINDS[solid.shape], start, beam @ inverse[:, :3].T, beam, half, first, last)
+    cast_analytic(path, _KINDS[solid.shape], start, beam @ inverse[:, :3].T, beam)
+    return (slice(first[1], last[1]), slice(first[0], last[0])), path
 
 
 @cache
@@ -84,16 +85,6 @@ def _layout(grid: np.ndarray, order: list[int]) -> tuple[int, ...]:
     """Three sizes and three strides (elements) of `grid` with its axes in `order`."""
     strides = (grid.shape[1] * grid.shape[2], grid.shape[2], 1)
     return tuple([grid.shape[axis] for axis in order] + [strides[axis] for axis in order])
-
-
-def _projection(camera: Camera) -> np.ndarray:
-    """The camera as a matrix (3, 4): homogeneous pixel coordinates of world points, 1 at the object plane."""
-    normal = np.cross(camera.du, camera.dv)
-    to_source = camera.source - camera.origin
-    depth = normal / -(to_source @ normal)
-    rows = [(step + depth * (to_source @ step)) / camera.pixel**2 for step in (camera.du, camera.dv)]
-    linear = np.stack([*rows, depth])
-    return np.column_stack([linear, -linear @ camera.source])
 
 
 def _edit_forms(part: BonePart, level: Level, order: list[int]) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -125,10 +116,12 @@ def _clip_forms(clip: Clip) -> tuple[np.ndarray, float]:
     length = np.linalg.norm(normal)
     sign = 1.0 if normal[np.abs(normal).argmax()] > 0 else -1.0
     normal = normal * sign / length
-    across = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
-    across /= np.linalg.norm(across)
+    # The columns of a Householder reflection complete the normal to an orthonormal basis.
+    axis = int(np.abs(normal).argmax())
+    mirror = normal + np.eye(3)[axis] * (1.0 if normal[axis] > 0 else -1.0)
+    basis = np.eye(3) - 2 * np.outer(mirror, mirror) / (mirror @ mirror)
     forms = np.zeros((3, 4))
-    forms[:, :3] = normal, across, np.cross(normal, across)
+    forms[:, :3] = normal, basis[axis - 2], basis[axis - 1]
     forms[0, 3] = -clip.offset * sign / length
     return forms, sign
 

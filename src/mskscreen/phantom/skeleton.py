@@ -16,9 +16,9 @@ from mskscreen.phantom.geometry import Mesh, load_meshes, load_tree
 
 _STATIONS = 32
 
-# Where upstream leaves bones apart or inside each other, metres in the parent's frame: the carpus floats some
-# 4 mm from the radius, wider than any radiocarpal joint.
-_SEATING = {"lunate": (0.0, 0.0042, 0.0)}
+# Where upstream leaves bones too far apart, metres in the parent's frame: the carpus floats some
+# 3 mm farther from the radius than the cartilage of a radiocarpal joint explains.
+_SEATING = {"lunate": (0.0, 0.0032, 0.0)}
 
 # The bone that a bone's proximal end faces; the others face the frame's own origin.
 _FACES = {
