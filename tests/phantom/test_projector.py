@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mskscreen.phantom.projector import cast_bones, cast_solid
+from mskscreen.phantom.projector import cast_bones, solid_path
 from mskscreen.phantom.render import trace
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Material, Scene, Shape, Solid
 from mskscreen.phantom.skeleton import Skeleton, rotation
@@ -40,10 +40,13 @@ def shadow(*parts: BonePart, view: Camera | None = None) -> np.ndarray:
     return path
 
 
-def solid_path(shape: Shape, half: tuple[float, float, float], transform: np.ndarray | None = None) -> np.ndarray:
+def lengths(shape: Shape, half: tuple[float, float, float], transform: np.ndarray | None = None) -> np.ndarray:
     view = camera(distance=50.0, pixels=121)
     path = np.zeros((view.rows, view.columns), np.float32)
-    cast_solid(path, Solid(shape, Material.STEEL, np.eye(4) if transform is None else transform, half), view)
+    window, inside = solid_path(
+        Solid(shape, Material.STEEL, np.eye(4) if transform is None else transform, half), view
+    )
+    path[window] = inside
     return path
 
 
@@ -61,14 +64,14 @@ def test_shadow_of_a_solid_holds_its_volume(
 ) -> None:
     transform = np.eye(4)
     transform[:3, :3] = rotation(np.array([1, 0.4, 0]), angle)
-    path = solid_path(shape, half, transform)
+    path = lengths(shape, half, transform)
     assert path.sum() * (0.06 / 121) ** 2 == pytest.approx(volume, rel=0.02)
 
 
 def test_central_rays_have_the_length_of_the_solid() -> None:
-    assert solid_path(Shape.BOX, (0.01, 0.005, 0.008))[60, 60] == pytest.approx(0.016, rel=1e-4)
-    assert solid_path(Shape.CYLINDER, (0.006, 0.006, 0.009))[60, 60] == pytest.approx(0.018, rel=1e-4)
-    assert solid_path(Shape.ELLIPSOID, (0.01, 0.005, 0.008))[60, 60] == pytest.approx(0.016, rel=1e-3)
+    assert lengths(Shape.BOX, (0.01, 0.005, 0.008))[60, 60] == pytest.approx(0.016, rel=1e-4)
+    assert lengths(Shape.CYLINDER, (0.006, 0.006, 0.009))[60, 60] == pytest.approx(0.018, rel=1e-4)
+    assert lengths(Shape.ELLIPSOID, (0.01, 0.005, 0.008))[60, 60] == pytest.approx(0.016, rel=1e-3)
 
 
 @pytest.mark.parametrize("pixels", [60, 120, 300])

@@ -30,8 +30,7 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     """Mean over blocks of `factor` x `factor` pixels, the last ones filled up by repeating the edge."""
     rows, columns = -(-image.shape[0] // factor), -(-image.shape[1] // factor)
     padded = np.pad(image, ((0, rows * factor - image.shape[0]), (0, columns * factor - image.shape[1])), "edge")
-    mean: np.ndarray = padded.reshape(rows, factor, columns, factor).mean(axis=(1, 3), dtype=np.float32)
-    return mean
+    return _block_means(padded, factor)
 
 
 def enlarge(small: np.ndarray, factor: int, rows: int, columns: int) -> np.ndarray:
@@ -64,6 +63,19 @@ def _along_columns(padded, kernel):  # type: ignore[no-untyped-def]
             weight = kernel[n]
             for x in range(columns):
                 result[y, x] += weight * padded[y + n, x]
+    return result
+
+
+@compiled
+def _block_means(image, factor):  # type: ignore[no-untyped-def]
+    result = np.zeros((image.shape[0] // factor, image.shape[1] // factor), np.float32)
+    scale = np.float32(1 / (factor * factor))
+    for y in range(image.shape[0]):
+        for x in range(result.shape[1]):
+            total = np.float32(0)
+            for n in range(x * factor, (x + 1) * factor):
+                total += image[y, n]
+            result[y // factor, x] += total * scale
     return result
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from mskscreen.phantom.compiled import compiled
-from mskscreen.phantom.volumes import BLOCK
+from mskscreen.phantom.volumes import BLOCK, FULL
 
 _ROUGHEST = 4.0  # standard deviations of the surface noise that a clip reckons with
 _WIDEST = 1.7  # radii of an edit, its irregularity and soft edge included
+_BONE = 0.01 * FULL  # less than any marrow between trabeculae: outside the bone
+_NOISE_STEP = 0.15e-3  # metres between samples of the surface noise
 _TO_BLOCK = 16 + BLOCK.bit_length() - 1
 
 
@@ -100,7 +102,7 @@ def _edited(value, position, forms, settings, pitch, noise):  # type: ignore[no-
             if roughness > 0.0 and abs(p) < _ROUGHEST * roughness + pitch:
                 q, r = _form(forms[n, 1], a, b, c), _form(forms[n, 2], a, b, c)
                 shift = 37.0 * settings[n, 3]
-                p += roughness * _noise_at(noise, q / 0.15e-3 + shift, r / 0.15e-3 + 0.7 * shift)
+                p += roughness * _noise_at(noise, q / _NOISE_STEP + shift, r / _NOISE_STEP + 0.7 * shift)
             value *= min(max(settings[n, 1] * p / pitch + 0.5, 0.0), 1.0)
         else:
             q, r = _form(forms[n, 1], a, b, c), _form(forms[n, 2], a, b, c)
@@ -113,10 +115,10 @@ def _edited(value, position, forms, settings, pitch, noise):  # type: ignore[no-
             inside = min(max((1.0 - radius) * 6.0 + 0.5, 0.0), 1.0)
             gain = settings[n, 1]
             # Sclerosis fills marrow too, where there is little to multiply.
-            changed = value * gain + (50.0 * (gain - 1.0) if gain > 1.0 and value > 2.0 else 0.0)
+            changed = value * gain + (0.25 * FULL * (gain - 1.0) if gain > 1.0 and value > _BONE else 0.0)
             shell = min(max((1.0 + settings[n, 2] - radius) * 6.0 + 0.5, 0.0), 1.0) * (1.0 - inside)
-            if settings[n, 2] > 0.0 and value > 2.0:
-                value += shell * (0.3 * value + 45.0)
+            if settings[n, 2] > 0.0 and value > _BONE:
+                value += shell * (0.3 * value + 0.22 * FULL)
             value = min(value + inside * (changed - value), 255.0)
     return value
 
@@ -173,6 +175,12 @@ def _run(density, layout, first, last, touched, ray, forms, settings, pitch, noi
 def cast_volume(  # type: ignore[no-untyped-def]
     path, density, blocks, layout, block_layout, source, steps, beam, spans, gain, forms, settings, pitch, noise
 ):
+    """Add the metres of solid bone along every ray of the `spans`.
+
+    `density` and `blocks` are flat, with sizes and strides in the layouts, the slices' axis first. `source` is the
+    focal spot and `steps` the ray of pixel (0, 0) and its change per column and row, in voxels; `beam` are the
+    same rays in metres.
+    """
     for y in range(path.shape[0]):
         for x in range(spans[y, 0], spans[y, 1]):
             ga = steps[0, 0] + x * steps[1, 0] + y * steps[2, 0]
@@ -228,44 +236,32 @@ def _quadratic(a, b, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def cast_analytic(path, kind, start, steps, beam, half, first, last):  # type: ignore[no-untyped-def]
-    for y in range(first[1], last[1]):
-        for x in range(first[0], last[0]):
+def cast_analytic(path, kind, start, steps, beam):  # type: ignore[no-untyped-def]
+    """Lengths inside the unit cube (kind 0), cylinder (1) or sphere (2); `start` and `steps` are in its units."""
+    for y in range(path.shape[0]):
+        for x in range(path.shape[1]):
             total = 0.0
             for corner in range(4):
                 u = x + (0.25 if corner & 1 else -0.25)
                 v = y + (0.25 if corner & 2 else -0.25)
-                p = (start[0], start[1], start[2])
-                d = (
-                    steps[0, 0] + u * steps[1, 0] + v * steps[2, 0],
-                    steps[0, 1] + u * steps[1, 1] + v * steps[2, 1],
-                    steps[0, 2] + u * steps[1, 2] + v * steps[2, 2],
-                )
-                near, far = -1e9, 1e9
-                if kind == 1:
-                    near, far = _quadratic(
-                        d[0] * d[0] + d[1] * d[1],
-                        p[0] * d[0] + p[1] * d[1],
-                        p[0] * p[0] + p[1] * p[1] - half[0] * half[0],
-                    )
-                elif kind == 2:
-                    a = b = 0.0
-                    c = -1.0
-                    for axis in range(3):
-                        a += (d[axis] / half[axis]) ** 2
-                        b += p[axis] * d[axis] / (half[axis] * half[axis])
-                        c += (p[axis] / half[axis]) ** 2
-                    near, far = _quadratic(a, b, c)
-                for axis in range(3):
-                    if kind == 2 or (kind == 1 and axis < 2):
-                        continue
-                    # Affine in t: the slab |p + d t| <= half.
-                    lower, upper = _inside(p[axis] + half[axis], d[axis], 2.0 * half[axis], near, far)
-                    near, far = lower, upper
+                d0 = steps[0, 0] + u * steps[1, 0] + v * steps[2, 0]
+                d1 = steps[0, 1] + u * steps[1, 1] + v * steps[2, 1]
+                d2 = steps[0, 2] + u * steps[1, 2] + v * steps[2, 2]
+                a, b, c = d0 * d0 + d1 * d1, start[0] * d0 + start[1] * d1, start[0] ** 2 + start[1] ** 2 - 1.0
+                if kind == 2:
+                    near, far = _quadratic(a + d2 * d2, b + start[2] * d2, c + start[2] ** 2)
+                else:
+                    near, far = _inside(start[2] + 1.0, d2, 2.0, -1e9, 1e9)
+                    if kind == 1:
+                        low, high = _quadratic(a, b, c)
+                        near, far = max(near, low), min(far, high)
+                    else:
+                        near, far = _inside(start[0] + 1.0, d0, 2.0, near, far)
+                        near, far = _inside(start[1] + 1.0, d1, 2.0, near, far)
                 if far > near:
                     total += far - near
             if total > 0.0:
                 wx = beam[0, 0] + x * beam[1, 0] + y * beam[2, 0]
                 wy = beam[0, 1] + x * beam[1, 1] + y * beam[2, 1]
                 wz = beam[0, 2] + x * beam[1, 2] + y * beam[2, 2]
-                path[y, x] += 0.25 * total * np.sqrt(wx * wx + wy * wy + wz * wz)
+                path[y, x] = 0.25 * total * np.sqrt(wx * wx + wy * wy + wz * wz)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mskscreen.phantom.projector import cast_bones, cast_solid
+from mskscreen.phantom.projector import cast_bones, solid_path
 from mskscreen.phantom.scene import BonePart, Camera, Layers, Material, Scene
 from mskscreen.phantom.tissue import thickness
 
@@ -50,11 +50,12 @@ def _layers(scene: Scene, camera: Camera, bone: np.ndarray, soft: np.ndarray, fa
     paths = {Material.BONE: bone}
     displaced = bone * _MARROW
     for solid in scene.solids:
-        path = _empty(camera)
-        cast_solid(path, solid, camera)
+        window, path = solid_path(solid, camera)
         if solid.displaces:
-            displaced += path * np.float32(min(solid.density, 1.0))
-        paths[solid.material] = paths.get(solid.material, _empty(camera)) + path * np.float32(solid.density)
+            displaced[window] += path * np.float32(min(solid.density, 1.0))
+        if solid.material not in paths:
+            paths[solid.material] = _empty(camera)
+        paths[solid.material][window] += path * np.float32(solid.density)
     remaining = np.maximum(displaced - soft, 0)
     added = paths.get(Material.SOFT, 0), paths.get(Material.FAT, 0)
     paths[Material.SOFT] = np.maximum(soft - displaced, 0) + added[0]
@@ -77,10 +78,11 @@ def _tissue(scene: Scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
 def _mask(scene: Scene, camera: Camera) -> np.ndarray | None:
     if not scene.region_of_interest:
         return None
-    shadow = _empty(camera)
+    mask = np.zeros((camera.rows, camera.columns), bool)
     for solid in scene.region_of_interest:
-        cast_solid(shadow, solid, camera)
-    return shadow > 0
+        window, path = solid_path(solid, camera)
+        mask[window] |= path > 0
+    return mask
 
 
 def _empty(camera: Camera) -> np.ndarray:

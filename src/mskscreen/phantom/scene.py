@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -142,18 +143,27 @@ class Camera:
     rows: int
     columns: int
 
-    @property
+    @cached_property
     def pixel(self) -> float:
         """Pixel spacing in metres at the object plane."""
         return float(np.linalg.norm(self.du))
 
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """Projection (3, 4) of homogeneous world points to (column, row, 1) times their depth relative to the
+        object plane.
+        """
+        normal = np.cross(self.du, self.dv)
+        to_source = self.source - self.origin
+        depth = normal / -(to_source @ normal)
+        across, down = ((step + depth * (to_source @ step)) / self.pixel**2 for step in (self.du, self.dv))
+        linear = np.stack([across, down, depth])
+        return np.column_stack([linear, -linear @ self.source])
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixel coordinates (n, 2) as (column, row) of world points (n, 3)."""
-        rays = np.atleast_2d(points) - self.source
-        normal = np.cross(self.du, self.dv)
-        scale = ((self.origin - self.source) @ normal) / (rays @ normal)
-        on_plane = self.source + rays * scale[:, None] - self.origin
-        return np.stack([on_plane @ self.du, on_plane @ self.dv], axis=-1) / self.pixel**2
+        projected = np.atleast_2d(points) @ self.matrix[:, :3].T + self.matrix[:, 3]
+        return projected[:, :2] / projected[:, 2:]
 
 
 @dataclass(frozen=True)
