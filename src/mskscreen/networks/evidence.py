@@ -1,8 +1,9 @@
-"""The layers between the last feature map and the scores, each with its gradient in closed form.
+"""The layers between the last feature map and the scores, each with its evidence map in closed form.
 
-Back-propagation to the last feature map passes only pooling, linear layers and ReLUs. Written out as
-tensor products with the same weights, it becomes part of the forward graph: HiResCAM (Draelos & Carin,
-arXiv:2011.08891) then costs one forward pass, in any engine that runs ONNX.
+HiResCAM (Draelos & Carin, arXiv:2011.08891) sums feature times gradient over the channels. Back-propagation
+to the last feature map passes only pooling, linear layers and ReLUs. Written out as tensor products with
+the same weights, it becomes part of the forward graph: the map then costs one forward pass, in any engine
+that runs ONNX.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from mskscreen.errors import ModelError
 
-# What a layer keeps for its gradient; the last one is its output.
+# What a layer keeps for its map; the last one is its output.
 Activations = tuple[Tensor, ...]
 
 
@@ -26,9 +27,9 @@ class Average(nn.Module):
     def forward(self, features: Tensor) -> Activations:
         return (features.mean((2, 3)),)
 
-    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:  # noqa: ARG002
-        """Gradient with respect to `features`, here equal in all cells, given that of the output, (B, C)."""
-        return (upstream / (features.shape[2] * features.shape[3]))[:, :, None, None]
+    def evidence(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:  # noqa: ARG002
+        """The map (B, 1, h, w), given the gradient with respect to the output, (B, C)."""
+        return _weighted_sum(features, upstream)
 
 
 class GeneralisedMean(nn.Module):
@@ -42,13 +43,16 @@ class GeneralisedMean(nn.Module):
 
     def forward(self, features: Tensor) -> Activations:
         # Cubes of bfloat16 features lose too much.
-        positive = features.float().clamp(min=self.floor)
-        return ((positive * positive * positive).mean((2, 3)).pow(1 / 3),)
+        cubes = features.float().clamp(min=self.floor) ** 3
+        return cubes, cubes.mean((2, 3)).pow(1 / 3)
 
-    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:
-        """Gradient with respect to `features`, given that of the output: (A / g)^2 / hw."""
-        ratio = features.float().clamp(min=0) / activations[0][:, :, None, None]
-        return ratio * ratio * (upstream / (features.shape[2] * features.shape[3]))[:, :, None, None]
+    def evidence(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:  # noqa: ARG002
+        """The map (B, 1, h, w), given the gradient with respect to the output, (B, C).
+
+        The gradient with respect to a feature A is (A / g)^2 / hw, so A times it is A^3 / g^2 / hw.
+        """
+        cubes, pooled = activations
+        return _weighted_sum(cubes, upstream / (pooled * pooled))
 
 
 class WideLayers(nn.Module):
@@ -74,11 +78,19 @@ class WideLayers(nn.Module):
         first = functional.relu(self.first(features.flatten(1)))
         return first, functional.relu(self.second(self.dropout(first)))
 
-    def gradient(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:
-        """Gradient with respect to `features`, given that of the output, (B, 4096)."""
+    def evidence(self, features: Tensor, activations: Activations, upstream: Tensor) -> Tensor:
+        """The map (B, 1, h, w), given the gradient with respect to the output, (B, 4096)."""
         first, second = activations
         inner = torch.matmul(torch.where(second > 0, upstream, 0.0), self.second.weight)
-        return torch.matmul(torch.where(first > 0, inner, 0.0), self.first.weight).view_as(features)
+        gradient = torch.matmul(torch.where(first > 0, inner, 0.0), self.first.weight).view_as(features)
+        return (features * gradient).sum(1, keepdim=True)
+
+
+def _weighted_sum(cells: Tensor, weights: Tensor) -> Tensor:
+    """Sum over the channels of `cells` (B, C, h, w) by `weights` (B, C), over hw: (B, 1, h, w)."""
+    rows, columns = cells.shape[2:]
+    sums = torch.matmul(weights[:, None] / (rows * columns), cells.flatten(2))
+    return sums.reshape(-1, 1, rows, columns)
 
 
 def _as_linear(convolution: Any) -> nn.Linear:

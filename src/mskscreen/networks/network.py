@@ -61,7 +61,7 @@ class ScreeningNetwork(nn.Module):
 
         normal, abnormal = self.abnormality.weight
         upstream = torch.matmul(torch.where(hidden > 0, abnormal - normal, 0.0), self.shared.weight)
-        evidence = (features * self.pool.gradient(features, activations, upstream)).sum(1, keepdim=True)
+        evidence = self.pool.evidence(features, activations, upstream)
 
         outputs = (self.abnormality(dropped), self.joint(dropped), evidence)
         return outputs if self.novelty is None else (*outputs, self.novelty(activations[-1]))

@@ -27,13 +27,13 @@ class Schedule:
     `averaging` is the decay of the exponential moving average per step.
     """
 
-    epochs: int = 5
+    epochs: int = 3
     batch: int = 32
     rate: float = 4e-4
     heads: float = 3.0
     decay: float = 0.02
     warmup: float = 0.05
-    averaging: float = 0.998
+    averaging: float = 0.995
     seed: int = 0
     bfloat16: bool = False
 
