@@ -90,6 +90,17 @@ def test_modes_and_bit_depths_are_in_the_table(audited):
     assert "truncated or corrupt" in columns["error"][0]
 
 
+def test_sixteen_bits_in_a_narrow_range_are_no_finding(tmp_path):
+    manifest = copy_of_mura(tmp_path, 2, 1, rows=240, columns=200)
+    path = manifest.root / manifest["image"][0]
+    Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 12).save(path)
+    manifest, _ = index_mura(manifest.root)
+    audit(manifest, tmp_path / "audit")
+    columns, _, _ = read_audit(tmp_path / "audit/audit.parquet")
+    assert columns["flags"] == [[], []]
+    assert columns["bits"] == [16, 8]
+
+
 def test_duplicates_by_content_whatever_their_file(audited):
     found = flags(audited)
     assert found["exact-duplicate"] == {7, 10}
@@ -211,7 +222,7 @@ def test_images_on_their_side_are_found_by_the_joint_head(tmp_path):
     def joint_head(images):
         rows = np.full((len(images), len(JOINT_LABELS)), 0.1)
         for row, image in zip(rows, images, strict=True):
-            seen = np.rint(image * 255).astype(np.uint8).tobytes() in upright
+            seen = image.tobytes() in upright
             row[JointType.HAND] = 0.9 if seen else 0.1
         return rows
 

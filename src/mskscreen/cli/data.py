@@ -224,8 +224,7 @@ def _joint_head(model: str) -> JointHead:
     screener = Screener.load(model)
 
     def probabilities(images: Sequence[np.ndarray]) -> np.ndarray:
-        eight_bits = [np.rint(image * 255).astype(np.uint8) for image in images]
-        return np.array([row.p_joint or (0.0,) * len(JointType) for row in screener.predict(eight_bits)])
+        return np.array([row.p_joint or (0.0,) * len(JointType) for row in screener.predict(images)])
 
     return probabilities
 

@@ -19,7 +19,7 @@ from PIL import Image
 from mskscreen.data.atomic import replacing
 from mskscreen.data.audit.result import MEANINGS, Audit
 from mskscreen.errors import MskscreenError
-from mskscreen.pixels import read_radiograph
+from mskscreen.pixels import Preprocessing, read_radiograph
 
 SHOWN = 48
 _SIDE = 160
@@ -32,7 +32,7 @@ body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1200px
 .local { border: 2px solid #b00; padding: .5em 1em }
 table { border-collapse: collapse } td, th { padding: .15em .8em; text-align: left; border-bottom: 1px solid #ddd }
 .grid { display: flex; flex-wrap: wrap; gap: .8em } figure { margin: 0; width: 160px; font-size: 11px }
-figure img, .none { max-width: 160px; max-height: 160px; background: #000; color: #fff; display: block }
+figure img, .none { width: 160px; height: 160px; background: #000; color: #fff; display: block }
 figcaption { overflow-wrap: anywhere } .group { border: 1px solid #ccc; padding: .4em; display: flex; gap: .8em }
 </style></head><body>
 <h1>Audit of a data set</h1>
@@ -112,11 +112,11 @@ def _figure(audit: Audit, row: int, thumbnails: dict[int, str]) -> str:
 def _thumbnail(audit: Audit, row: int) -> str:
     """An image element with its pixels in it, or words where there are none."""
     try:
-        pixels = read_radiograph(audit.manifest.tree.file(audit.manifest["image"][row])).pixels
+        radiograph = read_radiograph(audit.manifest.tree.file(audit.manifest["image"][row]))
     except MskscreenError:
         return '<span class="none">no image</span>'
-    image = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
-    image.thumbnail((_SIDE, _SIDE))
+    shown = Preprocessing(_SIDE, _SIDE, fit="letterbox")(radiograph)[0]
+    image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'

@@ -12,7 +12,7 @@ from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DecodeError
 from mskscreen.pixels import read_radiograph
 
-# From images, float32 (rows, columns) in [0, 1], to probabilities of the joint types (n, 7).
+# From images, uint8 or uint16 (rows, columns) with bone bright, to probabilities of the joint types (n, 7).
 JointHead = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 # By how much turning must raise the probability of the labelled joint type.
@@ -36,10 +36,13 @@ def find_turns(manifest: Manifest, measured: Sequence[dict[str, Any]], joint_hea
         views, chosen = [], []
         for row in rows[start : start + _BATCH]:
             try:
-                pixels = read_radiograph(tree.file(manifest["image"][row])).pixels
+                radiograph = read_radiograph(tree.file(manifest["image"][row]))
             except DecodeError:
                 continue
             chosen.append(row)
+            # As deep as the source, so that the model's own window applies, or not, as it would to the file.
+            kind = np.uint8 if radiograph.record.windowed else np.uint16
+            pixels = np.rint(radiograph.pixels * np.iinfo(kind).max).astype(kind)
             views += [np.ascontiguousarray(np.rot90(pixels, turn)) for turn in range(4)]
         if not chosen:
             continue

@@ -28,7 +28,11 @@ def index_dicom(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
             relative = (Path(place) / name).relative_to(root).as_posix()
-            row = None if name.startswith(".") or name == "DICOMDIR" else _row(tree, relative, findings)
+            try:
+                row = None if name.startswith(".") or name == "DICOMDIR" else _row(tree, relative)
+            except OutsideError:
+                findings.add("link leads out of the root", "folder", refused=True)
+                continue
             if row:
                 rows.append(row)
             else:
@@ -36,13 +40,13 @@ def index_dicom(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]
     return Manifest.from_rows(root, rows, "dicom", links=links), findings
 
 
-def _row(tree: Tree, relative: str, findings: Findings) -> dict[str, Any] | None:
+def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
     import pydicom
 
+    status = tree.stat(relative)
+    if status is None:
+        return None
     try:
-        status = tree.stat(relative)
-        if status is None:
-            return None
         header = pydicom.dcmread(tree.root / relative, stop_before_pixels=True, specific_tags=list(_TAGS))
         if "Rows" not in header:
             return None
@@ -55,12 +59,9 @@ def _row(tree: Tree, relative: str, findings: Findings) -> dict[str, Any] | None
             "view": None if number is None else int(number),
             "bytes": status.st_size,
         }
-    except OutsideError:
-        findings.add("path or link leaves the root", "folder", refused=True)
     # pydicom raises many kinds of errors on files that are not what they claim.
     except Exception:
         return None
-    return None
 
 
 def _patient(number: object, issuer: object) -> str | None:
