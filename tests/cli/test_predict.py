@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -267,7 +266,6 @@ def start(*arguments: object) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
 
 
@@ -326,3 +324,13 @@ def test_ctrl_c_ends_with_what_is_done(model: Path, tmp_path: Path) -> None:
     assert sum(study["images"] for study in table["studies"]) == len(table["images"])
     assert f"stopped after {len(table['images'])} of 60 images" in err
     assert "Traceback" not in err
+
+
+def test_the_second_ctrl_c_stops_at_once() -> None:
+    with common.interruptible() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
