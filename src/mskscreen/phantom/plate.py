@@ -220,18 +220,7 @@ def _paste(target: np.ndarray, stamp: np.ndarray, top: int, left: int) -> None:
         np.maximum(part, stamp[r0 - top : r1 - top, c0 - left : c1 - left], out=part)
 
 
-_PHRASES = (
-    "PORTABLE",
-    "STANDING",
-    "SEATED",
-    "POST RED",
-    "IN CAST",
-    "RM 2",
-    "55 KV",
-    "60 KV 2.5 MAS",
-    "S 200",
-    "1 of 3",
-)
+_PHRASES = ("PORTABLE", "STANDING", "SEATED", "TABLE", "RM 2", "55 KV", "60 KV 2.5 MAS", "S 200", "1 of 3")
 
 
 def burn_text(image: np.ndarray, rng: np.random.Generator, letter: str, view: str) -> None:
