@@ -142,23 +142,25 @@ def recalibration_statistic(labels: np.ndarray, p: np.ndarray) -> Callable[[np.n
 def _newton(weights: np.ndarray, x: np.ndarray, y: np.ndarray, start: np.ndarray, *, slope: bool) -> np.ndarray:
     """Intercept and slope (R, 2) of the weighted logistic regression of `y` on `x`; NaN where there is none."""
     found = np.full((len(weights), 2), np.nan)
-    positives, total = weights @ y, weights.sum(axis=1)
+    positives, total = weighted_sum(weights, y), weights.sum(axis=1)
     live = np.flatnonzero((positives > 0) & (positives < total) & np.isfinite(start).all(axis=1))
     ab, w = start[live], weights[live]
-    powers = np.stack([np.ones_like(x), x, x * x], axis=1)
-    targets = (w * y) @ powers[:, :2]
+    x2 = x * x
+    targets = np.stack([positives, weighted_sum(weights, y * x)], axis=1)[live]
     for _ in range(_NEWTON_STEPS):
         if not len(live):
             break
         mean = _sigmoid(ab[:, :1] + ab[:, 1:] * x)
         weighted = w * mean
-        gradient = targets - weighted @ powers[:, :2]
+        gradient = targets - np.stack([weighted.sum(axis=1), weighted_sum(weighted, x)], axis=1)
         weighted *= np.subtract(1, mean, out=mean)
+        sums = (weighted.sum(axis=1), weighted_sum(weighted, x), weighted_sum(weighted, x2))
+        curvature = np.stack(sums, axis=1)
         # Overconfident scores have almost no curvature: the bound keeps the first steps from overshooting.
-        curvature = weighted @ powers
         step = np.clip(_solve(gradient, curvature, slope=slope), -3, 3)
         ab = ab + step
-        done = np.abs(step).max(axis=1) < 1e-11 * (1 + np.abs(ab).max(axis=1))
+        # Newton's error is the square of the last step.
+        done = np.abs(step).max(axis=1) < 1e-7 * (1 + np.abs(ab).max(axis=1))
         # Separated classes drive every fitted probability to 0 or 1, where no curvature is left.
         lost = ~np.isfinite(ab).all(axis=1) | (curvature[:, 0] < 1e-9 * w.sum(axis=1))
         found[live[done & ~lost]] = ab[done & ~lost]
@@ -178,5 +180,13 @@ def _solve(gradient: np.ndarray, curvature: np.ndarray, *, slope: bool) -> np.nd
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function, in place."""
     with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x))
+        np.exp(np.negative(x, out=x), out=x)
+    x += 1
+    return np.reciprocal(x, out=x)
+
+
+def weighted_sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum of `values` (n,) under each row of `weights` (R, n); not by BLAS, whose threads would fight with ours."""
+    return np.einsum("rn,n->r", weights, values)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
-from mskscreen.evaluation.calibration import BINS, bin_index, recalibration_statistic
+from mskscreen.evaluation.calibration import BINS, bin_index, recalibration_statistic, weighted_sum
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -104,10 +104,13 @@ def threshold_metrics(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.nda
 def threshold_statistic(labels: np.ndarray, calls: np.ndarray) -> Statistic:
     """Metrics of hard `calls` (n,) against `labels` (n,)."""
     labels, calls = labels.astype(bool), calls.astype(bool)
-    cells = np.stack([labels & calls, ~labels & calls, ~labels & ~calls, labels & ~calls], axis=1).astype(
-        np.float64
-    )
-    return lambda weights: threshold_metrics(*(weights @ cells).T)
+    cell = 2 * labels + calls
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        tn, fp, fn, tp = _binned(weights, cell, 4).T
+        return threshold_metrics(tp, fp, tn, fn)
+
+    return statistic
 
 
 def ranking_statistic(labels: np.ndarray, scores: np.ndarray, *, average: bool = True) -> Statistic:
@@ -146,16 +149,18 @@ def loss_statistic(labels: np.ndarray, p: np.ndarray) -> Statistic:
     """Brier score, log loss and ECE (15 bins of equal width) of `p` (n,), the probability of abnormality."""
     y = labels.astype(np.float64)
     clipped = np.clip(p, _EPSILON, 1 - _EPSILON)
-    losses = np.stack(
-        [np.ones_like(p), (p - y) ** 2, -np.where(labels, np.log(clipped), np.log1p(-clipped))], axis=1
-    )
+    square, log = (p - y) ** 2, -np.where(labels, np.log(clipped), np.log1p(-clipped))
     index, gap = bin_index(p), y - p
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total, square, log = (weights @ losses).T
+        total = weights.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.abs(_binned(weights * gap, index, BINS)).sum(axis=1)
-            return {"brier": square / total, "log_loss": log / total, "ece": error / total}
+            return {
+                "brier": weighted_sum(weights, square) / total,
+                "log_loss": weighted_sum(weights, log) / total,
+                "ece": error / total,
+            }
 
     return statistic
 
@@ -203,7 +208,7 @@ def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
                 "balanced_accuracy": nanmean(recalled / (missed + recalled), axis=1),
                 "auroc_macro": nanmean(areas, axis=0),
                 **{f"auroc_{joint}": areas[k] for k, joint in enumerate(JOINT_LABELS)},
-                "log_loss": weights @ loss / total,
+                "log_loss": weighted_sum(weights, loss) / total,
                 "ece": np.abs(_binned(weights * gap, index, BINS)).sum(axis=1) / total,
             }
 
