@@ -56,6 +56,9 @@ def test_the_same_radiograph_as_path_array_and_data_set_scores_the_same(
     assert [row.file for row in table] == [str(path), str(path), "dataset-2"]
     assert len({row.pred1 for row in table}) == 1
     assert screener.predict(dataset).images[0].pred1 == table.images[0].pred1
+    (row,) = screener.predict(path.read_bytes())
+    assert (row.file, row.pred1) == ("bytes-0", table.images[0].pred1)
+    assert len(screener.predict(pydicom.Dataset())) == 1
     grey = np.zeros((30, 30), np.uint8)
     assert [row.file for row in screener.predict([grey, path, grey])] == ["array-0", str(path), "array-2"]
 

@@ -106,7 +106,6 @@ class _Run:
             common.interruptible() as interrupted,
             common.progress("screening", self.total) as advance,
         ):
-            advance(self.done)
             for row in rows:
                 self.done += 1
                 self.failed += row.error is not None
@@ -184,13 +183,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     return draw
 
 
-def _write(
-    run: _Run,
-    output: Path,
-    files: Sequence[Path],
-    stream: Stream,
-    job: Job,
-) -> None:
+def _write(run: _Run, output: Path, files: Sequence[Path], stream: Stream, job: Job) -> None:
     from mskscreen.inference.journal import finished, write_resumable
 
     table = finished(output, files, job)

@@ -19,10 +19,10 @@ def model_path(path_or_name: str | Path) -> Path:
     Raises ModelError that lists the known names.
     """
     path = Path(path_or_name)
-    bundled = {Path(str(item)).stem: Path(str(item)) for item in resources.files("mskscreen.models").iterdir()}
-    models = {name: item for name, item in bundled.items() if item.suffix == ".onnx"}
     if path.is_file():
         return path
+    items = (Path(str(item)) for item in resources.files("mskscreen.models").iterdir())
+    models = {item.stem: item for item in items if item.suffix == ".onnx"}
     if str(path_or_name) in models:
         return models[str(path_or_name)]
     known = ", ".join(sorted(models)) or "none"

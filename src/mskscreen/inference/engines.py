@@ -128,15 +128,15 @@ def _loadable(engine: EngineName) -> str:
 def _precision(
     contract: ModelContract, engine: str, wanted: Precision, available: set[str], unapproved: bool
 ) -> str:
-    gate = contract.approved.get(f"{engine}/bf16")
-    allowed = unapproved or (gate is not None and gate.passed)
-    if wanted == "f32" or (wanted == "auto" and not ("bf16" in available and gate is not None and gate.passed)):
-        return "f32"
-    if wanted not in ("auto", "bf16"):
+    if wanted not in ("auto", "f32", "bf16"):
         raise ModelError(f"precision '{wanted}' is unknown; use auto, f32 or bf16")
+    gate = contract.approved.get(f"{engine}/bf16")
+    passed = gate is not None and gate.passed
+    if wanted != "bf16":
+        return "bf16" if wanted == "auto" and passed and "bf16" in available else "f32"
     if "bf16" not in available:
         raise ModelError(f"{engine} does not compute in bf16 on this machine; use --precision f32")
-    if not allowed:
+    if not (passed or unapproved):
         raise ModelError(
             f"model '{contract.name}': its contract records no passed gate for {engine}/bf16; use --precision f32"
         )

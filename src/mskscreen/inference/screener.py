@@ -11,10 +11,11 @@ for study in table.studies:
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predict
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-Source = Union[str, Path, np.ndarray, "Dataset"]
+Source = Union[str, Path, bytes, np.ndarray, "Dataset"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Screener:
         study_by: StudyBy = "auto",
         workers: int | None = None,
     ) -> Predictions:
-        """The predictions table of files, folders, glob patterns, arrays or pydicom data sets.
+        """The predictions table of files, folders, glob patterns, bytes of a file, arrays or pydicom data sets.
 
         Rows are in the order of the sources. A source that cannot be read is a row with an error. `at` names
         an operating point of the contract. Raises DataError for an unknown one.
@@ -204,7 +205,7 @@ class Screener:
                 self.engine.contract, outputs["pred1"][index], outputs["pred2"][index], at=at, novelty=novelty
             )
         except DataError as error:
-            return Screened(replace(row, error=f"{image.file}: {error}"))
+            return Screened(replace(row, error=f"{PurePath(image.file).name}: {error}"))
         fields["flags"] += record.flags + _conflict(fields["joint"], record.dicom)
         evidence = outputs["map"][index, 0] if "map" in outputs else None
         return Screened(replace(row, **fields), image.radiograph, evidence)
@@ -217,7 +218,8 @@ def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
             for path in find_radiographs(source):
                 yield printable(path), path
         else:
-            yield f"{'array' if isinstance(source, np.ndarray) else 'dataset'}-{number}", source
+            kind = {np.ndarray: "array", bytes: "bytes"}.get(type(source), "dataset")
+            yield f"{kind}-{number}", source
 
 
 def _groups(images: Iterator[_Decoded], unit: int) -> Iterator[list[_Decoded]]:
@@ -242,5 +244,9 @@ def _conflict(joint: str, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
 
 
 def _is_one(sources: Any) -> bool:
-    """Whether `sources` is a single image: a data set can be iterated over, by element."""
-    return isinstance(sources, str | Path | np.ndarray) or hasattr(sources, "file_meta")
+    """Whether `sources` is a single image: texts, arrays and data sets could be iterated over, too."""
+    # Who holds a data set has imported pydicom; who does not need not wait for it.
+    pydicom = sys.modules.get("pydicom")
+    return isinstance(sources, str | Path | bytes | np.ndarray) or (
+        pydicom is not None and isinstance(sources, pydicom.Dataset)
+    )
