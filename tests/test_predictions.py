@@ -54,6 +54,7 @@ def test_every_format_reads_back_as_written(form: str, tmp_path: Path, images: l
     assert list(tmp_path.iterdir()) == [path]
 
 
+@settings(max_examples=40)
 @given(st.lists(rows(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_of_views_does_not_change_a_study(images: list[Prediction], shuffler: random.Random) -> None:
     shuffled = shuffler.sample(images, len(images))
@@ -70,6 +71,7 @@ def test_the_order_of_many_views_does_not_change_the_last_digit() -> None:
     assert len({studies([views[i] for i in order], 0.5)[0] for order in orders}) == 1
 
 
+@settings(max_examples=40)
 @given(st.lists(rows(), min_size=1, max_size=8))
 def test_a_study_counts_every_view_and_lies_between_its_extremes(images: list[Prediction]) -> None:
     table = studies(images, 0.5)
