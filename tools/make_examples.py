@@ -65,7 +65,6 @@ def main() -> None:
             view=example.view,
             abnormal=example.kind is not None,
             kind=example.kind,
-            long_side=LONG_SIDE,
         )
         images = list(finish(case, LONG_SIDE))
         paired = "/" in example.name

@@ -160,7 +160,7 @@ def test_visible_twins_differ_most_inside_the_mask(folder, rows):
 def test_a_twin_is_the_same_seed_without_the_abnormality(folder, rows):
     row = next(row for row in rows if row.twin is not None)
     slot = next(slot for slot in plan(RECIPE) if slot.seed == row.seed)
-    case = make_case(slot.seed, slot.joint, abnormal=False, long_side=128, patient_seed=slot.patient_seed)
+    case = make_case(slot.seed, slot.joint, abnormal=False, patient_seed=slot.patient_seed)
     number = int(Path(row.image).stem.removeprefix("image"))
     normal = list(finish(case, 128))[number - 1]
     difference = stored_bytes(normal.display, normal.inverted).astype(int) - gray(folder / row.twin)

@@ -1,5 +1,4 @@
-"""Data sets of phantoms: the plan of studies, one study on disk, and the run that can be killed and taken up
-again.
+"""Data sets of phantoms, made by runs that can be killed and taken up again.
 
     mskscreen phantom make OUT --studies 1000 --seed 7 --workers 2
 

@@ -44,7 +44,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a DICOM object says of one phantom; `pixel` is the spacing at the detector in millimetres."""
+    """What a DICOM object says of one phantom; `pixel` is its spacing, at object and detector alike, in mm."""
 
     seed: int
     patient: int
@@ -56,7 +56,6 @@ class Identity:
     years: float
     kilovolts: float
     pixel: float
-    annotated: bool = False
 
 
 def sample_stored(rng: np.random.Generator) -> Stored:
@@ -183,7 +182,7 @@ def _series_and_equipment(dataset: Dataset, identity: Identity, stored: Stored) 
     spacing = [f"{identity.pixel:.6g}"] * 2
     dataset.ImagerPixelSpacing = spacing
     dataset.PixelSpacing = spacing
-    dataset.BurnedInAnnotation = "YES" if identity.annotated else "NO"
+    dataset.BurnedInAnnotation = "NO"
     dataset.ImageType = ["ORIGINAL", "PRIMARY"] if not digital else ["ORIGINAL", "PRIMARY", ""]
     dataset.ImageComments = "Synthetic phantom, not a patient"
 

@@ -48,7 +48,7 @@ class Collimation:
 
     `edges` are left, right, top, bottom in fractions of the width and height; `radius` (fraction of the short
     side) makes a round field; `tilt` is in radians; `softness` the width of the penumbra in pixels at 512;
-    `surround` the displayed value outside the field, where scatter and shutters leave `glow`.
+    `surround` the displayed value outside the field.
     """
 
     edges: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -224,9 +224,7 @@ _PHRASES = ("PORTABLE", "STANDING", "SEATED", "TABLE", "RM 2", "55 KV", "60 KV 2
 
 
 def burn_text(image: np.ndarray, rng: np.random.Generator, letter: str, view: str) -> None:
-    """Write what workstations write into pixels, in place: a side, the view, a time or a room, on one image in
-    six.
-    """
+    """Write into one image in six, in place, what workstations write: a side, the view, a time or a room."""
     rows, columns = image.shape
     present, size_share, value, both = rng.random(4)
     clock = f"{rng.integers(7, 20):02d}:{rng.integers(60):02d}"

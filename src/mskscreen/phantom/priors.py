@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from mskscreen.errors import DataError
 from mskscreen.phantom.manifest import Row
@@ -32,29 +33,27 @@ def location_prior(folder: Path, rows: Sequence[Row], tolerance: float = TOLERAN
     visible = [row for row in rows if row.mask is not None and not row.occult]
     if not visible:
         raise DataError(f"{folder} holds no visible abnormality to find a place for")
-    targets = np.stack([target(folder, row, tolerance) for row in visible])
+    targets = np.stack([_target(folder, row, tolerance) for row in visible])
     studies = {study: number % 2 for number, study in enumerate(dict.fromkeys(row.study for row in visible))}
     half = np.array([studies[row.study] for row in visible])
     hits = np.zeros(len(visible), bool)
-    for joint in {row.joint for row in visible}:
-        here = np.array([row.joint == joint for row in visible])
+    joints = {
+        name: np.array([row.joint == name for row in visible]) for name in sorted({row.joint for row in visible})
+    }
+    for here in joints.values():
         for scored in (0, 1):
             _score(targets, [row.views for row in visible], here & (half != scored), here & (half == scored), hits)
-    lines = [(joint, np.array([row.joint == joint for row in visible])) for joint in _joints(visible)]
-    lines.append(("all", np.ones(len(visible), bool)))
     return [
         {"joint": name, "images": int(which.sum()), "hit_rate": round(float(hits[which].mean()), 3)}
-        for name, which in lines
+        for name, which in (joints | {"all": np.ones(len(visible), bool)}).items()
     ]
 
 
-def target(folder: Path, row: Row, tolerance: float) -> np.ndarray:
+def _target(folder: Path, row: Row, tolerance: float) -> np.ndarray:
     """Where a point counts as a hit: bool (48, 48) over the image in fractions of its width and height."""
     with Image.open(folder / str(row.mask)) as stored:
         mask = np.asarray(stored) > 0
     reach = tolerance * max(mask.shape)
-    from scipy import ndimage
-
     near = ndimage.distance_transform_edt(~mask) <= reach
     down = (np.arange(_GRID) + 0.5) * mask.shape[0] / _GRID
     across = (np.arange(_GRID) + 0.5) * mask.shape[1] / _GRID
@@ -77,7 +76,3 @@ def _score(
 def _best(targets: np.ndarray) -> tuple[int, int]:
     row, column = np.unravel_index(int(targets.sum(axis=0).argmax()), targets.shape[1:])
     return int(row), int(column)
-
-
-def _joints(rows: Sequence[Row]) -> list[str]:
-    return sorted({row.joint for row in rows})

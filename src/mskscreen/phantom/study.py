@@ -28,7 +28,7 @@ _OWN_COLUMN = ("joint", "kind", "subkind", "bone", "variants", "laterality", "ag
 def write_study(folder: str, recipe: Recipe, slot: Slot) -> tuple[int, list[Row]]:
     """Render the study of `slot` and put it in place under `folder`; returns its index and rows, one an image."""
     root = Path(folder)
-    case = make_case(slot.seed, joint=slot.joint, long_side=recipe.long_side, patient_seed=slot.patient_seed)
+    case = make_case(slot.seed, joint=slot.joint, patient_seed=slot.patient_seed)
     images = list(finish(case, recipe.long_side))
     occult = case.abnormal and all(image.occult for image in images)
     places = _places(recipe, slot, case.abnormal, occult)
@@ -75,7 +75,7 @@ def _write_image(
         write_dicom(work / "dicom" / written["dicom"], image.display, _identity(slot, case, number, image), stored)
     paths = {name: f"{places[name]}/{file}" for name, file in written.items()}
     facts = dict(case.facts)
-    anatomy = {name: facts.pop(name) for name in _ANATOMY if name in facts}
+    anatomy = {"seed": slot.patient_seed} | {name: facts.pop(name) for name in _ANATOMY if name in facts}
     truth = {name: value for name, value in facts.items() if name not in _OWN_COLUMN}
     return Row(
         image=paths["image"],
