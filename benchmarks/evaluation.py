@@ -2,11 +2,12 @@
 
     python benchmarks/evaluation.py
 
-Part one: 14,863 studies of 12,173 patients, the size of public MURA; every metric of both tasks, overall, per joint
-and per number of views, percentile and BCa. AUROC alone by copying patients and scikit-learn, on fewer resamples,
-gives the ratio. CPU seconds are of both cores; on a busy machine they say more than the clock. Part two:
-a Parquet table of 1,000,000 images, read, joined and evaluated at both levels in a process of its own, whose peak
-memory is printed.
+Part one: 14,863 studies of 12,173 patients, the size of public MURA; every metric of both tasks, overall, per
+joint and per number of views, percentile and BCa. AUROC alone by copying patients and scikit-learn, on fewer
+resamples, gives the ratio. CPU seconds are of both cores; on a busy machine they say more than the clock.
+
+Part two: a Parquet table of 1,000,000 images is read, joined and evaluated at both levels in a process of its own,
+whose peak memory is printed.
 
 RESULT
 """

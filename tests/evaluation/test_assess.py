@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.assess import assess, to_json
+from mskscreen.evaluation.as_json import to_json
+from mskscreen.evaluation.assess import assess
 from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.contract_update import calibrated_contract, fit_calibration, recalibrated
 from mskscreen.evaluation.labels import labels_from_paths

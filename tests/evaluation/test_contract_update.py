@@ -9,7 +9,8 @@ from PIL import Image
 
 from mskscreen.contract import METADATA_KEY, Calibration
 from mskscreen.errors import DataError, ModelError
-from mskscreen.evaluation.assess import assess, to_json
+from mskscreen.evaluation.as_json import to_json
+from mskscreen.evaluation.assess import assess
 from mskscreen.evaluation.card import model_card, read_evaluation
 from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.contract_update import calibrated_contract, require_same_model, write_contract

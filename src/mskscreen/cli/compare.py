@@ -29,7 +29,7 @@ def compare(
 
     Tables whose studies differ are refused, with a list of the differences.
     """
-    from mskscreen.evaluation.assess import plain
+    from mskscreen.evaluation.as_json import plain
     from mskscreen.evaluation.compare import compare as compare_cases
 
     names = _names(predictions)

@@ -94,7 +94,8 @@ def evaluate(
         _agreement(joined, readers, reference, form, resamples, seed)
         return
 
-    from mskscreen.evaluation.assess import assess, to_json
+    from mskscreen.evaluation.as_json import to_json
+    from mskscreen.evaluation.assess import assess
 
     assessment = assess(
         joined,

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-import mskscreen
 from mskscreen.contract import ModelContract
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
@@ -23,7 +18,8 @@ from mskscreen.evaluation.contract_update import chosen_on, fit_calibration, rec
 from mskscreen.evaluation.curves import GRID, band, curve_statistic
 from mskscreen.evaluation.intervals import Interval, Part, draw, wilson
 from mskscreen.evaluation.metrics import loss_statistic
-from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, fingerprint, require_apart
+from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, require_apart
+from mskscreen.evaluation.provenance import provenance
 from mskscreen.evaluation.robustness import Robustness, robustness_of
 from mskscreen.evaluation.selective import ConformalResult, fit_conformal, judge_conformal, risk_statistic
 from mskscreen.evaluation.summary import Summary, summarise
@@ -238,85 +234,3 @@ def _conformal(dev: Cases, cases: Cases) -> list[ConformalSection]:
         covered = {name: wilson(result.covered[name], result.cases[name]) for name in result.cases}
         sections.append(ConformalSection(alpha, rule.normal, rule.abnormal, result, covered))
     return sections
-
-
-def provenance(
-    joined: Joined, development: Joined | None, contract: ModelContract | None, summary: Summary
-) -> dict[str, Any]:
-    """Digests, seeds and versions that tie the figures to what they were made from."""
-    tables = {"evaluation": joined} | ({"development": development} if development else {})
-    return {
-        "model": dict(joined.table.model) or None,
-        "contract": contract.digest if contract else joined.table.model.get("contract"),
-        "training": dataclasses.asdict(contract.provenance) if contract else None,
-        "tables": {
-            name: {
-                "file": part.table.name,
-                "scores_sha256": _scores_digest(part),
-                "studies_sha256": fingerprint(part.cases("study")),
-                "labels": part.labels.name,
-            }
-            for name, part in tables.items()
-        },
-        "settings": dict(summary.settings) | {"threshold": summary.threshold},
-        "code_sha256": code_digest(),
-        "versions": {
-            "mskscreen": mskscreen.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _scores_digest(joined: Joined) -> str:
-    """SHA-256 of images and scores, the same for every format and order of the table."""
-    order = np.argsort(np.array(joined.image_keys, object), kind="stable")
-    digest = hashlib.sha256("\n".join(joined.image_keys[i] for i in order).encode())
-    digest.update(joined.table.p_abnormal[order].tobytes())
-    digest.update(joined.table.p_joint[order].tobytes())
-    return digest.hexdigest()
-
-
-def code_digest() -> str:
-    """SHA-256 of the Python files of the evaluation room: what computed the figures."""
-    folder = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def to_json(assessment: Assessment) -> str:
-    """The assessment for machines: every figure with its intervals or the reason why it is null."""
-    value = {
-        "flow": [step._asdict() for step in assessment.joined.flow],
-        "notes": list(assessment.joined.notes),
-        "study": assessment.study,
-        "image": assessment.image,
-        "calibration": {"chosen": assessment.calibration, "reliability": assessment.reliability},
-        "development": assessment.development,
-        "operating_points_reason": assessment.points_reason,
-        "curves": assessment.curves,
-        "conformal": assessment.conformal,
-        "robustness": assessment.robustness,
-        "provenance": assessment.provenance,
-    }
-    return json.dumps(plain(value), indent=1, allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, arrays and NaN as what JSON knows; an infinite limit is null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Interval):
-        return {"low": value.low, "high": value.high}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value

@@ -188,5 +188,5 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def weighted_sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sum of `values` (n,) under each row of `weights` (R, n); not by BLAS, whose threads would fight with ours."""
+    """Sum of `values` (n,) under each row of `weights` (R, n); not by BLAS, whose threads fight with ours."""
     return np.einsum("rn,n->r", weights, values)

@@ -14,7 +14,8 @@ from mskscreen.evaluation.keys import joint_index, mura_path
 from mskscreen.evaluation.table import Table
 
 _IMAGE_NAMES = ("image", "file", "path")
-_KNOWN = {*_IMAGE_NAMES, "study", "patient", "joint", "label", "bytes", "sha256"}
+_UNUSED = {"bytes", "sha256"}
+_KNOWN = {*_IMAGE_NAMES, *_UNUSED, "study", "patient", "joint", "label"}
 _TRUE = {"1", "1.0", "true", "positive", "abnormal"}
 _FALSE = {"0", "0.0", "false", "negative", "normal"}
 
@@ -145,4 +146,5 @@ def _read_parquet(path: Path) -> dict[str, list[str | None]]:
     return {
         name: [None if value is None else str(value) for value in table[name].to_pylist()]
         for name in table.column_names
+        if name not in _UNUSED
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.assess import Assessment
-from mskscreen.evaluation.report import sections
+from mskscreen.evaluation.report import figures, sections
 from mskscreen.evaluation.report.checklists import CLAIM, STARD, Item
 from mskscreen.evaluation.report.gallery import Pictures, gallery
 from mskscreen.evaluation.report.markup import Markup, tag
@@ -27,10 +27,10 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
         ("summary", "Summary and intended use", sections.summary(a)),
         ("flow", "Data flow", sections.flow(a)),
         ("main", "Results by joint", sections.main_table(a)),
-        ("curves", "ROC and precision-recall", sections.curves(a)),
-        ("calibration", "Calibration", sections.calibration(a)),
+        ("curves", "ROC and precision-recall", figures.curves(a)),
+        ("calibration", "Calibration", figures.calibration(a)),
         ("confusion", "Confusion", sections.confusion(a)),
-        ("forest", "Joints compared", sections.forest(a)),
+        ("forest", "Joints compared", figures.forest(a)),
         ("points", "Operating points", sections.points(a)),
         ("subgroups", "Subgroups", sections.subgroups(a)),
         ("selective", "Leaving hard studies to a person", sections.selective(a)),

@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
-from mskscreen.evaluation.assess import Assessment, Reliability
-from mskscreen.evaluation.calibration import ReliabilityBin
+from mskscreen.evaluation.assess import Assessment
 from mskscreen.evaluation.estimates import Estimate
 from mskscreen.evaluation.metrics import ABNORMALITY, JOINT
 from mskscreen.evaluation.report import charts
-from mskscreen.evaluation.report.charts import Axes, ForestRow, Series
+from mskscreen.evaluation.report.charts import Axes, Series
 from mskscreen.evaluation.report.markup import Markup, tag
 from mskscreen.evaluation.report.tables import MAIN, cell, group_rows, matrix, metric_titles, table, two_by_two
-
-# Bins with fewer studies jump about.
-_MIN_BIN = 10
 
 
 def summary(a: Assessment) -> list[object]:
@@ -106,88 +102,6 @@ def main_table(a: Assessment) -> list[object]:
     return parts
 
 
-def curves(a: Assessment) -> list[object]:
-    """ROC and precision-recall with pointwise bands."""
-    if not a.curves:
-        return [tag("p", "The table holds calls, not probabilities: there are no curves.")]
-    overall = a.study.overall
-    marks = [
-        (f"{name}: {p.threshold:.3f}", 1 - p.metrics["specificity"].value, p.metrics["sensitivity"].value)
-        for name, p in a.study.points.items()
-        if p.metrics["specificity"].value is not None and p.metrics["sensitivity"].value is not None
-    ]
-    roc, pr = a.curves["roc"], a.curves["pr"]
-    area, precision = (overall.abnormality[name] for name in ("auroc", "auprc"))
-    level = np.full(2, overall.abnormal / max(overall.cases, 1))
-    return [
-        tag(
-            "div",
-            charts.line_chart(
-                "ROC curve",
-                Axes("1 - specificity", "sensitivity", diagonal="chance"),
-                [Series(f"AUROC {area}", roc.x, roc.y, charts.BLUE, roc.low, roc.high)],
-                marks,
-            ),
-            charts.line_chart(
-                "Precision and recall",
-                Axes("recall (sensitivity)", "precision (PPV)"),
-                [
-                    Series(f"AUPRC {precision}", pr.x, pr.y, charts.BLUE, pr.low, pr.high),
-                    Series("prevalence", np.array([0.0, 1.0]), level, charts.GREY),
-                ],
-            ),
-            class_="charts",
-        )
-    ]
-
-
-def calibration(a: Assessment) -> list[object]:
-    """Reliability as predicted and after each calibration fitted on development studies."""
-    if not a.reliability:
-        return [tag("p", "The table holds calls, not probabilities: there is no calibration.")]
-    colours = (charts.BLUE, charts.VERMILLION, charts.GREEN)
-    series = [
-        Series(
-            r.name,
-            np.array([part.mean for part in _drawn(r)]),
-            np.array([part.observed for part in _drawn(r)]),
-            colour,
-            markers=True,
-        )
-        for r, colour in zip(a.reliability, colours, strict=False)
-    ]
-    axes = Axes("mean predicted probability", "share abnormal", diagonal="ideal")
-    counts = [
-        (name, np.histogram(a.cases.p[rows], bins=15, range=(0, 1))[0], colour)
-        for name, rows, colour in (
-            ("abnormal", a.cases.labels, charts.VERMILLION),
-            ("normal", ~a.cases.labels, charts.BLUE),
-        )
-    ]
-    rows = [
-        [r.name, f"{r.log_loss:.4f}", f"{r.ece:.4f}", "yes" if r.name == a.calibration else ""]
-        for r in a.reliability
-    ]
-    dev = a.development
-    said = "Temperature and isotonic map were fitted on the development studies." if dev else ""
-    if dev and dev.temperatures:
-        said += f" Temperatures: abnormality {dev.temperatures[0]:.3f}, joint {dev.temperatures[1]:.3f}."
-    return [
-        tag(
-            "div",
-            charts.line_chart("Reliability", axes, series),
-            charts.histogram("Scores", axes.x_label, counts),
-            class_="charts",
-        ),
-        table(("Calibration", "Log loss", "ECE", "Used in this report"), rows),
-        tag("p", f"{said} Bins of fewer than {_MIN_BIN} studies are not drawn.", class_="note"),
-    ]
-
-
-def _drawn(diagram: Reliability) -> list[ReliabilityBin]:
-    return [part for part in diagram.bins if part.cases >= _MIN_BIN]
-
-
 def confusion(a: Assessment) -> list[object]:
     """Cross tables of both tasks."""
     parts: list[object] = [
@@ -200,27 +114,6 @@ def confusion(a: Assessment) -> list[object]:
             matrix(a.study.joint_confusion, JOINT_LABELS),
         ]
     return parts
-
-
-def forest(a: Assessment) -> list[object]:
-    """AUROC and kappa of every joint."""
-    plots = []
-    for metric in ("auroc", "kappa"):
-        groups = [(group.name, group.abnormality.get(metric)) for group in a.study.groups["joint"]]
-        groups += [("average", a.study.average[metric]), ("all", a.study.overall.abnormality[metric])]
-        rows = [_forest_row(name, estimate) for name, estimate in groups]
-        lows = [row.low for row in rows if row.low is not None]
-        start = np.floor(10 * min(lows, default=0.5)) / 10
-        plots.append(charts.forest(f"{ABNORMALITY[metric].title} by joint", rows, (float(min(start, 0.9)), 1.0)))
-    return [tag("div", *plots, class_="charts")]
-
-
-def _forest_row(name: str, estimate: Estimate | None) -> ForestRow:
-    if estimate is None or estimate.value is None:
-        return ForestRow(name, None, None, None, "too few" if estimate is None else "undefined")
-    low, high = estimate.interval or (None, None)
-    text = f"{estimate.value:.2f}" + (f" ({low:.2f}-{high:.2f})" if low is not None else "")
-    return ForestRow(name, estimate.value, low, high, text)
 
 
 def points(a: Assessment) -> list[object]:

@@ -1,0 +1,48 @@
+"""The figures for machines: strict JSON, in which what is not a number is null."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mskscreen.evaluation.assess import Assessment
+from mskscreen.evaluation.intervals import Interval
+
+
+def to_json(assessment: Assessment) -> str:
+    """The assessment for machines: every figure with its intervals or the reason why it is null."""
+    value = {
+        "flow": [step._asdict() for step in assessment.joined.flow],
+        "notes": list(assessment.joined.notes),
+        "study": assessment.study,
+        "image": assessment.image,
+        "calibration": {"chosen": assessment.calibration, "reliability": assessment.reliability},
+        "development": assessment.development,
+        "operating_points_reason": assessment.points_reason,
+        "curves": assessment.curves,
+        "conformal": assessment.conformal,
+        "robustness": assessment.robustness,
+        "provenance": assessment.provenance,
+    }
+    return json.dumps(plain(value), indent=1, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and NaN as what JSON knows; an infinite limit is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Interval):
+        return {"low": value.low, "high": value.high}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
