@@ -67,6 +67,19 @@ def test_bca_agrees_with_scipy():
     assert high > plain[1]  # a right-skewed mean needs a longer right arm
 
 
+def test_bca_moves_by_twice_the_bias_and_bends_with_the_skewness():
+    replicates = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    level = np.array([-1.0, 1.0] * 50)
+    low, high = intervals.bca(0.3, replicates, level)
+    assert (low, high) == pytest.approx((0.6 - 1.96, 0.6 + 1.96), abs=0.01)
+    skewed = np.r_[np.full(99, 0.0), -1.0]
+    acceleration = 0.98 / 6 / 0.99**0.5
+    low, high = intervals.bca(0.0, replicates, skewed)
+    assert (low, high) == pytest.approx(
+        (-1.96 / (1 + acceleration * 1.96), 1.96 / (1 - acceleration * 1.96)), abs=0.01
+    )
+
+
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 7), (95, 100), (1, 1)])
 def test_wilson_agrees_with_statsmodels(successes, trials):
     expected = proportion_confint(successes, trials, method="wilson")
