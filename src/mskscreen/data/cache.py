@@ -157,7 +157,9 @@ class Cache:
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Copy of some images, float32 (n, height, width) in [0, 1]."""
-        return self.pixels[np.asarray(rows)].astype(np.float32) / np.float32(self.scale)
+        images = self.pixels[np.asarray(rows)].astype(np.float32)
+        images /= np.float32(self.scale)
+        return images
 
 
 def _differs(entry: Entry, size: int | None, sha256: str | None) -> bool:

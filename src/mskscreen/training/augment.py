@@ -121,6 +121,8 @@ def _affine(given: dict[str, tuple[float, ...]]) -> Callable[[Tensor], Tensor]:
         translate=(share, share),
         scale=given.get("scale", (1.0, 1.0)),
         interpolation=InterpolationMode.BILINEAR,
+        # What comes in from outside is black anyway; a stated fill would be carried along as a second image.
+        fill=None,
     )
 
 
