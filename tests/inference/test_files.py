@@ -51,6 +51,14 @@ def test_the_order_takes_numbers_as_numbers(tmp_path: Path) -> None:
     assert names(tmp_path, tmp_path) == ["image1.png", "image9.png", "image10.png", "b2/x.png", "b10/x.png"]
 
 
+def test_masks_beside_a_release_are_not_images_of_its_studies(tmp_path: Path, write_png: Callable) -> None:
+    image = "valid/XR_HAND/patient00001/study1_positive/image1.png"
+    write_png(tmp_path / "phantoms" / "MURA-v1.1" / image)
+    write_png(tmp_path / "phantoms" / "masks" / image)
+    assert names(tmp_path, tmp_path) == [f"phantoms/MURA-v1.1/{image}"]
+    assert names(tmp_path, tmp_path / "phantoms" / "masks") == [f"phantoms/masks/{image}"]
+
+
 def test_patterns_and_names_that_do_not_exist(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/2.png", "b/c/3.png", "odd[1].png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

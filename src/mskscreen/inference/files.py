@@ -18,8 +18,9 @@ def find_radiographs(name: str | Path) -> Iterator[Path]:
     """The files that a name stands for: itself, the images below a folder, or the matches of a pattern.
 
     Below a folder a file counts by its suffix or, where that says nothing, by its first bytes; hidden files
-    (macOS writes `._*`), `__MACOSX` and `DICOMDIR` are passed over, and links to folders are not followed. The
-    order is that of names, with numbers in them taken as numbers. A name that does not exist stands for itself.
+    (macOS writes `._*`), `__MACOSX` and `DICOMDIR` are passed over, and links to folders are not followed. Beside a
+    MURA release lie masks or notes on it, not radiographs: only the release is searched. The order is that of
+    names, with numbers in them taken as numbers. A name that does not exist stands for itself.
     """
     path = Path(name)
     if path.is_dir():
@@ -38,7 +39,8 @@ def printable(path: Path) -> str:
 
 def _below(folder: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(folder):
-        folders[:] = sorted(filter(_wanted, folders), key=_natural)
+        releases = [name for name in folders if name.startswith("MURA-v")]
+        folders[:] = sorted(filter(_wanted, releases or folders), key=_natural)
         for file in sorted(filter(_wanted, files), key=_natural):
             path = Path(here, file)
             if path.suffix.lower() in SUFFIXES or _looks_like_image(path):
