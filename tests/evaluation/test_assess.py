@@ -131,3 +131,28 @@ def test_robustness_compares_with_the_undisturbed_table(evaluation):
     fewer = joined(make_predictions(100, scale=2.5))
     with pytest.raises(DataError, match="different studies"):
         assess(evaluation, robustness={"fewer": fewer}, resamples=20)
+
+
+def test_robustness_is_judged_after_the_same_calibration(evaluation, development):
+    same = assess(
+        evaluation,
+        development=development,
+        calibration="temperature",
+        at="balanced",
+        robustness={"nothing": evaluation},
+        resamples=20,
+    )
+    assert same.robustness[0].flipped == 0
+    sensitivity = same.study.points["balanced"].metrics["sensitivity"].value
+    assert same.robustness[0].metrics["sensitivity"].value == pytest.approx(sensitivity)
+
+
+def test_tables_of_another_model_are_refused(evaluation, development):
+    def made_by(part, contract):
+        return dataclasses.replace(part, table=dataclasses.replace(part.table, model={"contract": contract}))
+
+    with pytest.raises(DataError, match="different models"):
+        assess(made_by(evaluation, "a"), development=made_by(development, "b"), resamples=20)
+    with pytest.raises(DataError, match="was not made by model"):
+        assess(made_by(evaluation, "a"), contract=CONTRACT, resamples=20)
+    assess(made_by(evaluation, CONTRACT.digest), contract=CONTRACT, resamples=20)

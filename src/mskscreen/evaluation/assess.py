@@ -14,7 +14,7 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
 from mskscreen.evaluation.calibration import Isotonic, ReliabilityBin, fit_isotonic, reliability
 from mskscreen.evaluation.cases import Cases, Joined
-from mskscreen.evaluation.contract_update import chosen_on, fit_calibration, recalibrated
+from mskscreen.evaluation.contract_update import chosen_on, fit_calibration, recalibrated, require_same_model
 from mskscreen.evaluation.curves import GRID, band, curve_statistic
 from mskscreen.evaluation.intervals import Interval, Part, draw, wilson
 from mskscreen.evaluation.metrics import loss_statistic
@@ -113,6 +113,7 @@ def assess(
     cases, images = joined.cases("study"), joined.cases("image")
     dev = development.cases("study") if development else None
     shared = require_apart(dev, cases) if dev else 0
+    _require_one_model(cases, dev, contract)
     if calibration != "as-is" and dev is None:
         raise DataError(f"calibration '{calibration}' needs development predictions; pass --dev")
     soft = not cases.table.hard
@@ -132,6 +133,7 @@ def assess(
     threshold = cases.table.threshold if at is None else thresholds[at]
     common: dict[str, Any] = {"by": by, "resamples": resamples, "seed": seed, "threshold": threshold}
     study = summarise(cases, points=thresholds, prevalence=prevalence, **common)
+    disturbed = {name: _apply(calibration, part.cases(), calibrators) for name, part in (robustness or {}).items()}
     return Assessment(
         joined=joined,
         cases=cases,
@@ -143,10 +145,23 @@ def assess(
         development=_development(dev, shared, points, calibrators) if dev else None,
         points_reason=reason,
         conformal=_conformal(dev, cases) if dev and soft else (),
-        robustness=robustness_of(joined, robustness or {}, threshold=threshold, resamples=resamples, seed=seed),
+        robustness=robustness_of(cases, disturbed, threshold, resamples=resamples, seed=seed),
         contract=contract,
         provenance=provenance(joined, development, contract, study),
     )
+
+
+def _require_one_model(cases: Cases, dev: Cases | None, contract: ModelContract | None) -> None:
+    """Raise DataError where development or contract are of another model: thresholds would not fit the scores."""
+    if contract is not None:
+        require_same_model(cases, contract)
+    if dev is None:
+        return
+    if dev.table.hard and not cases.table.hard:
+        raise DataError(f"{dev.table.name}: holds calls, from which nothing can be chosen; predict the images")
+    made_by = {table.model.get("contract") for table in (cases.table, dev.table)} - {None}
+    if len(made_by) > 1:
+        raise DataError(f"{dev.table.name} and {cases.table.name} are of different models; predict both with one")
 
 
 def _calibrators(dev: Cases | None, soft: bool) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
-from mskscreen.evaluation.cases import Cases, Joined
+from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.compare import same_cases
 from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.intervals import Part, draw
 from mskscreen.evaluation.metrics import ranking_statistic, threshold_statistic
 
+_BASE = "undisturbed"
 METRICS = ("auroc", "sensitivity", "specificity", "kappa")
 
 
@@ -35,29 +36,26 @@ class Robustness:
 
 
 def robustness_of(
-    base: Joined,
-    disturbed: Mapping[str, Joined],
+    base: Cases,
+    disturbed: Mapping[str, Cases],
+    threshold: float,
     *,
-    threshold: float | None = None,
     resamples: int = intervals.RESAMPLES,
     seed: int = 0,
 ) -> list[Robustness]:
-    """Judge every disturbed table at the threshold of the undisturbed one, on the same resamples of patients.
+    """Judge the disturbed cases at one threshold, on the same resamples of patients as the undisturbed ones.
 
     Raises DataError that lists the studies where a table holds other ones.
     """
     if not disturbed:
         return []
-    aligned = same_cases(
-        {base.table.name: base.cases()} | {name: part.cases() for name, part in disturbed.items()}
-    )
+    aligned = same_cases({_BASE: base, **disturbed})
     reference = next(iter(aligned.values()))
-    at = base.table.threshold if threshold is None else threshold
     every = np.arange(len(reference))
     parts: dict[str, Part] = {}
     for name, cases in aligned.items():
         parts[f"{name} ranking"] = Part(every, ranking_statistic(cases.labels, cases.p, average=False))
-        parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= at))
+        parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= threshold))
     draws = draw(parts, reference.patient, resamples=resamples, seed=seed)
 
     def values(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
@@ -65,7 +63,7 @@ def robustness_of(
         return kind[part][metric] if part in kind else None
 
     def change(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
-        now, before = values(kind, name, metric), values(kind, base.table.name, metric)
+        now, before = values(kind, name, metric), values(kind, _BASE, metric)
         return None if now is None or before is None else now - before
 
     kinds = (draws.estimate, draws.replicates, draws.jackknife)
@@ -74,7 +72,7 @@ def robustness_of(
             name,
             {m: _estimate(*(values(kind, name, m) for kind in kinds)) for m in METRICS},
             {m: _estimate(*(change(kind, name, m) for kind in kinds)) for m in METRICS},
-            *_flips(reference, aligned[name], at),
+            *_flips(reference, aligned[name], threshold),
         )
         for name in disturbed
     ]
