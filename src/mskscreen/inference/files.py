@@ -18,9 +18,9 @@ def find_radiographs(name: str | Path) -> Iterator[Path]:
     """The files that a name stands for: itself, the images below a folder, or the matches of a pattern.
 
     Below a folder a file counts by its suffix or, where that says nothing, by its first bytes; hidden files
-    (macOS writes `._*`), `__MACOSX` and `DICOMDIR` are passed over, and links to folders are not followed. Beside a
-    MURA release lie masks or notes on it, not radiographs: only the release is searched. The order is that of
-    names, with numbers in them taken as numbers. A name that does not exist stands for itself.
+    (macOS writes `._*`), `__MACOSX` and `DICOMDIR` are passed over, and links to folders are not followed. What
+    lies beside a MURA release (masks, notes) is not searched. The order is that of names, with numbers in them
+    taken as numbers. A name that does not exist stands for itself.
     """
     path = Path(name)
     if path.is_dir():
