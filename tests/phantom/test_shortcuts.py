@@ -56,7 +56,8 @@ def test_a_fixed_place_is_found_where_there_is_one(folder, rows, tmp_path):
     for row in rows:
         if row.mask is not None:
             mask = np.zeros((row.rows, row.columns), np.uint8)
-            mask[row.rows // 4 : row.rows // 4 + 6, row.columns // 3 : row.columns // 3 + 6] = 255
+            top, left = row.rows // 4, row.columns // 3
+            mask[top : top + row.rows // 8, left : left + row.columns // 8] = 255
             (tmp_path / row.mask).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(tmp_path / row.mask)
     assert location_prior(tmp_path, rows)[-1]["hit_rate"] > 0.95

@@ -89,6 +89,8 @@ def loader(
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,
+        # A fork would copy the locks of the engines' and Arrow's threads in whatever state they are.
+        multiprocessing_context="spawn" if workers else None,
         drop_last=sampler is not None,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
