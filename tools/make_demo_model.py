@@ -133,7 +133,7 @@ def _contract(
     calibration = Calibration(fit_temperature(pred1, labels, study), fit_temperature(pred2, dev.joint))
     p = softmax(pred1, calibration.abnormality_temperature)[:, 1]
     p_study = np.bincount(study, p) / np.bincount(study)
-    _, _, known = predict(network, train.images[:: max(1, len(train) // 4000)])
+    _, _, known = predict(network, train.images[:: max(1, len(train) // 1000)])
     principal = PCA(64, svd_solver="randomized", random_state=0).fit(known)
     tensors = (torch.from_numpy(np.float32(x)) for x in (principal.mean_, principal.components_))
     variances = torch.from_numpy(np.float32(principal.explained_variance_))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -79,6 +79,10 @@ class Augmentation:
             for change in self._changes:
                 image = change(image)
         return image.clamp(0, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process builds its own transforms: they are closures, which cannot be pickled.
+        return {"steps": self.steps}
 
     @cached_property
     def _changes(self) -> list[Callable[[Tensor], Tensor]]:
