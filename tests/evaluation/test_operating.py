@@ -48,6 +48,8 @@ def test_the_reported_rates_are_those_of_the_threshold(seed):
         point = choose(labels, p, rule)
         assert (point.sensitivity, point.specificity) == pytest.approx(rates(labels, p, point.threshold))
         assert 0 < point.threshold < 1
+        # Midway between two scores, so that rounding of a score changes no call.
+        assert np.abs(p - point.threshold).min() >= 0.004
 
 
 def test_scores_of_zero_and_one_still_give_thresholds_inside():
