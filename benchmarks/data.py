@@ -3,8 +3,8 @@
     python benchmarks/data.py            # makes 300 phantoms of 512 pixels in a temporary folder
     python benchmarks/data.py ROOT       # any copy of MURA instead
 
-Every round times all things in turn on the same images; figures are medians over the rounds with their range. Time is
-that of the processor, child processes included, so that a busy machine is not charged to the code: what two
+Every round times all things in turn on the same images; figures are medians over the rounds with their range. Time
+is that of the processor, child processes included, so that a busy machine is not charged to the code: what two
 processes do takes half of it on two free cores.
 """
 
