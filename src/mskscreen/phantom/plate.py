@@ -115,11 +115,14 @@ def sample_layout(
     left, right, top, bottom = margin * np.repeat([width, height], 2)
     full_width, full_height = width + left + right, height + top + bottom
     scale = long_side / max(full_width, full_height)
+    rows, columns = round(full_height * scale), round(full_width * scale)
     boxes = []
     for x, y, wide, high in placed:
-        x0, x1, y0, y1 = (round(edge * scale) for edge in (left + x, left + x + wide, top + y, top + y + high))
+        # Sums in another order may round to a pixel beyond the plate.
+        x0, x1 = (min(round((left + edge) * scale), columns) for edge in (x, x + wide))
+        y0, y1 = (min(round((top + edge) * scale), rows) for edge in (y, y + high))
         boxes.append(Box(y0, x0, y1 - y0, x1 - x0))
-    return Layout(round(full_height * scale), round(full_width * scale), tuple(boxes), ground)
+    return Layout(rows, columns, tuple(boxes), ground)
 
 
 def _bands(bands: list[list[float]], gap: float) -> tuple[list[tuple[float, float, float, float]], float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,6 @@ from mskscreen.phantom.seeds import stream
 ROOT = "MURA-v1.1"
 APART = "occult"
 PARTIAL = "partial"
-# Level 2 costs a third of level 6 and makes files 6 % larger.
-_PNG_LEVEL = 2
 _ANATOMY = ("years", "scale", "density", "build", "fat", "digit")
 _OWN_COLUMN = ("joint", "kind", "subkind", "bone", "variants", "laterality", "age_group")
 
@@ -123,5 +122,6 @@ def _identity(slot: Slot, case: Case, number: int, image: Finished) -> Identity:
 def _png(folder: Path, number: int, array: np.ndarray) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"image{number}.png"
-    Image.fromarray(array).save(folder / name, compress_level=_PNG_LEVEL)
+    # Noise does not repeat: run lengths make smaller files than level 6 does, in a quarter of its time.
+    Image.fromarray(array).save(folder / name, compress_level=1, compress_type=zlib.Z_RLE)
     return name
