@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -323,6 +323,15 @@ def test_ctrl_c_ends_with_what_is_done(model: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_the_second_ctrl_c_stops_at_once() -> None:
     with common.interruptible() as interrupted:
         assert not interrupted()
