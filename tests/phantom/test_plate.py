@@ -34,7 +34,7 @@ def test_exposures_lie_on_the_plate_side_by_side_in_their_own_proportions(seed, 
         part = taken[box.slices]
         assert part.shape == (box.rows, box.columns)
         part += 1
-        assert box.columns == pytest.approx(box.rows * columns / rows, abs=1.6 + 0.6 * columns / rows)
+        assert box.columns == pytest.approx(box.rows * columns / rows, abs=1.01 + columns / rows)
     assert taken.max() == 1
 
 

@@ -92,6 +92,9 @@ def sample_collimation(rng: np.random.Generator, surround: float) -> Collimation
     )
 
 
+_LONGEST = 2.0
+
+
 def sample_layout(
     rng: np.random.Generator, shapes: Sequence[tuple[int, int]], long_side: int, ground: float
 ) -> Layout:
@@ -104,14 +107,7 @@ def sample_layout(
     margin = rng.uniform(0.0, 0.22, size=4) if framed else np.zeros(4)
     gap = float(rng.uniform(0.0, 0.04))
     turn = rng.random()
-    aspects = [columns / rows for rows, columns in shapes]
-    if len(shapes) == 4 and turn < 0.6:
-        bands = [aspects[:2], aspects[2:]]
-    elif turn < 0.8 or max(aspects) < 0.6:
-        bands = [list(aspects)]
-    else:
-        bands = [[aspect] for aspect in aspects]
-    placed, width, height = _bands(bands, gap)
+    placed, width, height = _arranged([columns / rows for rows, columns in shapes], gap, turn)
     left, right, top, bottom = margin * np.repeat([width, height], 2)
     full_width, full_height = width + left + right, height + top + bottom
     scale = long_side / max(full_width, full_height)
@@ -125,7 +121,19 @@ def sample_layout(
     return Layout(rows, columns, tuple(boxes), ground)
 
 
-def _bands(bands: list[list[float]], gap: float) -> tuple[list[tuple[float, float, float, float]], float, float]:
+Arrangement = tuple[list[tuple[float, float, float, float]], float, float]
+
+
+def _arranged(aspects: list[float], gap: float, turn: float) -> Arrangement:
+    """In a row, on top of each other or in two rows: any way that makes a plate of a usual shape."""
+    half = (len(aspects) + 1) // 2
+    ways = [[aspects], [[aspect] for aspect in aspects], [aspects[:half], aspects[half:]]]
+    tried = sorted((_bands(way, gap) for way in ways if all(way)), key=lambda way: abs(math.log(way[1] / way[2])))
+    usual = [way for way in tried if abs(math.log(way[1] / way[2])) < math.log(_LONGEST)] or tried[:1]
+    return usual[int(turn * len(usual))]
+
+
+def _bands(bands: list[list[float]], gap: float) -> Arrangement:
     """Rows of images of one height a row, all rows as wide as the widest: (x, y, width, height) of each."""
     width = max(sum(band) + gap * (len(band) - 1) for band in bands)
     placed, y = [], 0.0
