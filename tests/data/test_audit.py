@@ -290,3 +290,16 @@ def test_an_audit_that_was_cut_is_done_again(spoilt, audited, tmp_path):
     _, done = audit(spoilt, tmp_path)
     assert done
     assert read_audit(tmp_path / "audit.parquet") == read_audit(audited / "audit.parquet")
+
+
+def test_a_file_that_changed_is_measured_again(tmp_path):
+    manifest = copy_of_mura(tmp_path, 3, 1, rows=240, columns=200)
+    path = manifest.root / manifest["image"][1]
+    good = path.read_bytes()
+    path.write_bytes(b"?" * len(good))
+    audit(manifest, tmp_path / "audit")
+    assert flags(tmp_path / "audit")["unreadable"] == {1}
+    path.write_bytes(good)
+    _, done = audit(manifest, tmp_path / "audit")
+    assert done
+    assert flags(tmp_path / "audit") == {}

@@ -1,5 +1,8 @@
 """One result an item, in its place, whatever becomes of the processes."""
 
+import subprocess
+import sys
+
 import pytest
 from image_files import square_or_die
 
@@ -35,3 +38,14 @@ def test_a_journal_drops_the_line_that_was_cut_off_and_goes_on(tmp_path, cut):
     assert Journal(path, "job").records == [{"block": 0}, {"block": 2}]
     assert Journal(path, "another").records == []
     assert Journal(path, "job").records == []
+
+
+def test_processes_that_cannot_start_are_one_error(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from mskscreen.data.parallel import in_blocks\n"
+        "print(list(in_blocks(abs, [[1], [2]], workers=2, crashed=lambda item: None)))\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "worker processes do not start" in result.stderr.splitlines()[-1]

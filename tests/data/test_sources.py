@@ -104,7 +104,7 @@ def test_lera(tmp_path):
     assert {(item.kind, item.line, item.refused) for item in findings} == {
         ("folder without images", 3, False),
         ("label other than 0 or 1", 3, True),
-        ("path or link leaves the root", 4, True),
+        ("path leaves the root", 4, True),
     }
 
 
@@ -172,3 +172,15 @@ def test_unknown_sources_and_roots_are_named(tmp_path):
     with pytest.raises(DataError, match="no image"):
         read_source(tmp_path)
     assert detect(tmp_path) == "dicom"
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    import os
+    import shutil
+
+    shutil.copy(get_testdata_file("CT_small.dcm", read=False), os.fsencode(tmp_path) + b"/\xff.dcm")
+    shutil.copy(get_testdata_file("CT_small.dcm", read=False), tmp_path / "\u00e4.dcm")
+    manifest, findings = read_source(tmp_path)
+    assert manifest["image"] == ["\u00e4.dcm"]
+    assert [(item.kind, item.refused) for item in findings] == [("path is not UTF-8", True)]
+    manifest.write(tmp_path / "index.parquet")

@@ -1,5 +1,7 @@
 """An augmentation is its string; the same seed gives the same image anywhere."""
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,6 +67,12 @@ def test_a_seed_is_an_image_and_the_global_state_is_left_alone():
     assert not torch.equal(augmentation(image(), 8), first)
     torch.manual_seed(1)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_used_augmentation_can_be_sent_to_another_process():
+    augmentation = Augmentation.parse(ALL)
+    expected = augmentation(image(), 7)
+    assert torch.equal(pickle.loads(pickle.dumps(augmentation))(image(), 7), expected)
 
 
 def test_no_augmentation_changes_nothing():

@@ -102,9 +102,10 @@ def audit(
     from mskscreen.inference.engines import cores
     from mskscreen.predictions import Predictions
 
+    joint_head, joint_head_name = _joint_head(model) if model else (None, "")
     options = room.Options(
-        joint_head=_joint_head(model) if model else None,
-        joint_head_name=model or "",
+        joint_head=joint_head,
+        joint_head_name=joint_head_name,
         predictions=tuple(Predictions.read(path) for path in predictions or ()),
         labels=labels,
     )
@@ -214,8 +215,8 @@ def cache(
         raise typer.Exit(Exit.SOME_FAILED)
 
 
-def _joint_head(model: str) -> JointHead:
-    """The joint probabilities of a model, as the audit asks for them."""
+def _joint_head(model: str) -> tuple[JointHead, str]:
+    """The joint probabilities of a model, as the audit asks for them, and the digest of its contract."""
     import numpy as np
 
     from mskscreen.anatomy import JointType
@@ -226,7 +227,7 @@ def _joint_head(model: str) -> JointHead:
     def probabilities(images: Sequence[np.ndarray]) -> np.ndarray:
         return np.array([row.p_joint or (0.0,) * len(JointType) for row in screener.predict(images)])
 
-    return probabilities
+    return probabilities, screener.engine.contract.digest
 
 
 def _index(root: Path, source: str, *, links: bool) -> tuple[Manifest, Findings]:

@@ -84,13 +84,15 @@ class Cache:
             table = pq.read_table(path, partitioning=None)
             described = json.loads((table.schema.metadata or {})[METADATA])
             entries = tuple(Entry(**row) for row in table.to_pylist())
+            schema, digests = described["schema"], tuple(described["digests"])
+            contract = CacheContract(**described["contract"])
         except FileNotFoundError:
             raise DataError(f"{path.name}: no such cache; build it with: mskscreen data cache MANIFEST") from None
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path.name}: not a whole index of a cache; build the cache again") from error
-        if described["schema"] != SCHEMA:
-            raise DataError(f"{path.name}: the cache is of schema {described['schema']}; build the cache again")
-        cache = cls(path, CacheContract(**described["contract"]), entries, tuple(described["digests"]))
+        if schema != SCHEMA:
+            raise DataError(f"{path.name}: the cache is of schema {schema}; build the cache again")
+        cache = cls(path, contract, entries, digests)
         if verify:
             cache.verify()
         return cache

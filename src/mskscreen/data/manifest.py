@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mskscreen.data.atomic import replacing
-from mskscreen.data.tree import Tree, inside
+from mskscreen.data.tree import OutsideError, Tree, inside
 from mskscreen.errors import DataError
 
 SCHEMA = 1
@@ -133,7 +133,7 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read a manifest and verify its digest.
 
-        Raises DataError where the file is missing, cut short, changed, of a newer schema, or names an image
+        Raises DataError where the file is missing, cut short, changed, of another schema, or names an image
         outside its root.
         """
         import pyarrow as pa
@@ -142,21 +142,24 @@ class Manifest:
         try:
             table = pq.read_table(path, partitioning=None)
             described = json.loads((table.schema.metadata or {})[_METADATA])
+            schema, digest = described["schema"], described["digest"]
+            root, source = Path(described["root"]), described["source"]
+            links, notes = described["links"], described["notes"]
         except FileNotFoundError:
             raise DataError(f"{path}: no such manifest; write one with: mskscreen data index ROOT") from None
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a whole manifest of mskscreen; index the folder again") from error
-        if described["schema"] > SCHEMA:
-            raise DataError(
-                f"{path}: schema {described['schema']} is newer than {SCHEMA}; install a newer mskscreen"
-            )
+        if schema != SCHEMA:
+            raise DataError(f"{path}: schema {schema} is not the schema {SCHEMA} of this version; index again")
         columns = {name: table[name].to_pylist() for name in table.column_names}
-        manifest = cls(
-            Path(described["root"]), columns, described["source"], described["links"], described["notes"]
-        )
-        if manifest.digest != described["digest"]:
+        manifest = cls(root, columns, source, links, notes)
+        if manifest.digest != digest:
             raise DataError(f"{path}: the digest does not fit the rows; index the folder again")
         for row, image in enumerate(manifest["image"]):
-            if inside(image) != image:
-                raise DataError(f"{path}: row {row}: the path of the image is not in its shortest form")
+            try:
+                shortest = inside(image)
+            except OutsideError as error:
+                raise DataError(f"{path}: row {row}: {error}; index the folder again") from error
+            if shortest != image:
+                raise DataError(f"{path}: row {row}: the path is not in its shortest form; index the folder again")
         return manifest

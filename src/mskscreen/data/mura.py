@@ -199,8 +199,8 @@ class _Split:
     def _safe(self, text: str, line: int, file: str | None = None) -> str | None:
         try:
             return inside(strip_release(text))
-        except OutsideError:
-            self.findings.add("path leaves the root", file or self.file, line, refused=True)
+        except OutsideError as error:
+            self.findings.add(str(error), file or self.file, line, refused=True)
             return None
 
     def _folder_on_disk(self, study: StudyPath) -> tuple[str, frozenset[str]]:
@@ -222,8 +222,8 @@ class _Split:
     ) -> dict[str, Any] | None:
         try:
             status = self.tree.stat(f"{folder}/{name}") if name in names else None
-        except OutsideError:
-            self.findings.add("link leads out of the root", self.file, line, refused=True)
+        except OutsideError as error:
+            self.findings.add(str(error), self.file, line, refused=True)
             return None
         if status is None:
             self.findings.add("image missing on disk", self.file, line)

@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from mskscreen.errors import DataError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -39,7 +41,7 @@ def in_blocks(
     while left:
         waiting: dict[Future[list[Result]], int] = {}
         broken = False
-        with ProcessPoolExecutor(workers, _CONTEXT) as pool:
+        with _pool(workers) as pool:
             try:
                 while (left and not broken) or waiting:
                     # A short queue bounds the memory that finished blocks take.
@@ -61,6 +63,18 @@ def in_blocks(
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that are known to start: else every item would seem to kill its process."""
+    pool = ProcessPoolExecutor(workers, _CONTEXT)
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "worker processes do not start; use one worker, or put the script behind: if __name__ == '__main__'"
+        ) from error
+    return pool
+
+
 def _apply(function: Callable[[Item], Result], block: Sequence[Item]) -> list[Result]:
     return [function(item) for item in block]
 
@@ -70,7 +84,7 @@ def _alone(
 ) -> list[Result]:
     """Results of a block that may have killed its process, in a process of its own."""
     try:
-        with ProcessPoolExecutor(1, _CONTEXT) as pool:
+        with _pool(1) as pool:
             return pool.submit(_apply, function, block).result()
     except BrokenProcessPool:
         if len(block) == 1:

@@ -16,12 +16,18 @@ class OutsideError(DataError):
 def inside(relative: str) -> str:
     """The relative path in its shortest form, with `/` between its parts.
 
-    Raises OutsideError where it is empty, absolute, or holds `..`, a backslash, a drive or a control character.
+    Raises OutsideError where it is empty, absolute, not UTF-8, or holds `..`, a backslash, a drive or a control
+    character. No message repeats the path, which may hold a label.
     """
+    if not relative.isascii():
+        try:
+            relative.encode()
+        except UnicodeEncodeError:
+            raise OutsideError("path is not UTF-8") from None
     path = PurePosixPath(relative)
     unsafe = path.is_absolute() or ".." in path.parts or not path.parts or relative[1:2] == ":"
     if unsafe or "\\" in relative or any(ord(letter) < 32 for letter in relative):
-        raise OutsideError("the path leaves the root; use paths below it")
+        raise OutsideError("path leaves the root")
     return str(path)
 
 
@@ -66,7 +72,7 @@ class Tree:
         if known is None:
             known = self._folders[folder] = self._is_below(folder)
         if not known or (is_link and not self._is_below(path)):
-            raise OutsideError("a symbolic link leads out of the root; copy the files or allow links")
+            raise OutsideError("link leads out of the root")
 
     def _is_below(self, path: Path) -> bool:
         real = os.path.realpath(path)

@@ -53,16 +53,18 @@ FLAGS = {
 def measure(tree: Tree, image: str) -> dict[str, Any]:
     """Measures of one image, ready for JSON; `error` says in one sentence why there are none.
 
+    `modified` is when the file last changed, in nanoseconds, None where there is no file.
     `mean` is of the decoded values in [0, 1] and `levels` how many levels of gray lie between their 0.5th and
     99.5th percentile. The others are of the image as a model sees it, windowed and resized: `border` is how much
     brighter the border is than the middle, as a share of the range; `gap` the width of the widest empty band
     between two filled parts, as a share of the side; `hash` a perceptual hash of 64 bits (16 hexadecimal digits),
     `thumb` 32x32 bytes in base64. `pixels` is the SHA-256 of the decoded values.
     """
+    modified = modified_of(tree, image)
     try:
         radiograph = read_radiograph(tree.file(image))
     except (DecodeError, DataError) as error:
-        return {"error": str(error)}
+        return {"error": str(error), "modified": modified}
     pixels, record = radiograph.pixels, radiograph.record
     seen = Preprocessing(_SEEN, _SEEN)(radiograph)[0]
     thumb = np.asarray(Image.fromarray(seen).resize((THUMB, THUMB), Image.Resampling.BILINEAR))
@@ -70,6 +72,7 @@ def measure(tree: Tree, image: str) -> dict[str, Any]:
     low, high = np.percentile(pixels[::step, ::step], (0.5, 99.5))
     return {
         "error": None,
+        "modified": modified,
         "rows": record.rows,
         "columns": record.columns,
         "format": record.format,
@@ -86,9 +89,19 @@ def measure(tree: Tree, image: str) -> dict[str, Any]:
     }
 
 
-def crashed(image: str) -> dict[str, Any]:
+def crashed(tree: Tree, image: str) -> dict[str, Any]:
     """The measure of an image on which the decoder died."""
-    return {"error": f"{image.rpartition('/')[2]}: the decoder crashed on this file"}
+    name = image.rpartition("/")[2]
+    return {"error": f"{name}: the decoder crashed on this file", "modified": modified_of(tree, image)}
+
+
+def modified_of(tree: Tree, image: str) -> int | None:
+    """When a file last changed, in nanoseconds, or None where there is none or it may not be read."""
+    try:
+        status = tree.stat(image)
+    except DataError:
+        return None
+    return status.st_mtime_ns if status else None
 
 
 def flags_of(measured: dict[str, Any]) -> list[str]:

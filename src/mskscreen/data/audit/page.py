@@ -68,28 +68,32 @@ def _parts(audit: Audit) -> Iterator[str]:
 
 def _section(audit: Audit, name: str, rows: Sequence[int], thumbnails: dict[int, str]) -> Iterator[str]:
     """Thumbnails of a flag: duplicates side by side, label noise worst first."""
-    column = {"exact-duplicate": "exact_group", "near-duplicate": "near_group"}.get(
-        name, "near_group" if name.startswith("duplicate") else None
-    )
     if name == "label-noise":
         rows = sorted(rows, key=lambda row: audit.columns["label_quality"][row])
     yield '<div class="grid">'
-    if column is None:
-        for row in rows[:SHOWN]:
-            yield _figure(audit, row, thumbnails)
-    else:
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(audit.columns[column]):
-            if group is not None:
-                members.setdefault(group, []).append(row)
-        for group in list(dict.fromkeys(audit.columns[column][row] for row in rows))[: SHOWN // 2]:
+    if "duplicate" in name:
+        for members in _groups(audit, rows)[: SHOWN // 2]:
             yield '<div class="group">'
-            for row in members.get(group, ())[:8]:
+            for row in members[:8]:
                 yield _figure(audit, row, thumbnails)
             yield "</div>"
+    else:
+        for row in rows[:SHOWN]:
+            yield _figure(audit, row, thumbnails)
     yield "</div>"
     if len(rows) > SHOWN:
         yield f"<p>The table audit.parquet lists all {len(rows):,}.</p>"
+
+
+def _groups(audit: Audit, rows: Sequence[int]) -> list[list[int]]:
+    """The groups of duplicates that some rows belong to, with all their members."""
+    exact, near = audit.columns["exact_group"], audit.columns["near_group"]
+    group = [n if n is not None else e for e, n in zip(exact, near, strict=True)]
+    members: dict[int, list[int]] = {group[row]: [] for row in rows}
+    for row, number in enumerate(group):
+        if number in members:
+            members[number].append(row)
+    return list(members.values())
 
 
 def _figure(audit: Audit, row: int, thumbnails: dict[int, str]) -> str:

@@ -54,7 +54,9 @@ class Audit:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        readable: dict[str, Any] = next((item for item in self.measured if item["error"] is None), {"error": None})
+        readable: dict[str, Any] = next(
+            (item for item in self.measured if item["error"] is None), {"error": None, "modified": None}
+        )
         columns = {
             "image": list(self.manifest["image"]),
             "flags": pa.array(self.flags, pa.list_(pa.string())),

@@ -15,7 +15,7 @@ import numpy as np
 
 from mskscreen.data.atomic import locked
 from mskscreen.data.audit.duplicates import exact_pairs, groups, near_pairs
-from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, measure
+from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, measure, modified_of
 from mskscreen.data.audit.noise import label_noise, study_of
 from mskscreen.data.audit.page import write_page
 from mskscreen.data.audit.result import Audit, read_audit
@@ -23,6 +23,7 @@ from mskscreen.data.audit.rotation import JointHead, find_turns
 from mskscreen.data.journal import Journal
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.parallel import in_blocks
+from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError
 from mskscreen.predictions import Predictions
 
@@ -66,7 +67,7 @@ def audit(
     options = options or Options()
     key = options.digest(manifest)
     with locked(folder / "audit.lock", "this audit"):
-        if (done := _finished(folder, key)) is not None:
+        if (done := _finished(manifest, folder, key)) is not None:
             advance(len(manifest))
             return done, False
         measured = _measure_all(manifest, folder, workers, advance)
@@ -91,11 +92,19 @@ def _measure_all(
     identity = hashlib.sha256(json.dumps([VERSION, images, list(manifest["bytes"])]).encode()).hexdigest()
     journal = Journal(folder / "measures.jsonl", identity)
     try:
-        done = {record["block"]: record["measures"] for record in journal.records}
+        tree = manifest.tree
+        done = {
+            record["block"]: record["measures"]
+            for record in journal.records
+            if _unchanged(tree, blocks[record["block"]], [item["modified"] for item in record["measures"]])
+        }
         advance(sum(map(len, done.values())))
         todo = [number for number in range(len(blocks)) if number not in done]
         results = in_blocks(
-            partial(measure, manifest.tree), [blocks[number] for number in todo], workers=workers, crashed=crashed
+            partial(measure, manifest.tree),
+            [blocks[number] for number in todo],
+            workers=workers,
+            crashed=partial(crashed, manifest.tree),
         )
         for position, block in results:
             done[todo[position]] = block
@@ -152,12 +161,17 @@ def _find_label_noise(result: Audit, options: Options) -> None:
     result.flag("label-noise", [row for row, study in enumerate(studies) if study in wrong])
 
 
-def _finished(folder: Path, key: str) -> list[dict[str, Any]] | None:
-    """The summary of a whole audit with this key, or None."""
+def _unchanged(tree: Tree, images: Sequence[str], modified: Sequence[int | None]) -> bool:
+    return all(modified_of(tree, image) == time for image, time in zip(images, modified, strict=True))
+
+
+def _finished(manifest: Manifest, folder: Path, key: str) -> list[dict[str, Any]] | None:
+    """The summary of a whole audit with this key and of files that have not changed since, or None."""
     if not (folder / "audit.html").is_file():
         return None
     try:
-        _, done, summary = read_audit(folder / "audit.parquet")
+        columns, done, summary = read_audit(folder / "audit.parquet")
     except DataError:
         return None
-    return summary if done == key else None
+    same = done == key and _unchanged(manifest.tree, manifest["image"], columns["modified"])
+    return summary if same else None

@@ -13,7 +13,6 @@ from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura, release_folder
 from mskscreen.data.sources.dicom import index_dicom
 from mskscreen.data.sources.tables import index_csv, index_fracatlas, index_grazpedwri, index_lera
-from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError
 
 
@@ -54,17 +53,17 @@ def detect(root: Path) -> str:
     """Which reader fits `root`, by the lists it holds; a folder without any is taken for DICOM files."""
     if root.is_file():
         return "csv"
-    if release_folder(root):
-        return "mura"
     if (root / "dataset.csv").is_file():
         with (root / "dataset.csv").open(encoding="utf-8-sig", errors="replace") as stream:
             return "grazpedwri-dx" if "filestem" in stream.readline(10_000) else "fracatlas"
-    return "lera" if (root / "labels.csv").is_file() else "dicom"
+    if (root / "labels.csv").is_file():
+        return "lera"
+    return "mura" if release_folder(root) else "dicom"
 
 
 def with_hashes(manifest: Manifest, advance: Callable[[int], None], workers: int = 2) -> Manifest:
     """The manifest with the SHA-256 of every file that is there; `advance(1)` is called after each."""
-    tree = Tree(manifest.root, links=manifest.links)
+    tree = manifest.tree
 
     def digest(row: int) -> str | None:
         if manifest["bytes"][row] is None:

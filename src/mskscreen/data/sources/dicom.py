@@ -30,8 +30,8 @@ def index_dicom(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]
             relative = (Path(place) / name).relative_to(root).as_posix()
             try:
                 row = None if name.startswith(".") or name == "DICOMDIR" else _row(tree, relative)
-            except OutsideError:
-                findings.add("link leads out of the root", "folder", refused=True)
+            except OutsideError as error:
+                findings.add(str(error), "folder", refused=True)
                 continue
             if row:
                 rows.append(row)

@@ -61,8 +61,8 @@ class Table:
         try:
             image = inside(image)
             status = self.tree.stat(image)
-        except OutsideError:
-            self.findings.add("path or link leaves the root", self.file, line, refused=True)
+        except OutsideError as error:
+            self.findings.add(str(error), self.file, line, refused=True)
             return
         if image in self.rows:
             self.findings.add("image listed twice", self.file, line, refused=True)
@@ -157,22 +157,19 @@ def index_grazpedwri(root: Path, *, links: bool = False) -> tuple[Manifest, Find
     """
     table = Table(root / "dataset.csv", root, ("filestem", "patient_id", "study_number"), links=links)
     folders = [".", *sorted(path.name for path in root.glob("images*") if path.is_dir())]
-    where = {name: folder for folder in folders for name in _names(root / folder)}
+    where = {path.name: folder for folder in folders for path in (root / folder).iterdir()}
     for line, record in table.records():
         name = f"{record['filestem']}.png"
+        number = record["patient_id"], record["study_number"]
         table.add(
             line,
             f"{where.get(name, 'images')}/{name}",
             patient=record["patient_id"] or None,
-            study=f"{record['patient_id']}/{record['study_number']}",
+            study="/".join(number) if all(number) else None,
             joint=JointType.WRIST.label,
             label=_visible_fracture(table, record, line),
         )
     return table.result("grazpedwri-dx")
-
-
-def _names(folder: Path) -> Iterator[str]:
-    return (path.name for path in folder.iterdir())
 
 
 def _visible_fracture(table: Table, record: Mapping[str, str], line: int) -> int | None:
@@ -197,8 +194,8 @@ def index_lera(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
         name, shown, label = (text.strip() for text in fields[:3])
         try:
             images = _images_below(root, inside(name))
-        except OutsideError:
-            table.findings.add("path or link leaves the root", table.file, line, refused=True)
+        except OutsideError as error:
+            table.findings.add(str(error), table.file, line, refused=True)
             continue
         if not images:
             table.findings.add("folder without images", table.file, line)
