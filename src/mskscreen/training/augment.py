@@ -73,10 +73,6 @@ class Augmentation:
         written = (f"{name}({','.join(f'{value:.12g}' for value in values)})" for name, values in self.steps)
         return "|".join(written) or NONE
 
-    def __reduce__(self) -> tuple[type[Augmentation], tuple[object, ...]]:
-        # Worker processes get the steps alone: the functions made of them cannot be pickled.
-        return Augmentation, (self.steps,)
-
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
