@@ -41,7 +41,7 @@ def test_exposures_lie_on_the_plate_side_by_side_in_their_own_proportions(seed, 
 @given(SEEDS)
 @settings(max_examples=50, deadline=None)
 def test_a_field_always_shows_the_middle_and_never_more_than_the_beam(seed):
-    coverage = sample_collimation(rng(seed), 0.0).coverage(300, 220)
+    coverage = sample_collimation(rng(seed)).coverage(300, 220)
     assert coverage.min() >= 0
     assert coverage.max() == 1
     assert coverage[140:160, 100:120].min() == 1
@@ -82,7 +82,7 @@ def test_a_fitted_camera_sees_at_least_the_same_field_from_the_same_spot(rows, c
 def test_markers_lie_in_the_field_and_tell_left_from_right():
     laid = 0
     for seed in range(60):
-        coverage = sample_collimation(rng(seed), 0.0).coverage(400, 300)
+        coverage = sample_collimation(rng(seed)).coverage(400, 300)
         left, right = (lead_marker(rng(seed), coverage, np.zeros_like(coverage), letter) for letter in "LR")
         laid += bool(left.any())
         assert bool(left.any()) == bool(right.any())

@@ -60,7 +60,7 @@ def test_a_fixed_place_is_found_where_there_is_one(folder, rows, tmp_path):
             mask[top : top + row.rows // 8, left : left + row.columns // 8] = 255
             (tmp_path / row.mask).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(tmp_path / row.mask)
-    assert location_prior(tmp_path, rows)[-1]["hit_rate"] > 0.95
+    assert location_prior(tmp_path, rows)[-1]["hit_rate"] > 0.85
 
 
 def test_too_little_to_judge_is_refused(folder, rows):

@@ -47,15 +47,13 @@ class Collimation:
     """The field of one exposure: distances of its four edges (or its radius) from the centre, as fractions.
 
     `edges` are left, right, top, bottom in fractions of the width and height; `radius` (fraction of the short
-    side) makes a round field; `tilt` is in radians; `softness` the width of the penumbra in pixels at 512;
-    `surround` the displayed value outside the field.
+    side) makes a round field; `tilt` is in radians; `softness` the width of the penumbra in pixels at 512.
     """
 
     edges: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     tilt: float = 0.0
     radius: float | None = None
     softness: float = 2.0
-    surround: float = 0.0
 
     def coverage(self, rows: int, columns: int) -> np.ndarray:
         """Share of the beam that reaches each pixel: float32 (rows, columns), 1 inside the field."""
@@ -75,7 +73,7 @@ class Collimation:
         return np.clip(0.5 + depth / penumbra, 0, 1).astype(np.float32)
 
 
-def sample_collimation(rng: np.random.Generator, surround: float) -> Collimation:
+def sample_collimation(rng: np.random.Generator) -> Collimation:
     """Collimation as departments use it: open, along the edges, tight, tilted to the limb, rarely round."""
     style = rng.choice(("open", "loose", "tight", "round"), p=(0.42, 0.40, 0.13, 0.05))
     reach = {"open": (0.9, 1.2), "loose": (0.41, 0.56), "tight": (0.33, 0.45), "round": (1.0, 1.2)}[str(style)]
@@ -88,7 +86,6 @@ def sample_collimation(rng: np.random.Generator, surround: float) -> Collimation
         float(tilt),
         radius if style == "round" else None,
         softness,
-        surround,
     )
 
 
@@ -156,8 +153,16 @@ def fitted(camera: Camera, rows: int, columns: int) -> Camera:
     return replace(camera, origin=origin, du=du, dv=dv, rows=rows, columns=columns)
 
 
+def cropped(camera: Camera, window: tuple[slice, slice]) -> Camera:
+    """The part of a camera's detector in a window of (rows, columns)."""
+    rows, columns = window
+    origin = camera.origin + camera.du * columns.start + camera.dv * rows.start
+    return replace(camera, origin=origin, rows=rows.stop - rows.start, columns=columns.stop - columns.start)
+
+
 LEAD_THICKNESS = 1.5e-3
 _PLACES = 12
+_CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 
 
 def lead_marker(rng: np.random.Generator, coverage: np.ndarray, anatomy: np.ndarray, letter: str) -> np.ndarray:
@@ -208,17 +213,14 @@ def _stamp(letter: str, initials: str, size: int, style: float) -> Image.Image:
 def _near_edge(coverage: np.ndarray, height: int, width: int, direction: float) -> tuple[int, int]:
     """Top left corner of a stamp pushed from the centre of the field towards `direction` as far as it fits."""
     rows, columns = coverage.shape
-    y, x = rows / 2, columns / 2
-    step = max(rows, columns) / 64
-    half_height, half_width = 0.4 * height, 0.4 * width
-    while True:
-        ahead_y, ahead_x = y + step * math.sin(direction), x + step * math.cos(direction)
-        corners = [
-            (int(ahead_y + a * half_height), int(ahead_x + b * half_width)) for a in (-1, 1) for b in (-1, 1)
-        ]
-        if not all(0 <= r < rows and 0 <= c < columns and coverage[r, c] > 0.5 for r, c in corners):
-            return int(y - height / 2), int(x - width / 2)
-        y, x = ahead_y, ahead_x
+    way = np.arange(64) * max(rows, columns) / 64
+    y, x = rows / 2 + way * math.sin(direction), columns / 2 + way * math.cos(direction)
+    down = np.rint(y[:, None] + 0.4 * height * _CORNERS[:, 0]).astype(int)
+    across = np.rint(x[:, None] + 0.4 * width * _CORNERS[:, 1]).astype(int)
+    fits = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
+    fits &= coverage[np.clip(down, 0, rows - 1), np.clip(across, 0, columns - 1)] > 0.5
+    last = max(int(fits.all(axis=1).argmin()) - 1, 0)
+    return int(y[last] - height / 2), int(x[last] - width / 2)
 
 
 def _paste(target: np.ndarray, stamp: np.ndarray, top: int, left: int) -> None:

@@ -11,7 +11,15 @@ from mskscreen.phantom.case import Case, CaseView
 from mskscreen.phantom.display import DisplayStyle, Family, process, sample_style
 from mskscreen.phantom.film import Medium, develop, sample_medium
 from mskscreen.phantom.physics import expose
-from mskscreen.phantom.plate import Layout, burn_text, fitted, lead_marker, sample_collimation, sample_layout
+from mskscreen.phantom.plate import (
+    Layout,
+    burn_text,
+    cropped,
+    fitted,
+    lead_marker,
+    sample_collimation,
+    sample_layout,
+)
 from mskscreen.phantom.render import trace, trace_twins
 from mskscreen.phantom.scene import Camera, Exposure, Layers, Material
 from mskscreen.phantom.seeds import stream
@@ -48,7 +56,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class _Shot:
-    """One exposure: all that is drawn for it is drawn once and shared by both twins."""
+    """One exposure: all that is drawn for it is drawn once and shared by both twins.
+
+    Only the `window` of the box on the plate that the beam reaches is rendered; `camera` and `coverage` are of its
+    size, `shape` is the box's.
+    """
 
     number: int
     view: CaseView
@@ -56,6 +68,8 @@ class _Shot:
     exposure: Exposure
     coverage: np.ndarray
     surround: float
+    shape: tuple[int, int]
+    window: tuple[slice, slice]
 
 
 def finish(case: Case, long_side: int = 512) -> Iterator[Finished]:
@@ -130,13 +144,21 @@ def _shot(number: int, view: CaseView, shape: tuple[int, int], medium: Medium, r
         quanta=view.exposure.quanta * medium.dose * coarser**2,
         blur=view.exposure.blur / coarser,
     )
-    coverage = sample_collimation(rng, medium.surround).coverage(*shape)
-    return _Shot(number, view, camera, exposure, coverage, medium.surround)
+    coverage = sample_collimation(rng).coverage(*shape)
+    window = _extent(coverage)
+    inside = coverage[window]
+    return _Shot(number, view, cropped(camera, window), exposure, inside, medium.surround, shape, window)
+
+
+def _extent(coverage: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window that holds every pixel the beam reaches."""
+    rows, columns = (np.flatnonzero(coverage.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both twins of one exposure with the same noise, and the mask; one and the same image if there is no mask."""
-    view, nothing = shot.view, np.zeros(shot.coverage.shape, np.float32)
+    view, nothing = shot.view, np.zeros(shot.shape, bool)
     if view.scene_abnormal is None:
         layers = trace(view.scene_normal, shot.camera)
         normal = _displayed(seed, shot, layers, _marker(seed, shot, layers), style)
@@ -144,7 +166,9 @@ def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.n
     with_it, without = trace_twins(view.scene_abnormal, view.scene_normal, shot.camera)
     lead = _marker(seed, shot, without)
     abnormal = _displayed(seed, shot, with_it, lead, style)
-    mask = nothing if with_it.mask is None else with_it.mask * (shot.coverage > 0.5).astype(np.float32)
+    mask = nothing.copy()
+    if with_it.mask is not None:
+        mask[shot.window] = with_it.mask & (shot.coverage > 0.5)
     if not mask.any():
         return abnormal, abnormal, nothing
     return abnormal, _displayed(seed, shot, without, lead, style), mask
@@ -157,12 +181,14 @@ def _marker(seed: int, shot: _Shot, layers: Layers) -> np.ndarray:
 
 
 def _displayed(seed: int, shot: _Shot, layers: Layers, lead: np.ndarray, style: DisplayStyle) -> np.ndarray:
-    """The collimated display of one exposure, its lead marker in the beam."""
+    """The collimated display of one exposure, its lead marker in the beam, in the size of its box."""
     paths = dict(layers.paths)
     paths[Material.LEAD] = paths[Material.LEAD] + lead if Material.LEAD in paths else lead
     intensity = expose(Layers(paths), shot.exposure, stream(seed, "detector", shot.number))
     image = process(intensity, style, stream(seed, "display", shot.number), field=shot.coverage > 0.5)
-    return np.asarray(shot.surround + shot.coverage * (image - shot.surround), np.float32)
+    whole = np.full(shot.shape, shot.surround, np.float32)
+    whole[shot.window] += shot.coverage * (image - np.float32(shot.surround))
+    return whole
 
 
 def _assembled(layout: Layout, parts: list[np.ndarray], ground: float) -> np.ndarray:
