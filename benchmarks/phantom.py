@@ -7,7 +7,14 @@ in the tree; the twins of abnormal images are rendered too but not counted. The 
 load, are not timed. Time is that of the processor, so that a busy machine is not charged to the code, beside
 that of the wall. The second line renders the same at 128 pixels: what does not depend on the pixels.
 
-MEASURED
+2026-11-22, one core of an AMD EPYC whose other core was busy, 84 studies, median of three passes:
+
+    512 px: 14.8 images (13.8 to 15.1) per second of processor time, 14.8 of wall time
+    128 px: 44.4 images (39.7 to 53.8)
+
+Asked for are 20 images at 512 px, so this misses by a quarter. Of the 64 ms of an image, tracing takes
+31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a second exposure, its
+twin, which visibility needs: counting those, 21 exposures a second are finished.
 """
 
 import statistics

@@ -6,7 +6,12 @@ Makes a set of the default recipe at 256 pixels, trains the linear model of `msk
 statistics (asked for: AUROC <= 0.55) and computes the image-free location prior of `mskscreen.phantom.priors` with
 the pointing game's tolerance of 3 % of the long side (asked for: <= 30 % hits).
 
-MEASURED
+2026-11-22, 2,100 studies, 4,260 images:
+
+    border statistics: AUROC 0.505, standard error 0.013
+    fixed place: 0.150 of 1,478 visible masks (elbow 0.198, finger 0.113, forearm 0.185, hand 0.024, humerus 0.206,
+        shoulder 0.202, wrist 0.092)
+    fractures displaced by more than half the width: 0.227 of 414; median visible k 14.0; occult 0.229 of images
 """
 
 import sys
