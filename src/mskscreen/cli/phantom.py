@@ -11,6 +11,7 @@ import typer
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.cli.common import Format, err, needs, progress, show
+from mskscreen.errors import DataError
 
 app = typer.Typer(help="Make synthetic radiographs whose truth is known to the pixel, and look at them.")
 Joint = StrEnum("Joint", {name.upper(): name for name in JOINT_LABELS})  # type: ignore[misc]
@@ -84,7 +85,13 @@ def sheet(
         and (kind is None or (row.kind or "normal") == kind)
         and (row.twin is not None or not pairs)
     ]
-    contact_sheet(folder, spread(rows, images), columns=columns, cell=cell, pairs=pairs).save(picture)
+    drawn = contact_sheet(folder, spread(rows, images), columns=columns, cell=cell, pairs=pairs)
+    try:
+        drawn.save(picture)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot write {picture} ({error}); name a PNG or JPEG file in an existing folder"
+        ) from error
     err.print(f"{picture} shows {min(images, len(rows))} of {len(rows)} images")
 
 
