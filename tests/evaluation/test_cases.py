@@ -147,7 +147,7 @@ def test_a_repeated_image_and_a_contradiction_are_refused(predictions):
     with pytest.raises(DataError, match="occurs twice"):
         join(Table.of(twice), labels_from_paths(Table.of(twice)))
     with pytest.raises(DataError, match="rows 1 and 2 label the same image differently"):
-        join(Table.of(predictions), labels(["a", "a"], [0, 1], image=["x.png", "x.png"]))
+        join(Table.of(predictions), labels(["a", "a"], [0, 1], image=[predictions.images[0].file] * 2))
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,7 @@ def test_a_repeated_image_and_a_contradiction_are_refused(predictions):
         ("study,label\na\n", "row 1 has 1 fields, not 2"),
         ("label,joint\n1,hand\n", "row 1 has neither a study nor an image"),
         ("", "the file is empty"),
+        ("study,label\n", "it holds no row"),
     ],
 )
 def test_a_bad_label_file_is_one_clear_sentence(text, message, tmp_path):

@@ -80,6 +80,31 @@ def test_bca_moves_by_twice_the_bias_and_bends_with_the_skewness():
     )
 
 
+def test_the_inverted_interval_forgets_noise_and_keeps_gaps():
+    rng = np.random.default_rng(2)
+    noise = rng.normal(0, 0.01, (2000, 15))
+    only_noise = rng.normal(0, 0.01, 15)
+    low, high = intervals.inverted(only_noise, only_noise + noise)
+    assert low < 0.03 < np.abs(only_noise).sum() < high
+    clear = np.full(15, 0.02) * np.where(np.arange(15) % 2, 1, -1)
+    low, high = intervals.inverted(clear, clear + noise / 100)
+    assert (low, high) == pytest.approx((0.3, 0.3), abs=0.01)
+    assert intervals.inverted(clear, np.tile(clear, (50, 1))) is None
+
+
+@pytest.mark.parametrize("true_sum", [0.0, 0.05, 0.3])
+def test_the_inverted_interval_holds_the_true_sum(true_sum):
+    rng = np.random.default_rng(3)
+    gaps = np.linspace(-1, 1, 15)
+    gaps *= true_sum / np.abs(gaps).sum()
+    held = 0
+    for _ in range(150):
+        estimate = gaps + rng.normal(0, 0.01, 15)
+        low, high = intervals.inverted(estimate, estimate + rng.normal(0, 0.01, (400, 15)))
+        held += low <= true_sum <= high
+    assert held >= stats.binom.ppf(0.001, 150, 0.93)
+
+
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 7), (95, 100), (1, 1)])
 def test_wilson_agrees_with_statsmodels(successes, trials):
     expected = proportion_confint(successes, trials, method="wilson")

@@ -145,6 +145,7 @@ def test_one_joint_type_has_accuracy_but_no_auroc():
 
 def test_every_metric_of_the_tables_is_computed():
     y, p, _ = table(0)
-    assert set(metrics.abnormality_statistic(y, p, 0.5)(np.ones((1, 300)))) == set(metrics.ABNORMALITY)
+    found = set(metrics.abnormality_statistic(y, p, 0.5)(np.ones((1, 300))))
+    assert found == {*metrics.ABNORMALITY, "ece_gaps"}
     joint = metrics.joint_statistic(np.arange(300) % 7, np.full((300, 7), 1 / 7))(np.ones((1, 300)))
-    assert set(joint) == set(metrics.JOINT)
+    assert set(joint) == {*metrics.JOINT, "ece_gaps"}

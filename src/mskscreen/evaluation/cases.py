@@ -151,19 +151,13 @@ def join(table: Table, labels: Labels) -> Joined:
     Raises DataError where a file occurs twice in the table, an image is labelled twice and differently, or nothing
     can be joined.
     """
-    pairs = [keys(file, study) for file, study in zip(table.file, table.study, strict=True)]
-    image_keys, study_keys = [str(image) for image, _ in pairs], [study for _, study in pairs]
-    if len(set(image_keys)) < len(image_keys):
-        twice = Counter(image_keys).most_common(1)[0][0]
-        raise DataError(f"{table.name}: image {twice} occurs twice; keep one row of each image")
-    label_keys = [keys(image, study) for image, study in zip(labels.image, labels.study, strict=True)]
-    truth = _match(image_keys, study_keys, labels, label_keys)
+    image_keys, study_keys = _keys(table)
+    truth, names = _match(table, image_keys, study_keys, labels)
     if not _usable(table, labels, truth).any():
         raise DataError(
             f"{table.name}: none of its {len(table)} images is both scored and labelled by {labels.name}; "
             "compare the columns study and file of both"
         )
-    names = [study for _, study in label_keys]
     study_labels = _study_labels(labels, names)
     return Joined(
         table=table,
@@ -191,34 +185,47 @@ def _labelled(labels: Labels, truth: np.ndarray) -> np.ndarray:
     return (truth >= 0) & np.isfinite(labels.label[truth])
 
 
+def _keys(table: Table) -> tuple[list[str], list[str]]:
+    """Image and study key of each row; rows of one study share one string, which matters with a million rows."""
+    shared: dict[str, str] = {}
+    image_keys, study_keys = [], []
+    for file, study in zip(table.file, table.study, strict=True):
+        image, name = keys(file, study)
+        image_keys.append(str(image))
+        study_keys.append(shared.setdefault(name, name))
+    return image_keys, study_keys
+
+
 def _match(
-    image_keys: Sequence[str],
-    study_keys: Sequence[str],
-    labels: Labels,
-    label_keys: Sequence[tuple[str | None, str]],
-) -> np.ndarray:
-    by_image: dict[str, int] = {}
-    by_name: dict[str, list[str]] = {}
+    table: Table, image_keys: Sequence[str], study_keys: Sequence[str], labels: Labels
+) -> tuple[np.ndarray, list[str]]:
+    """Row of the labels for each row of the table, -1 where there is none, and the study key of each label."""
+    position = {key: i for i, key in enumerate(image_keys)}
+    if len(position) < len(image_keys):
+        twice = Counter(image_keys).most_common(1)[0][0]
+        raise DataError(f"{table.name}: image {twice} occurs twice; keep one row of each image")
+    truth = np.full(len(image_keys), -1)
+    shared = {name: name for name in study_keys}
+    names: list[str] = []
     by_study: dict[str, int] = {}
-    for row, (image, study) in enumerate(label_keys):
-        by_study.setdefault(study, row)
+    others: dict[str, list[tuple[str, int]]] = {}
+    for row, (file, study) in enumerate(zip(labels.image, labels.study, strict=True)):
+        image, name = keys(file, study)
+        names.append(shared.setdefault(name, name))
+        by_study.setdefault(names[-1], row)
         if image is None:
             continue
-        other = by_image.setdefault(image, row)
-        if other == row:
-            by_name.setdefault(_file_name(image), []).append(image)
-        elif labels.label[other] != labels.label[row]:
-            raise DataError(f"{labels.name}: rows {other + 1} and {row + 1} label the same image differently")
-
-    def find(image: str, study: str) -> int:
-        if image in by_image:
-            return by_image[image]
-        if study in by_study:
-            return by_study[study]
-        ends = [key for key in by_name.get(_file_name(image), ()) if _same_end(key, image)]
-        return by_image[ends[0]] if len(ends) == 1 else -1
-
-    return np.fromiter(map(find, image_keys, study_keys), np.intp, len(image_keys))
+        at = position.get(image)
+        if at is None:
+            others.setdefault(_file_name(image), []).append((image, row))
+        elif truth[at] < 0:
+            truth[at] = row
+        elif labels.label[truth[at]] != labels.label[row]:
+            raise DataError(f"{labels.name}: rows {truth[at] + 1} and {row + 1} label the same image differently")
+    for i in np.flatnonzero(truth < 0).tolist():
+        ends = [row for key, row in others.get(_file_name(image_keys[i]), ()) if _same_end(key, image_keys[i])]
+        truth[i] = by_study.get(study_keys[i], ends[0] if len(ends) == 1 else -1)
+    return truth, names
 
 
 def _file_name(key: str) -> str:

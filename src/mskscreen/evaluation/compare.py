@@ -149,7 +149,6 @@ def _differences(
                 minus(draws.replicates, name),
                 minus(draws.jackknife, name),
                 why,
-                biased=metric.biased,
             )
     return found
 

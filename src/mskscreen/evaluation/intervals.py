@@ -1,4 +1,4 @@
-"""Confidence intervals: the patient-clustered bootstrap (percentile, BCa, basic), DeLong and Wilson.
+"""Confidence intervals: the patient-clustered bootstrap (percentile, BCa), DeLong, Wilson, and one for ECE.
 
 The bootstrap never copies cases. It draws how often each patient occurs in a resample and hands those counts to
 the statistics of `metrics` as case weights, a block of resamples at a time.
@@ -137,12 +137,47 @@ def percentile(replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def basic(estimate: float, replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
-    """The percentile interval mirrored at the estimate, at least zero: for measures that noise pushes upwards."""
-    mirrored = percentile(replicates, level)
-    if mirrored is None or not np.isfinite(estimate):
+def inverted(gaps: np.ndarray, replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """Interval of sum |g| from estimated `gaps` (k,) and their bootstrap `replicates` (R, k), by inverting tests.
+
+    Noise alone makes the estimate sum |gaps| larger than sum |g|, and resampling adds the noise once more, so that
+    percentile and BCa intervals lie too high. Here a value of sum |g| is in the interval if the estimate is in
+    neither tail of what gaps of that sum give with the noise of the resamples (Carpenter, Statistics in Medicine
+    1999). Which gaps share the sum is not known: those proportional to the estimates and to the estimates plus
+    their standard errors are tried, and the wider limits are kept.
+    """
+    defined = replicates[np.isfinite(replicates).all(axis=1)]
+    if (
+        len(defined) < _DEFINED * len(replicates)
+        or not np.isfinite(gaps).all()
+        or not np.ptp(defined, axis=0).any()
+    ):
         return None
-    return Interval(max(0.0, 2 * estimate - mirrored.high), max(0.0, 2 * estimate - mirrored.low))
+    noise, observed = defined - gaps, float(np.abs(gaps).sum())
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    shapes = (np.abs(gaps), np.abs(gaps) + noise.std(axis=0))
+    limits = [
+        [_sum_with_quantile(np.copysign(shape / shape.sum(), gaps), noise, tail, observed) for tail in tails]
+        for shape in shapes
+        if shape.any()
+    ]
+    lows, highs = zip(*limits, strict=True)
+    return Interval(min(lows), max(highs))
+
+
+def _sum_with_quantile(shape: np.ndarray, noise: np.ndarray, tail: float, observed: float) -> float:
+    """The sum |g| of gaps g along `shape` at which the quantile `tail` of sum |g + noise| is `observed`, or 0."""
+
+    def quantile(total: float) -> float:
+        return float(np.quantile(np.abs(total * shape + noise).sum(axis=1), tail))
+
+    low, high = 0.0, 2 * observed + float(np.abs(noise).sum(axis=1).max())
+    if quantile(low) >= observed:
+        return 0.0
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if quantile(middle) < observed else (low, middle)
+    return (low + high) / 2
 
 
 def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: float = LEVEL) -> Interval | None:

@@ -49,6 +49,8 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
     columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, label_column)
     if label_column not in columns:
         raise DataError(f"{path}: no column '{label_column}'; it has {', '.join(columns)}")
+    if not columns[label_column]:
+        raise DataError(f"{path}: it holds no row; add the labels")
     image_name = next((name for name in _IMAGE_NAMES if name in columns), None)
     images = columns[image_name] if image_name else [None] * len(columns[label_column])
     studies = columns.get("study") or images
@@ -76,11 +78,12 @@ def labels_from_paths(table: Table) -> Labels:
     Raises DataError where no file name holds one.
     """
     files, patients, labels, joints = [], [], [], []
+    shared: dict[str, str] = {}
     for file in table.file:
         path = mura_path(file)
         if path and path.label is not None:
             files.append(file)
-            patients.append(path.patient)
+            patients.append(shared.setdefault(path.patient, path.patient))
             labels.append(path.label)
             joints.append(joint_index(path.joint or ""))
     if not files:

@@ -27,7 +27,8 @@ class Metric:
 
     `needs` names what must occur, as `present` counts it; `scores` is True where hard calls are not enough;
     `proportion` names the cells of the confusion table in the numerator and in the denominator. `biased` marks an
-    estimate that sampling noise alone moves away from its true value, so that its interval must move back.
+    estimate that sampling noise alone moves away from its true value: its statistic also gives `NAME_gaps` (R, k),
+    whose absolute values it sums, for `intervals.inverted`.
     """
 
     title: str
@@ -155,11 +156,12 @@ def loss_statistic(labels: np.ndarray, p: np.ndarray) -> Statistic:
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         total = weights.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.abs(_binned(weights * gap, index, BINS)).sum(axis=1)
+            gaps = _binned(weights * gap, index, BINS) / total[:, None]
             return {
                 "brier": weighted_sum(weights, square) / total,
                 "log_loss": weighted_sum(weights, log) / total,
-                "ece": error / total,
+                "ece": np.abs(gaps).sum(axis=1),
+                "ece_gaps": gaps,
             }
 
     return statistic
@@ -203,13 +205,15 @@ def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
         for k, ranking in rankings.items():
             areas[k] = ranking(weights)["auroc"]
         with np.errstate(divide="ignore", invalid="ignore"):
+            gaps = _binned(weights * gap, index, BINS) / total[:, None]
             return {
                 "accuracy": recalled.sum(axis=1) / total,
                 "balanced_accuracy": nanmean(recalled / (missed + recalled), axis=1),
                 "auroc_macro": nanmean(areas, axis=0),
                 **{f"auroc_{joint}": areas[k] for k, joint in enumerate(JOINT_LABELS)},
                 "log_loss": weighted_sum(weights, loss) / total,
-                "ece": np.abs(_binned(weights * gap, index, BINS)).sum(axis=1) / total,
+                "ece": np.abs(gaps).sum(axis=1),
+                "ece_gaps": gaps,
             }
 
     return statistic

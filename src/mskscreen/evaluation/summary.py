@@ -12,7 +12,7 @@ from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
 from mskscreen.evaluation.cases import Cases
-from mskscreen.evaluation.estimates import Estimate, estimate, estimates
+from mskscreen.evaluation.estimates import Estimate, estimate, estimate_of_gaps, estimates
 from mskscreen.evaluation.intervals import Draws, Interval, Part, draw
 from mskscreen.evaluation.metrics import (
     ABNORMALITY,
@@ -194,11 +194,15 @@ def _average(draws: Draws, joints: Sequence[str], *, scores: bool) -> dict[str, 
         if not joints or (metric.scores and not scores):
             found[name] = Estimate(None, reason="no joint type with enough cases" if not joints else "calls only")
             continue
+        if metric.biased:
+            # The mean of sums over bins is one sum over the bins of all joints.
+            gaps = [draws.estimate[joint][f"{name}_gaps"] / len(joints) for joint in joints]
+            again = [draws.replicates[joint][f"{name}_gaps"] / len(joints) for joint in joints if draws.replicates]
+            found[name] = estimate_of_gaps(np.concatenate(gaps), np.concatenate(again, axis=1) if again else None)
+            continue
         value = mean(draws.estimate, name)
         assert value is not None  # noqa: S101 - every part has an estimate
-        found[name] = estimate(
-            float(value[0]), mean(draws.replicates, name), mean(draws.jackknife, name), biased=metric.biased
-        )
+        found[name] = estimate(float(value[0]), mean(draws.replicates, name), mean(draws.jackknife, name))
     return found
 
 

@@ -97,8 +97,8 @@ def _read_parquet(path: Path) -> Table:
 
         return Table(
             file=column("file").to_pylist(),
-            study=column("study").to_pylist(),
-            patient=column("patient").to_pylist(),
+            study=_shared(column("study")),
+            patient=_shared(column("patient")),
             p_abnormal=column("p_abnormal").to_numpy(zero_copy_only=False).astype(np.float64),
             p_joint=_lists(column("p_joint"), _LISTS["p_joint"]),
             pred1=_lists(column("pred1"), _LISTS["pred1"]),
@@ -109,6 +109,13 @@ def _read_parquet(path: Path) -> Table:
         )
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error
+
+
+def _shared(column: Any) -> list[Any]:
+    """A column of text in which equal values are one object."""
+    encoded = column.dictionary_encode()
+    values = [*encoded.dictionary.to_pylist(), None]
+    return [values[i] for i in encoded.indices.fill_null(-1).to_pylist()]
 
 
 def _lists(column: Any, width: int) -> np.ndarray:
