@@ -139,11 +139,8 @@ def _side(view: CaseView) -> str:
 def _shot(number: int, view: CaseView, shape: tuple[int, int], medium: Medium, rng: np.random.Generator) -> _Shot:
     camera = fitted(view.camera, *shape)
     coarser = camera.pixel / view.camera.pixel
-    exposure = replace(
-        view.exposure,
-        quanta=view.exposure.quanta * medium.dose * coarser**2,
-        blur=view.exposure.blur / coarser,
-    )
+    # Dose is of an area; blur stays in pixels, for a coarser image is a shrunken one, smoothed against aliasing.
+    exposure = replace(view.exposure, quanta=view.exposure.quanta * medium.dose * coarser**2)
     coverage = sample_collimation(rng).coverage(*shape)
     window = _extent(coverage)
     inside = coverage[window]
