@@ -9,7 +9,45 @@ that inverts tests, and, on one study a patient because they take cases as indep
 is also tried where the scores are nearly calibrated, which is hardest for it. An interval should hold the truth in
 93 to 97 % of the draws; the simulation itself is sure to +-1.4 points.
 
-RESULT
+Measured 2026-11-22, 1,000 draws; no interval was undefined and none lies outside 93-97 %:
+
+    metric                 truth   interval     holds
+    auroc                  0.8711  percentile   95.2 %
+    auroc                  0.8711  bca          95.3 %
+    auprc                  0.8251  percentile   93.8 %
+    auprc                  0.8251  bca          94.7 %
+    accuracy               0.7952  percentile   95.3 %
+    accuracy               0.7952  bca          95.5 %
+    sensitivity            0.6920  percentile   95.7 %
+    sensitivity            0.6920  bca          96.2 %
+    specificity            0.8645  percentile   94.6 %
+    specificity            0.8645  bca          95.3 %
+    ppv                    0.7743  percentile   94.4 %
+    ppv                    0.7743  bca          94.7 %
+    npv                    0.8069  percentile   95.7 %
+    npv                    0.8069  bca          95.8 %
+    f1                     0.7309  percentile   96.3 %
+    f1                     0.7309  bca          96.2 %
+    mcc                    0.5687  percentile   95.4 %
+    mcc                    0.5687  bca          95.1 %
+    kappa                  0.5664  percentile   95.4 %
+    kappa                  0.5664  bca          95.5 %
+    brier                  0.1476  percentile   95.2 %
+    brier                  0.1476  bca          95.7 %
+    log_loss               0.4594  percentile   94.8 %
+    log_loss               0.4594  bca          95.3 %
+    ece                    0.0717  inverted     94.5 %
+    calibration_slope      1.6015  percentile   95.0 %
+    calibration_slope      1.6015  bca          94.9 %
+    calibration_intercept  -0.0609  percentile   94.5 %
+    calibration_intercept  -0.0609  bca          94.3 %
+    ece, calibrated        0.0115  inverted     95.6 %
+    auroc                  0.8711  delong       95.4 %
+    accuracy               0.7952  wilson       96.9 %
+    sensitivity            0.6920  wilson       95.4 %
+    specificity            0.8645  wilson       95.3 %
+    ppv                    0.7743  wilson       95.4 %
+    npv                    0.8069  wilson       95.6 %
 """
 
 from __future__ import annotations
