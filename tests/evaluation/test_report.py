@@ -202,7 +202,7 @@ def test_pictures_come_only_where_asked_and_small(tree):
     sources = [value for element, name, value in page.attributes if element == "img" and name == "src"]
     assert len(sources) >= 10
     assert all(value.startswith("data:image/jpeg;base64,") and len(value) < 40_000 for value in sources)
-    assert "for local use" in html
+    assert "it is for local use only" in html
 
 
 def test_pictures_from_elsewhere_are_not_taken(tree, tmp_path):

@@ -17,6 +17,8 @@ from mskscreen.evaluation.labels import Labels
 from mskscreen.evaluation.table import Table
 
 Level = Literal["study", "image"]
+# Beside the columns of the labels, which may well have one of that name.
+VIEW_COUNT = "view count"
 
 
 class Step(NamedTuple):
@@ -121,7 +123,7 @@ class Joined:
             p_joint=_means(self.table.p_joint[rows], offsets),
             patient=patient,
             patients=patients,
-            columns=self._columns(source) | {"views": self._views(used, first)},
+            columns=self._columns(source) | {VIEW_COUNT: self._views(used, first)},
             rows=rows,
             offsets=offsets,
             flow=self.flow,

@@ -11,7 +11,7 @@ import numpy as np
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
-from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.cases import VIEW_COUNT, Cases
 from mskscreen.evaluation.estimates import Estimate, estimate, estimate_of_gaps, estimates
 from mskscreen.evaluation.intervals import Draws, Interval, Part, draw
 from mskscreen.evaluation.metrics import (
@@ -92,7 +92,7 @@ def summarise(
     figures come from the same resamples of patients. Raises DataError for an unknown column.
     """
     threshold = cases.table.threshold if threshold is None else threshold
-    columns = {name: _groups_of(cases, name) for name in ("joint", "views", *by)}
+    columns = {name: _groups_of(cases, name) for name in ("joint", VIEW_COUNT, *by)}
     enough = {
         f"{column}={value}": rows
         for column, values in columns.items()

@@ -79,7 +79,9 @@ def write_report(path: Path, a: Assessment, pictures: Pictures | None = None) ->
 
 def _pictures_note(pictures: Pictures) -> Markup:
     if pictures.images or pictures.maps:
-        return tag("p", "This page holds pictures of patients: it is for local use.", class_="banner")
+        return tag(
+            "p", "This page holds pictures: where they show patients it is for local use only.", class_="banner"
+        )
     return tag("p", "No pictures: they are added with --images and --maps.", class_="note")
 
 

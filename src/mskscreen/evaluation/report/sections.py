@@ -151,8 +151,7 @@ def subgroups(a: Assessment) -> list[object]:
     for column, groups in a.study.groups.items():
         if column == "joint":
             continue
-        title = "Number of views" if column == "views" else f"By {column}"
-        parts.append(tag("h3", title))
+        parts.append(tag("h3", f"By {column}"))
         parts.append(table(("Group", "Studies", "Abnormal", *metric_titles()), group_rows(groups)))
     return parts
 
