@@ -1,5 +1,7 @@
 """Operating points reach their targets, are chosen elsewhere, and PPV follows Bayes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,25 @@ def test_the_same_studies_are_refused_and_shared_patients_counted():
     apart = operating.require_apart(cases.select(np.arange(30)), cases.select(np.arange(30, 60)))
     assert apart == len(set(cases.patient[:30]) & set(cases.patient[30:]))
     assert operating.fingerprint(cases) == operating.fingerprint(cases.select(np.arange(60)[::-1]))
+
+
+def test_another_data_set_may_use_the_same_names_but_not_the_same_images():
+    def with_digests(cases, prefix):
+        digests = [f"{prefix}{i}" for i in range(len(cases.table))]
+        return dataclasses.replace(cases, table=dataclasses.replace(cases.table, digest=digests))
+
+    cases = make_cases(60)
+    here, there = with_digests(cases, "a"), with_digests(cases, "b")
+    assert operating.require_apart(here, there, other_set=True) == 0
+    with pytest.raises(DataError, match="60 studies are in both"):
+        operating.require_apart(here, there)
+    with pytest.raises(DataError, match="without digests"):
+        operating.require_apart(cases, cases, other_set=True)
+    renamed = dataclasses.replace(here, keys=np.array([f"other {key}" for key in here.keys], object))
+    with pytest.raises(DataError, match=f"{len(cases.table)} images are in both"):
+        operating.require_apart(renamed, here, other_set=True)
+    with pytest.raises(DataError, match="images are in both"):
+        operating.require_apart(renamed, here)
 
 
 def test_projection_at_the_prevalence_of_the_table_changes_nothing():

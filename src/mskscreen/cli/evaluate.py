@@ -43,6 +43,9 @@ def evaluate(
     dev_labels: Annotated[
         Path | None, typer.Option(help="Truth of --dev, if not in --labels.", exists=True)
     ] = None,
+    dev_other_set: Annotated[
+        bool, typer.Option("--dev-other-set", help="--dev is of another data set: equal names mean nothing.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="The model, for its operating points and provenance.")] = None,
     at: Annotated[
         str | None,
@@ -100,6 +103,7 @@ def evaluate(
     assessment = assess(
         joined,
         development=join_labels(read_any(dev), dev_labels or labels, label_column) if dev else None,
+        other_set=dev_other_set,
         contract=_contract(model),
         calibration=calibration,
         rules=operating_rules(sensitivity, specificity, miss_cost),

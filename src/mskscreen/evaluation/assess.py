@@ -57,6 +57,7 @@ class Development:
     studies: int
     patients: int
     shared_patients: int
+    other_set: bool
     points: Mapping[str, OperatingPoint]
     temperatures: tuple[float, float] | None
 
@@ -95,6 +96,7 @@ def assess(
     joined: Joined,
     *,
     development: Joined | None = None,
+    other_set: bool = False,
     contract: ModelContract | None = None,
     calibration: CalibrationChoice = "as-is",
     rules: Mapping[str, Rule] = RULES,
@@ -107,12 +109,13 @@ def assess(
 ) -> Assessment:
     """Judge a table at both levels, with what `development` studies allow to choose.
 
-    Calls are made at the operating point `at`, or else at the threshold of the table. Raises DataError where
-    development and evaluation share a study, or where a choice needs development studies and there are none.
+    Calls are made at the operating point `at`, or else at the threshold of the table. `other_set` declares that
+    the development studies are of another data set: see `require_apart`. Raises DataError where development and
+    evaluation share a study, or where a choice needs development studies and there are none.
     """
     cases, images = joined.cases("study"), joined.cases("image")
     dev = development.cases("study") if development else None
-    shared = require_apart(dev, cases) if dev else 0
+    shared = require_apart(dev, cases, other_set=other_set) if dev else 0
     _require_one_model(cases, dev, contract)
     if calibration != "as-is" and dev is None:
         raise DataError(f"calibration '{calibration}' needs development predictions; pass --dev")
@@ -142,7 +145,7 @@ def assess(
         curves=_curves(cases, study.threshold, seed) if soft else {},
         reliability=diagrams,
         calibration=calibration,
-        development=_development(dev, shared, points, calibrators) if dev else None,
+        development=_development(dev, shared, other_set, points, calibrators) if dev else None,
         points_reason=reason,
         conformal=_conformal(dev, cases) if dev and soft else (),
         robustness=robustness_of(cases, disturbed, threshold, resamples=resamples, seed=seed),
@@ -204,7 +207,11 @@ def _points(
 
 
 def _development(
-    dev: Cases, shared: int, points: Mapping[str, OperatingPoint | float], calibrators: Mapping[str, Any]
+    dev: Cases,
+    shared: int,
+    other_set: bool,
+    points: Mapping[str, OperatingPoint | float],
+    calibrators: Mapping[str, Any],
 ) -> Development:
     fitted = calibrators.get("temperature")
     return Development(
@@ -212,6 +219,7 @@ def _development(
         studies=len(dev),
         patients=len(dev.patients),
         shared_patients=shared,
+        other_set=other_set,
         points={name: point for name, point in points.items() if isinstance(point, OperatingPoint)},
         temperatures=(fitted.abnormality_temperature, fitted.joint_temperature) if fitted else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,19 +88,46 @@ def choose_all(development: Cases, rules: Mapping[str, Rule] = RULES) -> dict[st
     return {name: choose(development.labels, development.p, rule) for name, rule in rules.items()}
 
 
-def require_apart(development: Cases, evaluation: Cases) -> int:
+def require_apart(development: Cases, evaluation: Cases, *, other_set: bool = False) -> int:
     """Number of patients that both share, which should be none.
 
-    Raises DataError, with examples, where a study is in both: what was chosen on a study is not judged on it.
+    With `other_set` the development studies are declared to be of another data set, where equal names mean
+    nothing; then the digests of the images must be known, and there are no shared patients.
+
+    Raises DataError, with examples, where a study or an image is in both: what was chosen on a study is not judged
+    on it.
     """
+    names = f"{development.table.name} and {evaluation.table.name}"
+    ours, theirs = _digests(development), _digests(evaluation)
+    if other_set and not (ours and theirs):
+        raise DataError(
+            f"{names}: without digests it cannot be seen that they hold other images; run predict again"
+        )
+    copies = ours.keys() & theirs.keys()
+    if copies:
+        raise DataError(_refusal(len(copies), "images", names, sorted({theirs[digest] for digest in copies})))
+    if other_set:
+        return 0
     shared = sorted(set(development.keys) & set(evaluation.keys))
     if shared:
-        examples = ", ".join(map(str, shared[:5]))
-        raise DataError(
-            f"{len(shared)} studies are in both {development.table.name} and {evaluation.table.name} ({examples}"
-            f"{', ...' if len(shared) > 5 else ''}); choose operating points and calibration on other studies"
-        )
+        raise DataError(_refusal(len(shared), "studies", names, shared))
     return len(set(development.patients) & set(evaluation.patients))
+
+
+def _refusal(count: int, what: str, names: str, examples: Sequence[str]) -> str:
+    listed = ", ".join(map(str, examples[:5])) + (", ..." if len(examples) > 5 else "")
+    return (
+        f"{count} {what} are in both {names} ({listed}); choose operating points and calibration on other studies"
+    )
+
+
+def _digests(cases: Cases) -> dict[str, str]:
+    """Study of each image digest; empty where the table has none."""
+    if not cases.table.digest:
+        return {}
+    keys = cases.keys[cases.group].tolist()
+    rows = zip(cases.rows.tolist(), keys, strict=True)
+    return {digest: key for row, key in rows if (digest := cases.table.digest[row])}
 
 
 def fingerprint(cases: Cases) -> str:

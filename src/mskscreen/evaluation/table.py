@@ -22,7 +22,8 @@ class Table:
     """Image rows of a predictions table in order, NaN where an image could not be scored.
 
     `p_abnormal` (n,), `p_joint` (n, 7), `pred1` (n, 2), `pred2` (n, 7) are float64. `hard` is True where
-    `p_abnormal` holds calls 0 and 1 and nothing else is known.
+    `p_abnormal` holds calls 0 and 1 and nothing else is known. `digest` pins the bytes of each image and is
+    empty where a table does not have it.
     """
 
     file: Sequence[str]
@@ -36,6 +37,7 @@ class Table:
     threshold: float = 0.5
     name: str = "predictions"
     hard: bool = False
+    digest: Sequence[str | None] = ()
 
     def __len__(self) -> int:
         return len(self.file)
@@ -61,6 +63,7 @@ class Table:
             model=predictions.model,
             threshold=predictions.threshold,
             name=name,
+            digest=[row.digest for row in rows],
         )
 
 
@@ -106,6 +109,7 @@ def _read_parquet(path: Path) -> Table:
             model=model,
             threshold=float(model.get("threshold", 0.5)),
             name=path.name,
+            digest=column("digest").to_pylist() if "digest" in source.schema_arrow.names else (),
         )
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error

@@ -137,4 +137,6 @@ def _disjoint(a: Assessment) -> str | None:
     dev = a.development
     if dev is None:
         return None
+    if dev.other_set:
+        return "development studies are declared to be of another data set; no image is in both, by digest"
     return f"by patient over all joints: {dev.shared_patients} patients in both development and evaluation"

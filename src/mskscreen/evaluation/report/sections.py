@@ -64,6 +64,10 @@ def flow(a: Assessment) -> list[object]:
         return parts
     patients = len(a.cases.patients)
     counts = f"{dev.patients} development patients, {patients} evaluation patients, {dev.shared_patients} in both"
+    if dev.other_set:
+        said = "Declared to be of another data set, where equal names mean nothing: "
+        proof = f"{dev.studies} development studies; no image is in both, by the digests of the files."
+        return [*parts, tag("p", tag("span", said, class_="good"), proof)]
     verdict = "Disjoint by patient" if dev.shared_patients == 0 else "NOT disjoint by patient"
     state = "good" if dev.shared_patients == 0 else "bad"
     parts.append(tag("p", tag("span", f"{verdict}: ", class_=state), f"{counts}; 0 studies in both."))
