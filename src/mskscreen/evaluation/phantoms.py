@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mskscreen.evaluation.calibration import reliability
 from mskscreen.evaluation.intervals import delong, delong_interval, wilson
 from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.metrics import loss_statistic
 from mskscreen.phantom.manifest import Row
 from mskscreen.predictions import Predictions
 
@@ -39,9 +39,8 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     for kind in sorted(set(kinds[labels])):
         chosen = seen & (~labels | (kinds == kind))
         found |= _auroc(f"auroc_{kind.replace(' ', '_')}", labels[chosen], p[chosen])
-    bins = reliability(labels, p)
-    error = sum(part.cases * abs(part.mean - part.observed) for part in bins) / len(labels)
-    return found | {"calibration_error": error}
+    error = loss_statistic(labels, p)(np.ones((1, len(labels))))["ece"][0]
+    return found | {"calibration_error": float(error)}
 
 
 def pointing_game(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -66,11 +65,9 @@ def _share(name: str, hits: Sequence[bool]) -> dict[str, float]:
 
 
 def _auroc(name: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    interval = delong_interval(labels, p)
-    if interval is None:
+    value = float(delong(labels, p[None])[0][0])
+    if not np.isfinite(value):
         return {}
-    return {
-        name: float(delong(labels, p[None])[0][0]),
-        f"{name}_low": interval[0],
-        f"{name}_high": interval[1],
-    }
+    interval = delong_interval(labels, p)
+    limits = {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+    return {name: value} | limits

@@ -1,0 +1,164 @@
+"""The demonstration model's training: randomisation, losses, a run that is killed, and the pointing game."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mskscreen.errors import ProtocolError
+from mskscreen.evaluation.phantoms import phantom_figures, pointing_game
+from mskscreen.networks import build_network
+from mskscreen.phantom.dataset import make
+from mskscreen.phantom.manifest import read_manifest
+from mskscreen.phantom.plan import Recipe
+from mskscreen.pixels import Preprocessing
+from mskscreen.predictions import Prediction, Predictions
+from mskscreen.training.loop import Schedule, fit, predict
+from mskscreen.training.phantoms import PhantomArrays, load_arrays
+from mskscreen.training.randomise import randomise
+from mskscreen.training.supervision import Targets, Weights, energy_loss, screening_loss
+
+
+def toy_arrays(count=24, size=64):
+    """Noise, with a bright square wherever an image is abnormal."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 80, (count, size, size), dtype=np.uint8)
+    masks = np.zeros_like(images)
+    abnormal = np.arange(count) % 2
+    for index in np.flatnonzero(abnormal):
+        top, left = rng.integers(8, size - 24, 2)
+        masks[index, top : top + 16, left : left + 16] = 255
+    images[masks > 0] = 250
+    return PhantomArrays(images, masks, abnormal, np.arange(count) % 7, [None] * count)
+
+
+def toy_network():
+    torch.manual_seed(0)
+    return build_network("timm:resnet10t(pool=gem)")
+
+
+def test_randomisation_repeats_and_keeps_the_range():
+    arrays = toy_arrays()
+    images, masks = (torch.from_numpy(x).float()[:, None] / 255 for x in (arrays.images, arrays.masks))
+    once, again, other = (randomise(images, masks, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not torch.equal(once[0], other[0])
+    assert once[0].min() >= 0
+    assert once[0].max() <= 1
+
+
+def test_the_mask_moves_with_the_image(monkeypatch):
+    monkeypatch.setattr("mskscreen.training.randomise._CHANGES", ())
+    arrays = toy_arrays()
+    masks = torch.from_numpy(arrays.masks).float()[:, None] / 255
+    images, moved = randomise(masks.clone(), masks.clone(), torch.Generator().manual_seed(3))
+    assert torch.equal(images, moved)
+    assert not torch.equal(moved, masks)
+
+
+def test_evidence_inside_the_mask_costs_less_than_outside():
+    truth = torch.zeros(2, 1, 4, 4)
+    truth[0, 0, :2, :2] = 1
+    inside = torch.zeros(2, 1, 4, 4)
+    inside[..., 0, 0] = 1
+    outside = torch.zeros(2, 1, 4, 4)
+    outside[..., 3, 3] = 1
+    assert energy_loss(inside, truth) == pytest.approx(0, abs=1e-6)
+    assert energy_loss(outside, truth) > 5
+    assert energy_loss(outside, torch.zeros_like(truth)) == 0
+
+
+def test_every_part_of_the_loss_reaches_the_backbone():
+    arrays = toy_arrays(8, 160)
+    network = toy_network()
+    with torch.no_grad():
+        # Some evidence for abnormal, without which the share of it inside the mask says nothing.
+        network.shared.weight.abs_()
+        network.abnormality.weight.copy_(torch.tensor([[-0.1], [0.1]]).expand(2, 100))
+    images, masks = (torch.from_numpy(x).float()[:, None] / 255 for x in (arrays.images, arrays.masks))
+    targets = Targets(torch.from_numpy(arrays.abnormal), torch.from_numpy(arrays.joint), masks)
+    for part in dataclasses.fields(Weights):
+        alone = Weights(**{field.name: float(field is part) for field in dataclasses.fields(Weights)})
+        network.zero_grad()
+        screening_loss(network, images, targets, alone).backward()
+        assert network.stem.weight.grad.abs().max() > 0, part.name
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def kill(step, *_):
+        if step == 5:
+            raise KilledError
+
+    arrays, schedule = toy_arrays(), Schedule(epochs=2, batch=8, rate=1e-3)
+    whole = fit(toy_network(), arrays, schedule, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        fit(toy_network(), arrays, schedule, tmp_path / "killed", kill)
+    resumed = fit(toy_network(), arrays, schedule, tmp_path / "killed")
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    assert predict(whole, arrays.images)[0].shape == (24, 2)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    network = toy_network()
+    with torch.no_grad():
+        network.shared.bias.fill_(float("nan"))
+    with pytest.raises(ProtocolError, match="not finite at step 0"):
+        fit(network, toy_arrays(), Schedule(epochs=1, batch=8), tmp_path)
+
+
+def test_arrays_hold_what_can_be_seen_of_a_phantom_set(tmp_path):
+    make(tmp_path, Recipe(studies=7, seed=4, long_side=96))
+    rows = read_manifest(tmp_path)
+    preprocessing = Preprocessing.parse("decode|grayscale|window(auto)|letterbox(64,64,bilinear,antialias)|unit")
+    arrays = load_arrays(tmp_path, preprocessing)
+    assert [row.image for row in arrays.rows] == [row.image for row in rows if not row.occult]
+    assert [bool(mask.any()) for mask in arrays.masks] == [row.mask is not None for row in arrays.rows]
+    stored = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    again = load_arrays(tmp_path, preprocessing)
+    assert np.array_equal(again.images, arrays.images)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == stored
+
+
+def test_figures_follow_from_truth_and_predictions(tmp_path):
+    make(tmp_path, Recipe(studies=28, seed=4, long_side=96))
+    rows = read_manifest(tmp_path)
+
+    def table(score):
+        def image(row):
+            p = score(row)
+            return Prediction(
+                str(Path("elsewhere") / row.image),
+                row.study.replace("_positive", "").replace("_negative", ""),
+                row.joint,
+                tuple(float(name == row.joint) for name in JOINTS),
+                p,
+                p > 0.5,
+            )
+
+        return Predictions(tuple(map(image, rows)))
+
+    JOINTS = ("humerus", "wrist", "forearm", "finger", "hand", "elbow", "shoulder")  # noqa: N806
+    perfect = phantom_figures(rows, table(lambda row: float(row.label)))
+    assert perfect["studies"] == 28
+    assert perfect["joint_accuracy"] == perfect["abnormality_auroc"] == 1
+    assert perfect["calibration_error"] == 0
+    wrong = phantom_figures(rows, table(lambda row: 1 - float(row.label)))
+    assert wrong["abnormality_auroc"] == 0
+    assert json.loads(json.dumps(wrong)) == wrong
+
+
+def test_a_peak_counts_inside_the_mask_and_just_beside_it():
+    mask = np.zeros((200, 200), bool)
+    mask[100:110, 100:110] = True
+    maps = [np.zeros((200, 200)) for _ in range(3)]
+    for evidence, at in zip(maps, ((105, 105), (95, 105), (80, 105)), strict=True):
+        evidence[at] = 1
+    assert pointing_game(maps, [mask] * 3).tolist() == [True, True, False]
