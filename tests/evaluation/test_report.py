@@ -169,11 +169,15 @@ def test_calls_alone_make_a_page_without_curves():
         p_joint=np.full((len(table), 7), np.nan),
         hard=True,
     )
-    Page(render(assess(join(hard, labels_from_paths(hard)), resamples=20)))
+    html = render(assess(join(hard, labels_from_paths(hard)), resamples=20))
+    Page(html)
+    assert "<svg" not in html.split('id="curves"')[1].split("</section>")[0]
 
 
 def test_one_study_makes_a_page():
-    Page(render(assessed(make_predictions(1))))
+    html = render(assessed(make_predictions(1)))
+    Page(html)
+    assert "too few" in html
 
 
 @pytest.fixture

@@ -244,7 +244,9 @@ def test_an_unwritable_cache_is_no_obstacle(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "file"))
-    open_engine(tiny_model(tmp_path / "m.onnx"), "openvino")
+    engine = open_engine(tiny_model(tmp_path / "m.onnx"), "openvino")
+    height, width = engine.contract.input_size
+    assert engine.run(np.zeros((1, 1, height, width), np.float32))["pred1"].shape == (1, 2)
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("torch", "f32"), ("auto", "int3")])

@@ -56,9 +56,10 @@ def test_errors_name_what_is_wrong(text, reason):
 @given(st.text(alphabet="decogrywinu|(),au12bl ", max_size=60))
 def test_any_text_parses_or_is_a_preprocessing_error(text):
     try:
-        Preprocessing.parse(text)
+        parsed = Preprocessing.parse(text)
     except PreprocessingError:
         return
+    assert Preprocessing.parse(str(parsed)) == parsed
 
 
 def test_squash_equals_pillow_on_bytes_within_a_level():
