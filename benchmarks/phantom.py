@@ -1,6 +1,6 @@
 """Phantoms made per second and core, PNG files, masks, twins for visibility and all.
 
-    OMP_NUM_THREADS=1 python -P benchmarks/phantom.py [STUDIES]
+    OMP_NUM_THREADS=1 python benchmarks/phantom.py [STUDIES]
 
 Renders studies of the default recipe (512 pixels) in one process on one thread and counts the images that land
 in the tree; the twins of abnormal images are rendered too but not counted. The first studies, which compile and

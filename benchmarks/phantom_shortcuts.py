@@ -1,6 +1,6 @@
 """What can be told without looking at the anatomy: the label from the borders, the place from region and view.
 
-    python -P benchmarks/phantom_shortcuts.py [STUDIES] [WORKERS]
+    python benchmarks/phantom_shortcuts.py [STUDIES] [WORKERS]
 
 Makes a set of the default recipe at 256 pixels, trains the linear model of `mskscreen.phantom.shortcuts` on border
 statistics (asked for: AUROC <= 0.55) and computes the image-free location prior of `mskscreen.phantom.priors` with

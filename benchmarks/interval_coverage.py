@@ -1,6 +1,6 @@
 """Coverage of every interval by simulation: of 1,000 data sets, how many 95 % intervals hold the true value?
 
-    python benchmarks/coverage.py
+    python benchmarks/interval_coverage.py
 
 A population of patients with one to three studies each, whose errors go together within a patient, is made once,
 large enough to know the true value of every metric. Each draw takes 300 of its patients (about 600 studies) and
