@@ -22,11 +22,11 @@ import numpy as np
 from mskscreen.anatomy import JointType
 from mskscreen.contract import ModelContract
 from mskscreen.errors import DataError
+from mskscreen.storage import replacing
 
 FLAG_ERROR = "error"
 FLAG_LOW_CONFIDENCE = "low-confidence-joint"
 FLAG_CONFLICT = "conflict"
-FLAG_FOR_PROCESSING = "for-processing"
 FLAG_NOVEL = "not-like-training-data"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 
@@ -259,13 +259,12 @@ def write_table(path: Path, images: Iterable[Prediction], model: Mapping[str, An
     Rows are written as they come. Raises DataError for another suffix.
     """
     form = table_format(path)
-    partial = path.with_name(path.name + ".partial")
-    if form == "parquet":
-        _write_parquet(partial, images, {**model, "threshold": threshold})
-    else:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(render(form, images, model, threshold))
-    partial.replace(path)
+    with replacing(path) as partial:
+        if form == "parquet":
+            _write_parquet(partial, images, {**model, "threshold": threshold})
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as stream:
+                stream.writelines(render(form, images, model, threshold))
 
 
 def table_format(path: Path) -> str:

@@ -11,9 +11,9 @@ import pytest
 from image_files import copy_of_mura, limb
 from PIL import Image
 
-from mskscreen.data.atomic import locked
 from mskscreen.data.cache import BLOCK, Cache, CacheContract
 from mskscreen.data.cache_build import build_cache
+from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura
 from mskscreen.errors import DataError, PreprocessingError

@@ -67,7 +67,7 @@ def test_a_writer_that_is_killed_leaves_the_old_manifest(manifest, tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from mskscreen.data.atomic import replacing
+from mskscreen.storage import replacing
 with replacing(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

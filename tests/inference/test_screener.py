@@ -16,7 +16,8 @@ from mskscreen import Screener
 from mskscreen.errors import ContractError, DataError, ModelError
 from mskscreen.inference import Screened, open_engine
 from mskscreen.inference.order import in_order
-from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, FLAG_FOR_PROCESSING, softmax
+from mskscreen.pixels import FLAG_FOR_PROCESSING
+from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, softmax
 
 
 @pytest.fixture(scope="module")

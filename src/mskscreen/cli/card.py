@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mskscreen.storage import write_text
+
 
 def card(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a bundled model.")],
@@ -25,6 +27,4 @@ def card(
     if out is None:
         print(text, end="")
         return
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(out)
+    write_text(out, text)

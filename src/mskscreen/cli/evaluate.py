@@ -11,6 +11,7 @@ from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
 from mskscreen.cli.cases import join_labels, operating_rules, read_any
 from mskscreen.cli.common import Format
+from mskscreen.storage import write_text
 
 if TYPE_CHECKING:
     from mskscreen.evaluation.assess import Assessment
@@ -189,9 +190,7 @@ def _write_codalab(table: Table, path: Path) -> None:
     from mskscreen.evaluation.codalab import submission
 
     lines = submission(table)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(lines, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, lines)
     common.err.print(f"{path}: {lines.count(chr(10))} studies")
 
 

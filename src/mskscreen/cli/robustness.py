@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mskscreen.cli import common
+from mskscreen.storage import write_text
 
 
 def robustness(
@@ -43,8 +44,6 @@ def robustness(
         table = Predictions(tuple(rows[name]), {**base.model, "disturbance": name}, base.threshold)
         table.write(out / file)
     # The index comes last: with it the tables are whole.
-    partial = out / "index.json.partial"
-    partial.write_text(json.dumps(index, indent=1), encoding="utf-8")
-    partial.replace(out / "index.json")
+    write_text(out / "index.json", json.dumps(index, indent=1))
     common.err.print(f"{out}: {len(index)} disturbances of {len(base)} images, {failed} with an error")
     raise typer.Exit(common.Exit.SOME_FAILED if failed else common.Exit.OK)

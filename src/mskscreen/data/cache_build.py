@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.data.atomic import locked, replacing
 from mskscreen.data.cache import BLOCK, METADATA, SCHEMA, Cache, CacheContract, Entry, changed, digest_of
 from mskscreen.data.journal import Journal
+from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.parallel import in_blocks
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError, DecodeError
 from mskscreen.pixels import Preprocessing, read_radiograph
+from mskscreen.storage import replacing
 
 
 def build_cache(

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.data.atomic import replacing
 from mskscreen.data.tree import OutsideError, Tree, inside
 from mskscreen.errors import DataError
+from mskscreen.storage import replacing
 
 SCHEMA = 1
 # view: number of the image within its study as the source counts it; label: 0 normal, 1 abnormal;
@@ -126,6 +126,7 @@ class Manifest:
             "notes": dict(self.notes),
         }
         table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata)})
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             pq.write_table(table, partial)
 

@@ -15,6 +15,7 @@ from mskscreen.evaluation.calibration import fit_temperature
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, fingerprint
 from mskscreen.predictions import softmax
+from mskscreen.storage import replacing
 
 # Where the provenance of a contract says which studies it was calibrated on.
 PROVENANCE_KEY = "calibration"
@@ -104,11 +105,7 @@ def write_contract(model: Path, contract: ModelContract, out: Path) -> None:
     graph.metadata_props.extend(kept)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
-    partial = out.with_name(f"{out.name}.partial")
-    try:
+    with replacing(out) as partial:
         partial.write_bytes(graph.SerializeToString())
         if read_metadata(partial).get(METADATA_KEY) != contract.to_json():
             raise ModelError(f"{out}: the contract could not be written; export the model again")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)

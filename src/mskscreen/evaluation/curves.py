@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mskscreen.evaluation.calibration import BINS, bin_index
 from mskscreen.evaluation.metrics import Statistic
 
 GRID = np.linspace(0, 1, 101)
@@ -32,19 +31,6 @@ def curve_statistic(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray = G
             precision = above[r][used] / (above[r] + false[r])[used]
             pr[r] = precision[np.minimum(np.searchsorted(recall[used], grid - 1e-12), used.sum() - 1)]
         return {"roc": roc, "pr": pr}
-
-    return statistic
-
-
-def reliability_statistic(labels: np.ndarray, p: np.ndarray) -> Statistic:
-    """`observed` (R, 15): frequency of abnormality in each bin of `p`, NaN in an empty one."""
-    index, y = bin_index(p), labels.astype(np.float64)
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        count = np.stack([np.bincount(index, row, BINS) for row in weights])
-        abnormal = np.stack([np.bincount(index, row * y, BINS) for row in weights])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return {"observed": abnormal / count}
 
     return statistic
 

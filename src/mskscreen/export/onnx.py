@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import typing
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from mskscreen.contract import METADATA_KEY, MapOutput, ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.networks import ScreeningNetwork
+from mskscreen.storage import replacing
 
 PARITY = 1e-3
 _BATCHES = (1, 3)
@@ -36,15 +36,9 @@ def export_onnx(network: ScreeningNetwork, contract: ModelContract, path: Path) 
     _check_agreement(network, contract)
     method = MapOutput(method="hirescam", layer="last feature map", stride=network.architecture.stride)
     contract = replace(contract, map=method)
-    # Engines tell the format by the suffix.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.onnx")
-    try:
-        with _evaluating(network):
-            _write(network, contract, partial)
-            check_parity(partial, network, contract.input_size)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, _evaluating(network):
+        _write(network, contract, partial)
+        check_parity(partial, network, contract.input_size)
     return contract
 
 

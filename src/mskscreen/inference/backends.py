@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mskscreen.errors import ModelError
-from mskscreen.inference.catalogue import cache_folder
+from mskscreen.storage import cache_folder
 
 log = logging.getLogger(__name__)
 Outputs = dict[str, np.ndarray]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -50,11 +49,3 @@ def read_contract(path: Path) -> ModelContract:
     raise ContractError(
         f"{path}: holds no contract; export it with mskscreen, or describe it in {beside.name} beside it"
     )
-
-
-def cache_folder() -> Path:
-    """Folder for compiled models: $MSKSCREEN_CACHE, else `mskscreen` in the user's cache folder."""
-    given = os.environ.get("MSKSCREEN_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mskscreen"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.networks.network import ScreeningNetwork, build_network
+from mskscreen.storage import replacing
 
 _NOVELTY = "novelty."
 
@@ -28,12 +28,8 @@ def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Pa
             f"but the network is '{network.architecture}'"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, {METADATA_KEY: contract.to_json()})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:

@@ -23,6 +23,7 @@ from mskscreen.phantom.plan import Recipe, plan
 from mskscreen.phantom.study import APART, PARTIAL, ROOT, write_study
 from mskscreen.phantom.volumes import prepare
 from mskscreen.phantom.workers import run_all
+from mskscreen.storage import replacing, write_text
 
 _RECIPE, _JOURNAL = "recipe.json", "journal.jsonl"
 
@@ -99,7 +100,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no phantoms; choose another folder")
-    _replace_text(note, json.dumps(wanted, indent=1) + "\n")
+    write_text(note, json.dumps(wanted, indent=1) + "\n")
 
 
 def _noted(journal: Path) -> Iterator[tuple[int, list[Row]]]:
@@ -126,13 +127,12 @@ def _finish(folder: Path, recipe: Recipe, rows: list[Row]) -> None:
         for split in ("train", "valid"):
             own = [row for row in members if row.split == split]
             studies = {_listed(row.study): row.label for row in own}
-            _replace_text(root / f"{split}_image_paths.csv", "".join(f"{_listed(row.image)}\n" for row in own))
+            write_text(root / f"{split}_image_paths.csv", "".join(f"{_listed(row.image)}\n" for row in own))
             lines = "".join(f"{study},{label}\n" for study, label in studies.items())
-            _replace_text(root / f"{split}_labeled_studies.csv", lines)
-    _replace_text(folder / "occult_studies.csv", "".join(f"{study},1\n" for study in hidden))
-    partial = folder / f"{manifest.FILE}.partial"
-    manifest.write_manifest(partial, rows)
-    partial.replace(folder / manifest.FILE)
+            write_text(root / f"{split}_labeled_studies.csv", lines)
+    write_text(folder / "occult_studies.csv", "".join(f"{study},1\n" for study in hidden))
+    with replacing(folder / manifest.FILE) as partial:
+        manifest.write_manifest(partial, rows)
     (folder / _JOURNAL).unlink()
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
@@ -146,9 +146,3 @@ def occult_studies(rows: list[Row]) -> list[str]:
     """Abnormal studies none of whose images shows it, in order."""
     visible = {row.study for row in rows if row.label and not row.occult}
     return list(dict.fromkeys(row.study for row in rows if row.label and row.study not in visible))
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

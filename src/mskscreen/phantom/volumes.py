@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from scipy import ndimage
 from mskscreen.phantom.compiled import compiled
 from mskscreen.phantom.geometry import digest, load_meshes
 from mskscreen.phantom.skeleton import principal_axes
+from mskscreen.storage import cache_folder
 
 FULL = 200.0
 """Stored value of solid cortical bone; the remaining range holds sclerotic bone up to 1.27."""
@@ -139,17 +139,8 @@ def prepare(bones: Iterable[str] | None = None) -> None:
         load_volume(bone)
 
 
-def cache_folder() -> Path:
-    """Where volumes are kept: `$MSKSCREEN_CACHE`, else the platform's cache folder of the user."""
-    if chosen := os.environ.get("MSKSCREEN_CACHE"):
-        root = Path(chosen)
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mskscreen"
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches" / "mskscreen"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mskscreen"
-    return root / f"volumes-{_key()}"
+def _folder() -> Path:
+    return cache_folder() / f"volumes-{_key()}"
 
 
 @cache
@@ -163,7 +154,7 @@ def _key() -> str:
 
 
 def _stored(bone: str) -> tuple[np.ndarray, ...] | None:
-    paths = [cache_folder() / f"{bone}.{index}.npy" for index in range(_LEVELS)]
+    paths = [_folder() / f"{bone}.{index}.npy" for index in range(_LEVELS)]
     try:
         return tuple(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths)
     except (OSError, ValueError):
@@ -173,12 +164,12 @@ def _stored(bone: str) -> tuple[np.ndarray, ...] | None:
 def _store(bone: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Write the levels under their final names once complete; without a writable cache keep them in memory."""
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
+        _folder().mkdir(parents=True, exist_ok=True)
         for index, density in enumerate(densities):
-            handle, temporary = tempfile.mkstemp(dir=cache_folder(), suffix=".part")
+            handle, temporary = tempfile.mkstemp(dir=_folder(), suffix=".part")
             with os.fdopen(handle, "wb") as stream:
                 np.save(stream, density)
-            Path(temporary).replace(cache_folder() / f"{bone}.{index}.npy")
+            Path(temporary).replace(_folder() / f"{bone}.{index}.npy")
     except OSError:
         return densities
     return _stored(bone) or densities

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mskscreen.errors import ProtocolError
 from mskscreen.networks import ScreeningNetwork
+from mskscreen.storage import replacing
 from mskscreen.training.phantoms import PhantomArrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, screening_loss
@@ -137,15 +138,14 @@ def _save(
     folder: Path, epochs: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "state.partial"
     state = {
         "epochs": epochs,
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    torch.save(state, partial)
-    partial.replace(folder / "state.pt")
+    with replacing(folder / "state.pt") as partial:
+        torch.save(state, partial)
 
 
 def _resume(folder: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mskscreen.data.atomic import replacing
 from mskscreen.data.audit.result import MEANINGS, Audit
 from mskscreen.errors import MskscreenError
 from mskscreen.pixels import Preprocessing, read_radiograph
+from mskscreen.storage import replacing
 
 SHOWN = 48
 _SIDE = 160

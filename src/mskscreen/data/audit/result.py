@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mskscreen.data.atomic import replacing
 from mskscreen.data.audit.measure import FLAGS
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError
+from mskscreen.storage import replacing
 
 MEANINGS = {name: flag.meaning for name, flag in FLAGS.items()} | {
     "exact-duplicate": "the same pixels as another image",

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.data.atomic import locked
 from mskscreen.data.audit.duplicates import exact_pairs, groups, near_pairs
 from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, measure, modified_of
 from mskscreen.data.audit.noise import label_noise, study_of
@@ -21,6 +20,7 @@ from mskscreen.data.audit.page import write_page
 from mskscreen.data.audit.result import Audit, read_audit
 from mskscreen.data.audit.rotation import JointHead, find_turns
 from mskscreen.data.journal import Journal
+from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.parallel import in_blocks
 from mskscreen.data.tree import Tree

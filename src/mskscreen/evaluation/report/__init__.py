@@ -14,6 +14,7 @@ from mskscreen.evaluation.report.gallery import Pictures, gallery
 from mskscreen.evaluation.report.markup import Markup, tag
 from mskscreen.evaluation.report.style import CSS
 from mskscreen.evaluation.report.tables import table
+from mskscreen.storage import write_text
 
 __all__ = ["Pictures", "render", "write_report"]
 
@@ -72,9 +73,7 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
 
 def write_report(path: Path, a: Assessment, pictures: Pictures | None = None) -> None:
     """Write the report whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(render(a, pictures), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render(a, pictures))
 
 
 def _pictures_note(pictures: Pictures) -> Markup:

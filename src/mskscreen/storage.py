@@ -1,0 +1,43 @@
+"""Where files go: whole or absent, and the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    It keeps the suffix of `path`, by which some writers and readers tell the format.
+    """
+    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to `path` whole or not at all, line ends as they are."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$MSKSCREEN_CACHE`, else the platform's cache folder of the user."""
+    if chosen := os.environ.get("MSKSCREEN_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mskscreen"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mskscreen"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mskscreen"
