@@ -1,7 +1,7 @@
 """Make the bundled demonstration model from nothing: phantoms, training, calibration, export, test.
 
     make demo-model                                     (two cores; every finished part is kept and not redone)
-    python tools/make_demo_model.py --studies 300 --test-studies 140 --epochs 2 --size 128 --work /tmp/pilot
+    python tools/make_demo_model.py --studies 300 --test-studies 140 --steps 60 --size 128 --work /tmp/pilot
 
 Writes demo.onnx and demo.json (its held-out figures) to src/mskscreen/models/. The model knows phantoms only
 and has never seen a patient.
@@ -36,12 +36,14 @@ from mskscreen.phantom.manifest import read_manifest
 from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import softmax
-from mskscreen.training.loop import Schedule, fit, predict
+from mskscreen.training.loop import Phase, Schedule, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
 ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
-SEEDS = {"train": 20261101, "dev": 20261102, "test": 20261103}
+SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
+# Share of the steps, size as a share of the final one, stride of the last feature map.
+PHASES = ((0.50, 0.75, 32), (0.32, 1.0, 32), (0.18, 1.0, 16))
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
 )
@@ -61,7 +63,7 @@ def main() -> None:
         sizes = {"train": options.studies, "dev": max(options.studies // 8, 70), "test": options.test_studies}
         folders = {name: options.work / name for name in sizes}
         for name, studies in sizes.items():
-            recipe = Recipe(studies=studies, seed=SEEDS[name], long_side=options.long_side)
+            recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name == "train")
             make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
         preprocessing = Preprocessing(options.size, options.size, fit="letterbox")
         train, dev = (
@@ -70,7 +72,8 @@ def main() -> None:
             )
             for name in ("train", "dev")
         )
-        schedule = Schedule(epochs=options.epochs, rate=options.rate, bfloat16=options.bfloat16)
+        phases = (Phase(round(n * options.steps), round(x * options.size), stride) for n, x, stride in PHASES)
+        schedule = Schedule(tuple(phases), rate=options.rate)
         network = _train(train, schedule, options.work / "run", track)
         network.eval()
         contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
@@ -92,20 +95,19 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
     parser.add_argument("--out", type=Path, default=MODELS)
-    parser.add_argument("--studies", type=int, default=3600)
-    parser.add_argument("--test-studies", type=int, default=1400)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--studies", type=int, default=9000)
+    parser.add_argument("--test-studies", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=2200, help="of 32 images")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--long-side", type=int, default=512)
     parser.add_argument("--rate", type=float, default=4e-4)
-    parser.add_argument("--bfloat16", action="store_true")
     return parser.parse_args()
 
 
 def _train(arrays: PhantomArrays, schedule: Schedule, folder: Path, track: Track) -> ScreeningNetwork:
     torch.manual_seed(schedule.seed)
     network = build_network(ARCHITECTURE, init="package")
-    advance = track(f"train on {len(arrays)} images", len(arrays) // schedule.batch * schedule.epochs)
+    advance = track(f"train on {len(arrays)} images", schedule.steps)
     losses: list[float] = []
 
     def report(step: int, total: int, loss: float) -> None:

@@ -16,7 +16,7 @@ from mskscreen.phantom.manifest import read_manifest
 from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import Prediction, Predictions
-from mskscreen.training.loop import Schedule, fit, predict
+from mskscreen.training.loop import Phase, Schedule, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, energy_loss, screening_loss
@@ -62,13 +62,17 @@ def test_the_mask_moves_with_the_image(monkeypatch):
 def test_evidence_inside_the_mask_costs_less_than_outside():
     truth = torch.zeros(2, 1, 4, 4)
     truth[0, 0, :2, :2] = 1
-    inside = torch.zeros(2, 1, 4, 4)
+    inside = torch.full((2, 1, 4, 4), -1.0)
     inside[..., 0, 0] = 1
-    outside = torch.zeros(2, 1, 4, 4)
+    outside = torch.full((2, 1, 4, 4), -1.0)
     outside[..., 3, 3] = 1
-    assert energy_loss(inside, truth) == pytest.approx(0, abs=1e-6)
-    assert energy_loss(outside, truth) > 5
+    outside.requires_grad_()
+    loss = energy_loss(outside, truth)
+    assert energy_loss(inside, truth) == pytest.approx(0, abs=1e-4)
+    assert loss > 5
     assert energy_loss(outside, torch.zeros_like(truth)) == 0
+    loss.backward()
+    assert outside.grad[0, 0, 0, 0] < 0, "evidence below zero inside the mask must be able to rise"
 
 
 def test_every_part_of_the_loss_reaches_the_backbone():
@@ -95,7 +99,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         if step == 5:
             raise KilledError
 
-    arrays, schedule = toy_arrays(), Schedule(epochs=2, batch=8, rate=1e-3)
+    arrays = toy_arrays()
+    schedule = Schedule((Phase(4, 48, 32), Phase(2, 64, 16)), batch=8, rate=1e-3, keep=3)
     whole = fit(toy_network(), arrays, schedule, tmp_path / "whole")
     with pytest.raises(KilledError):
         fit(toy_network(), arrays, schedule, tmp_path / "killed", kill)
@@ -103,6 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
+    assert whole.architecture.stride == 16
     assert predict(whole, arrays.images)[0].shape == (24, 2)
 
 
@@ -111,7 +117,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with torch.no_grad():
         network.shared.bias.fill_(float("nan"))
     with pytest.raises(ProtocolError, match="not finite at step 0"):
-        fit(network, toy_arrays(), Schedule(epochs=1, batch=8), tmp_path)
+        fit(network, toy_arrays(), Schedule((Phase(1, 64, 32),), batch=8), tmp_path)
 
 
 def test_arrays_hold_what_can_be_seen_of_a_phantom_set(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ class PhantomArrays:
     """The images of a phantom data set that can be learned from, after preprocessing.
 
     `images` and `masks` are uint8 (n, H, W), `abnormal` and `joint` int64 (n,), `rows` the manifest's. Images
-    in which the abnormality is occult are left out: their label cannot be seen.
+    in which the abnormality is occult are left out: their label cannot be seen. A twin, where the set has one,
+    is a normal image more.
     """
 
     images: np.ndarray
@@ -40,6 +41,7 @@ def load_arrays(
     The arrays are named by a digest of manifest and preprocessing, and get their names once they are whole.
     """
     rows = [row for row in read_manifest(folder) if not row.occult]
+    rows += [replace(row, image=row.twin, twin=None, mask=None, label=0, kind=None) for row in rows if row.twin]
     digest = hashlib.sha256((folder / FILE).read_bytes() + str(preprocessing).encode()).hexdigest()[:16]
     names = [folder / f"{part}-{digest}.npy" for part in ("images", "masks")]
     if not all(name.exists() for name in names):

@@ -16,9 +16,14 @@ from torch.nn import functional
 from torchvision.io import decode_jpeg, encode_jpeg
 
 
-def randomise(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One random view of each image and its mask, (B, 1, H, W) both, values in [0, 1]."""
-    images, masks = _move(images, masks, generator)
+def randomise(
+    images: Tensor, masks: Tensor, generator: torch.Generator, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """One random view of each image and its mask, (B, 1, H, W) both, values in [0, 1].
+
+    `size` is that of the square views in pixels; by default they are as large as the images.
+    """
+    images, masks = _move(images, masks, generator, (size, size) if size else tuple(images.shape[2:]))
     for probability, change in _CHANGES:
         chosen = torch.rand(len(images), generator=generator) < probability
         if chosen.any():
@@ -30,7 +35,9 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return torch.rand(count, 1, 1, 1, generator=generator) * (high - low) + low
 
 
-def _move(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _move(
+    images: Tensor, masks: Tensor, generator: torch.Generator, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
     """Rotate (any angle, and quarter turns), mirror, scale, stretch and shift."""
     count = len(images)
     draw = torch.rand(count, 9, generator=generator)
@@ -47,7 +54,7 @@ def _move(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Te
         ],
         1,
     )
-    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    grid = functional.affine_grid(affine, [count, 1, *shape], align_corners=False)
     moved = functional.grid_sample(images, grid, align_corners=False)
     return moved, functional.grid_sample(masks, grid, align_corners=False)
 

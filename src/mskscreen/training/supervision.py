@@ -76,6 +76,7 @@ def energy_loss(evidence: Tensor, truth: Tensor) -> Tensor:
     marked = inside.sum((1, 2, 3)) > 0
     if not marked.any():
         return evidence.sum() * 0
-    positive = evidence.clamp(min=0)
-    share = (positive * inside).sum((1, 2, 3)) / positive.sum((1, 2, 3)).clamp(min=1e-6)
-    return -torch.log(share[marked].clamp(min=1e-3)).mean()
+    # As if every cell alone gave the score; a soft clamp, since evidence below zero must be able to rise.
+    positive = functional.softplus(evidence * inside[0].numel())
+    share = (positive * inside).sum((1, 2, 3)) / positive.sum((1, 2, 3))
+    return -torch.log(share[marked]).mean()
