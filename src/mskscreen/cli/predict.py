@@ -28,7 +28,10 @@ def predict(
             help="Files, folders (searched to the bottom), glob patterns, or - for a list on stdin.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    model: Annotated[
+        list[str],
+        typer.Option(help="An ONNX file, or the name of a bundled model; repeat to average several models."),
+    ] = ["demo"],  # noqa: B006 - typer copies it
     at: Annotated[
         str, typer.Option(help="Operating point of the model: balanced, sensitive or specific.")
     ] = "balanced",
@@ -62,18 +65,30 @@ def predict(
     Exit code 0 says that every image was scored, 3 that some could not be: their rows say why.
     """
     _check_format(form, output)
+    if maps and len(model) > 1:
+        raise typer.BadParameter("an ensemble has no evidence map; name one --model, or leave out --maps")
     files = _files(sources, maps)
 
     from mskscreen.cli.predictions import show_predictions
     from mskscreen.inference import Screener
+    from mskscreen.inference.ensemble import Ensemble
     from mskscreen.predictions import Predictions, render
 
-    screener = Screener.load(model, engine=engine, precision=precision)
-    points = screener.engine.contract.operating_points
+    screener: Screener | Ensemble
+    if len(model) == 1:
+        screener = Screener.load(model[0], engine=engine, precision=precision)
+        points = screener.engine.contract.operating_points
+    else:
+        screener = Ensemble.load(model, engine=engine, precision=precision)
+        points = screener.operating_points
     if at not in points:
-        raise typer.BadParameter(f"model '{model}' has no operating point '{at}'; it has {', '.join(points)}")
+        raise typer.BadParameter(
+            f"model '{', '.join(model)}' has no operating point '{at}'; it has {', '.join(points)}"
+        )
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
+        if isinstance(screener, Ensemble):
+            return screener.stream(paths, at=at, study_by=study_by, workers=workers)
         inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
@@ -162,7 +177,7 @@ def _files(sources: list[str], maps: Path | None) -> list[Path]:
 
 
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
-    from mskscreen.inference.grouping import unlabelled
+    from mskscreen.mura_path import unlabelled
     from mskscreen.saliency.overlay import draw_overlay, overlay_name
 
     contract = screener.engine.contract

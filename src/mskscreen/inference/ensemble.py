@@ -1,0 +1,148 @@
+"""Several models as one: each with its own preprocessing and calibration; their probabilities are averaged."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mskscreen.anatomy import JointType
+from mskscreen.errors import ModelError
+from mskscreen.inference.engines import EngineName, Precision
+from mskscreen.inference.grouping import StudyBy
+from mskscreen.inference.screener import Screener
+from mskscreen.predictions import FLAG_LOW_CONFIDENCE, Prediction, Predictions, threshold
+
+# Keeps the logarithm of a mean probability of zero finite.
+_SMALLEST = 1e-12
+
+
+class Ensemble:
+    """Screeners whose probabilities are averaged; one given twice weighs twice and runs once.
+
+    The threshold at an operating point, and the confidence below which a joint is flagged, are the means over
+    the members.
+    """
+
+    def __init__(self, screeners: Sequence[Screener]) -> None:
+        """`screeners` are two or more, of any architectures and input sizes. Raises ModelError for fewer."""
+        if len(screeners) < 2:
+            raise ModelError("an ensemble needs at least two models; name another")
+        self.screeners: list[Screener] = []
+        self.weights: list[int] = []
+        for screener in screeners:
+            digests = [member.engine.digest for member in self.screeners]
+            if screener.engine.digest in digests:
+                self.weights[digests.index(screener.engine.digest)] += 1
+            else:
+                self.screeners.append(screener)
+                self.weights.append(1)
+
+    @classmethod
+    def load(
+        cls, models: Sequence[str | Path], *, engine: EngineName = "auto", precision: Precision = "auto"
+    ) -> Ensemble:
+        """Open every model: see `Screener.load`."""
+        return cls([Screener.load(model, engine=engine, precision=precision) for model in models])
+
+    @property
+    def operating_points(self) -> dict[str, float]:
+        """Thresholds of the points that every member has."""
+        contracts = [screener.engine.contract for screener in self.screeners]
+        names = [
+            name for name in contracts[0].operating_points if all(name in c.operating_points for c in contracts)
+        ]
+        return {name: mean([threshold(c, name) for c in contracts], self.weights) for name in names}
+
+    def describe(self, at: str = "balanced") -> dict[str, Any]:
+        """What a predictions table says of the models that made it: as `Screener.describe`, with its `members`."""
+        members = [screener.describe(at) for screener in self.screeners]
+
+        def digest(key: str) -> str:
+            pairs = (f"{weight} {member[key]}" for weight, member in zip(self.weights, members, strict=True))
+            return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
+
+        def either(key: str) -> str:
+            return ", ".join(sorted({member[key] for member in members}))
+
+        return members[0] | {
+            "name": f"ensemble of {sum(self.weights)}",
+            "architecture": either("architecture"),
+            "sha256": digest("sha256"),
+            "contract": digest("contract"),
+            "precision": either("precision"),
+            "members": [
+                {"name": member["name"], "sha256": member["sha256"], "weight": weight}
+                for weight, member in zip(self.weights, members, strict=True)
+            ],
+        }
+
+    def stream(
+        self,
+        sources: Iterable[Path],
+        *,
+        at: str = "balanced",
+        study_by: StudyBy = "auto",
+        workers: int | None = None,
+    ) -> Generator[Prediction]:
+        """Rows as of `Screener.stream`, averaged one by one; an image that a member cannot score is an error."""
+        files = list(sources)
+        confidence = mean([s.engine.contract.joint_confidence for s in self.screeners], self.weights)
+        point = self.operating_points[at]
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(closing(screener.stream(files, at=at, study_by=study_by, workers=workers)))
+                for screener in self.screeners
+            ]
+            for rows in zip(*streams, strict=True):
+                yield averaged(rows, self.weights, point, confidence)
+
+
+def mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    """Weighted mean, rounded once."""
+    return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+
+def averaged(
+    rows: Sequence[Prediction], weights: Sequence[int], threshold: float, joint_confidence: float = 0.0
+) -> Prediction:
+    """One row from those of several models for the same image: the weighted means of the calibrated probabilities.
+
+    Scores are the logarithms of the means, whose softmax gives the means again. Flags are those that any member
+    raised, save for the low confidence of a joint, which is judged afresh. `threshold` is that of abnormality.
+    """
+    first = next((row for row in rows if row.error), rows[0])
+    if any(row.p_abnormal is None or row.p_joint is None for row in rows):
+        return first
+    p_abnormal = mean([row.p_abnormal or 0.0 for row in rows], weights)
+    p_joint = tuple(mean(column, weights) for column in zip(*(row.p_joint or () for row in rows), strict=True))
+    flags = {flag: None for row in rows for flag in row.flags if flag != FLAG_LOW_CONFIDENCE}
+    low = (FLAG_LOW_CONFIDENCE,) if max(p_joint) < joint_confidence else ()
+    return replace(
+        first,
+        joint=JointType(int(np.argmax(p_joint))).label,
+        p_joint=p_joint,
+        p_abnormal=p_abnormal,
+        abnormal=p_abnormal >= threshold,
+        pred1=_logarithms((1 - p_abnormal, p_abnormal)),
+        pred2=_logarithms(p_joint),
+        flags=(*low, *flags),
+        novelty=None,
+    )
+
+
+def averaged_tables(tables: Sequence[Predictions], weights: Sequence[int]) -> Predictions:
+    """The table of an ensemble from those of its members, whose rows name the same images in the same order."""
+    threshold = mean([table.threshold for table in tables], weights)
+    rows = tuple(averaged(same, weights, threshold) for same in zip(*tables, strict=True))
+    return Predictions(rows, {"name": f"ensemble of {sum(weights)}"}, threshold)
+
+
+def _logarithms(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(math.log(max(value, _SMALLEST)) for value in values)

@@ -1,0 +1,100 @@
+"""Several models as one: what `predict --model a --model b` gives is the mean of what each gives."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mskscreen.cli import main
+from mskscreen.errors import ModelError
+from mskscreen.inference import Screener
+from mskscreen.inference.ensemble import Ensemble
+from mskscreen.predictions import Predictions, softmax
+
+AGREE = {"rel": 1e-5, "abs": 1e-7}
+
+
+@pytest.fixture
+def models(tmp_path: Path, tiny_model: Callable, tiny_contract: Callable) -> list[Path]:
+    """Two models of unlike weights, input sizes being the same, and unlike thresholds."""
+
+    def other(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+
+    contract = tiny_contract(name="other", operating_points={"balanced": 0.3, "sensitive": 0.1})
+    return [
+        tiny_model(tmp_path / "a.onnx"),
+        tiny_model(tmp_path / "b.onnx", contract=contract, edit=other),
+    ]
+
+
+@pytest.fixture
+def images(tmp_path: Path, write_png: Callable) -> list[Path]:
+    """Four radiographs, the third of them corrupt."""
+    paths = [write_png(tmp_path / "in" / f"{k}.png", k) for k in range(4)]
+    paths[2].write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return paths
+
+
+def _predict(images: list[Path], models: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch) -> Predictions:
+    options = [text for model in models for text in ("--model", str(model))]
+    command = ["mskscreen", "predict", *map(str, images), *options, "-o", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 3
+    return Predictions.read(out)
+
+
+def test_predict_averages_the_probabilities_of_its_models(
+    models: list[Path], images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = _predict(images, models, tmp_path / "out.json", monkeypatch)
+    alone = [Screener.load(model).predict(images) for model in models]
+    assert [row.error is None for row in table] == [True, True, False, True]
+    assert [row.file for row in table] == [row.file for row in alone[0]]
+    assert any(abs(a.p_abnormal - b.p_abnormal) > 0.05 for a, b in zip(*alone, strict=True) if a.p_abnormal)
+    for row, *singles in zip(table, *alone, strict=True):
+        if row.error:
+            continue
+        assert row.p_abnormal == pytest.approx(np.mean([s.p_abnormal for s in singles]), **AGREE)
+        assert row.p_joint == pytest.approx(np.mean([s.p_joint for s in singles], axis=0), **AGREE)
+        assert row.abnormal == (row.p_abnormal >= 0.4)
+        assert softmax(np.array(row.pred1))[1] == pytest.approx(row.p_abnormal)
+        assert softmax(np.array(row.pred2)) == pytest.approx(row.p_joint)
+    assert table.threshold == pytest.approx(0.4)
+    assert [member["name"] for member in table.model["members"]] == ["tiny", "other"]
+
+
+def test_a_model_named_twice_weighs_twice_and_runs_once(models: list[Path], images: list[Path]) -> None:
+    first, second = (Screener.load(model) for model in models)
+    ensemble = Ensemble([first, second, Screener.load(models[0])])
+    assert (len(ensemble.screeners), ensemble.weights) == (2, [2, 1])
+    for row, a, b in zip(ensemble.stream(images), first.predict(images), second.predict(images), strict=True):
+        if row.error is None:
+            assert row.p_abnormal == pytest.approx((2 * a.p_abnormal + b.p_abnormal) / 3, **AGREE)
+
+
+def test_only_points_that_all_members_have_can_be_asked_for(
+    models: list[Path], images: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert list(Ensemble.load(models).operating_points) == ["balanced", "sensitive"]
+    arguments = ["mskscreen", "predict", str(images[0]), "--model", str(models[0]), "--model", str(models[1])]
+    for more, said in (["--at", "specific"], "operating point"), (["--maps", "maps"], "evidence map"):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        assert caught.value.code == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(ModelError, match="at least two"):
+        Ensemble.load(models[:1])
+
+
+def test_another_weight_of_a_member_is_another_model(models: list[Path]) -> None:
+    one, two = Ensemble.load(models), Ensemble.load([*models, models[0]])
+    assert one.describe()["sha256"] != two.describe()["sha256"]
