@@ -32,8 +32,8 @@ from mskscreen.export import export_onnx
 from mskscreen.inference import Screener
 from mskscreen.networks import ScreeningNetwork, build_network
 from mskscreen.phantom.dataset import make
-from mskscreen.phantom.manifest import read_manifest
 from mskscreen.phantom.plan import Recipe
+from mskscreen.phantom.priors import location_prior
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import softmax
 from mskscreen.training.loop import Phase, Schedule, fit, predict
@@ -66,25 +66,21 @@ def main() -> None:
             recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name == "train")
             make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
         preprocessing = Preprocessing(options.size, options.size, fit="letterbox")
-        train, dev = (
-            load_arrays(
-                folders[name], preprocessing, track(f"preprocess {name}", len(read_manifest(folders[name])))
-            )
-            for name in ("train", "dev")
+        train, dev, test = (
+            load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
         )
         phases = (Phase(round(n * options.steps), round(x * options.size), stride) for n, x, stride in PHASES)
         schedule = Schedule(tuple(phases), rate=options.rate)
         network = _train(train, schedule, options.work / "run", track)
-        network.eval()
+        _restore_prevalence(network, train, dev)
         contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "demo.onnx"
         export_onnx(network, contract, path)
         table = Screener.load(path).predict([folders["test"] / "MURA-v1.1"])
         table.write(options.work / "test.json")
-        rows = read_manifest(folders["test"])
-        test = load_arrays(folders["test"], preprocessing, track("preprocess test", len(rows)))
-        found = phantom_figures(rows, table) | _pointing(network, test)
+        found = phantom_figures(test.rows, table) | _pointing(network, test)
+        found["pointing_game_image_free"] = location_prior(folders["test"], test.rows)[-1]["hit_rate"]
         notes = replace(contract.provenance, figures=found)
         export_onnx(network, replace(contract, provenance=notes), path)
         (options.out / "demo.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -117,6 +113,16 @@ def _train(arrays: PhantomArrays, schedule: Schedule, folder: Path, track: Track
             print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
 
     return fit(network, arrays, schedule, folder, report)
+
+
+def _restore_prevalence(network: ScreeningNetwork, train: PhantomArrays, dev: PhantomArrays) -> None:
+    """Shift the abnormality score from the prevalence trained on, low by the twins, to that of whole studies.
+
+    The adjustment for new priors of Saerens et al., Neural Computation 14 (2002).
+    """
+    before, after = (arrays.abnormal.mean() for arrays in (train, dev))
+    with torch.no_grad():
+        network.abnormality.bias[1] += np.log(after / (1 - after)) - np.log(before / (1 - before))
 
 
 def _contract(
@@ -167,8 +173,8 @@ def _contract(
 
 
 def _pointing(network: ScreeningNetwork, test: PhantomArrays) -> dict[str, float]:
-    """The pointing game on abnormal test images that the model calls abnormal (raw score above that of normal)."""
-    chosen = np.flatnonzero(test.abnormal)
+    """The pointing game on visibly abnormal test images that score higher as abnormal than as normal."""
+    chosen = [index for index, row in enumerate(test.rows) if row.label and not row.occult]
     maps, masks = [], []
     with torch.inference_mode():
         for index in chosen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from mskscreen.pixels import Preprocessing, read_radiograph
 class PhantomArrays:
     """The images of a phantom data set that can be learned from, after preprocessing.
 
-    `images` and `masks` are uint8 (n, H, W), `abnormal` and `joint` int64 (n,), `rows` the manifest's. Images
-    in which the abnormality is occult are left out: their label cannot be seen. A twin, where the set has one,
-    is a normal image more.
+    `images` and `masks` are uint8 (n, H, W), `abnormal` and `joint` int64 (n,), `rows` the manifest's. A
+    twin, where the set has one, is a normal image more.
     """
 
     images: np.ndarray
@@ -33,16 +31,17 @@ class PhantomArrays:
         return len(self.rows)
 
 
-def load_arrays(
-    folder: Path, preprocessing: Preprocessing, advance: Callable[[int], None] = lambda _: None
-) -> PhantomArrays:
+def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = False) -> PhantomArrays:
     """Preprocess the data set in `folder`, or map what an earlier call left beside its manifest.
 
-    The arrays are named by a digest of manifest and preprocessing, and get their names once they are whole.
+    Images in which the abnormality is `occult` are left out unless asked for: nothing can be learned from a label
+    that cannot be seen. The arrays are named by a digest of manifest and preprocessing, and get their names once
+    they are whole.
     """
-    rows = [row for row in read_manifest(folder) if not row.occult]
+    rows = [row for row in read_manifest(folder) if occult or not row.occult]
     rows += [replace(row, image=row.twin, twin=None, mask=None, label=0, kind=None) for row in rows if row.twin]
-    digest = hashlib.sha256((folder / FILE).read_bytes() + str(preprocessing).encode()).hexdigest()[:16]
+    parameters = f"{preprocessing}{' with occult' if occult else ''}"
+    digest = hashlib.sha256((folder / FILE).read_bytes() + parameters.encode()).hexdigest()[:16]
     names = [folder / f"{part}-{digest}.npy" for part in ("images", "masks")]
     if not all(name.exists() for name in names):
         partials = [name.with_suffix(".partial") for name in names]
@@ -52,7 +51,6 @@ def load_arrays(
             for array, path in zip(arrays, (row.image, row.mask), strict=True):
                 if path is not None:
                     array[index] = np.rint(preprocessing(read_radiograph(folder / path))[0] * 255)
-            advance(1)
         for array, partial, name in zip(arrays, partials, names, strict=True):
             array.flush()
             partial.replace(name)
