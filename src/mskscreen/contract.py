@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
 from mskscreen.errors import ContractError
 
-SCHEMA = 1
+SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
 
 
@@ -58,10 +59,33 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Gate:
-    """Outcome of the parity gate of one precision on one engine, against f32 on the development fold."""
+    """Outcome of the parity gate of one precision on one engine, against f32 on the development fold.
+
+    `measures` holds what was judged and, as `speed`, images a second relative to f32 on the same engine.
+    """
 
     passed: bool
     measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The same model at another precision, in the file named `file` in the same folder."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What the model gave for the built-in image named `image` when it was exported.
+
+    `outputs` maps the name of an output to its values, thinned as `mskscreen.inference.selftest` says.
+    """
+
+    image: str
+    outputs: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -83,8 +107,10 @@ class ModelContract:
     """All that is needed to use a model correctly.
 
     `preprocessing` is a string of `mskscreen.pixels.preprocess`; `operating_points` maps a name to the
-    study-level threshold of the calibrated abnormality probability, in (0, 1); `approved` maps
-    `engine/precision` to its parity gate; `batch` is None where the batch size is dynamic.
+    study-level threshold of the calibrated abnormality probability, in (0, 1); `batch` is None where the batch
+    size is dynamic. `approved` maps `engine/precision@machine` to the parity gate measured on that kind of
+    machine, or `engine/precision` to one that holds on any. `precision` is that of the weights in this file, and
+    `variants` maps others to the files that hold them; `content_sha256` is that of all in it but its metadata.
 
     Raises ContractError where a field is out of its range.
     """
@@ -106,11 +132,15 @@ class ModelContract:
     approved: Mapping[str, Gate] = field(default_factory=dict)
     provenance: Provenance = Provenance()
     intended_use: str = "research use, not for diagnosis"
+    precision: str = "f32"
+    content_sha256: str = ""
+    selftest: SelfTest | None = None
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
+        if not 1 <= self.schema <= SCHEMA:
             raise ContractError(
-                f"contract of model '{self.name}': schema {self.schema} is not the schema {SCHEMA} "
+                f"contract of model '{self.name}': schema {self.schema} is not one of the schemas 1 to {SCHEMA} "
                 "that this version of mskscreen reads; install the version that wrote it"
             )
         if self.joints != JOINT_LABELS or self.abnormality != ABNORMALITY_LABELS:
@@ -136,10 +166,29 @@ class ModelContract:
             raise ContractError(
                 f"contract of model '{self.name}': input_size {self.input_size} or batch {self.batch} is below 1"
             )
+        for precision, variant in self.variants.items():
+            if not variant.file or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
+                raise ContractError(
+                    f"contract of model '{self.name}': field variants.{precision}.file is '{variant.file}', "
+                    "not the bare name of a file"
+                )
+
+    def gate(self, engine: str, precision: str, machine: str) -> Gate | None:
+        """The gate of a precision that was measured on this kind of machine, else one that holds on any."""
+        return self.approved.get(gate_key(engine, precision, machine)) or self.approved.get(
+            f"{engine}/{precision}"
+        )
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, so that equal contracts give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), default=dict)
+        """Canonical JSON: sorted keys, no spaces, so that equal contracts give equal text.
+
+        Fields of schema 2 are written only where they are set: the digest of an older contract does not change.
+        """
+        values = dataclasses.asdict(self)
+        for name, unset in _SINCE_SCHEMA_2.items():
+            if values[name] == unset:
+                del values[name]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), default=dict)
 
     @property
     def digest(self) -> str:
@@ -165,6 +214,14 @@ class ModelContract:
                 "mskscreen reads; install a newer mskscreen"
             )
         return typing.cast(ModelContract, _build(cls, value, "contract"))
+
+
+_SINCE_SCHEMA_2: dict[str, Any] = {"precision": "f32", "content_sha256": "", "selftest": None, "variants": {}}
+
+
+def gate_key(engine: str, precision: str, machine: str) -> str:
+    """Key of `ModelContract.approved` for a gate measured on one kind of machine."""
+    return f"{engine}/{precision}@{machine}"
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:

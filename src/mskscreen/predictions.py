@@ -28,6 +28,7 @@ FLAG_ERROR = "error"
 FLAG_LOW_CONFIDENCE = "low-confidence-joint"
 FLAG_CONFLICT = "conflict"
 FLAG_NOVEL = "not-like-training-data"
+FLAG_UNAPPROVED = "unapproved-precision"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 
 

@@ -49,8 +49,9 @@ def calibrate(
     require_same_model(studies, contract)
     rules = operating_rules(sensitivity, specificity, miss_cost)
     updated, points = calibrated_contract(contract, studies, rules, fit=joined.cases(level))
-    with common.needs("train"):
-        write_contract(path, updated, out)
+    write_contract(path, updated, out)
+    if contract.approved:
+        common.err.print("precisions must pass their gate anew, at these thresholds: mskscreen export --gate")
     rows: list[dict[str, Any]] = [
         {
             "point": name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mskscreen.contract import METADATA_KEY, Calibration, ModelContract
-from mskscreen.errors import DataError, ModelError
+from mskscreen.errors import DataError
 from mskscreen.evaluation.calibration import fit_temperature
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, fingerprint
+from mskscreen.inference.onnx_file import read_metadata, write_metadata
 from mskscreen.predictions import softmax
-from mskscreen.storage import replacing
 
 # Where the provenance of a contract says which studies it was calibrated on.
 PROVENANCE_KEY = "calibration"
@@ -59,6 +58,7 @@ def calibrated_contract(
 
     `development` are studies; `fit` is the same table at the level the temperature is fitted on (None: studies).
     The provenance records the fingerprint of the studies, so that evaluating the points on them can be refused.
+    Precisions must pass their gate anew, since it counted decisions at the old thresholds.
     """
     calibration = fit_calibration(fit or development)
     points = choose_all(recalibrated(development, calibration), rules)
@@ -69,7 +69,14 @@ def calibrated_contract(
     }
     provenance = replace(contract.provenance, protocol={**contract.provenance.protocol, PROVENANCE_KEY: record})
     thresholds = {name: point.threshold for name, point in points.items()}
-    updated = replace(contract, calibration=calibration, operating_points=thresholds, provenance=provenance)
+    updated = replace(
+        contract,
+        calibration=calibration,
+        operating_points=thresholds,
+        provenance=provenance,
+        approved={},
+        variants={},
+    )
     return updated, points
 
 
@@ -92,20 +99,7 @@ def require_same_model(cases: Cases, contract: ModelContract) -> None:
 def write_contract(model: Path, contract: ModelContract, out: Path) -> None:
     """Write a copy of an ONNX file whose metadata holds `contract`, whole or not at all.
 
-    Needs the package `onnx`. Raises ModelError where `model` is not a self-contained ONNX file.
+    Raises ModelError where `model` is not a self-contained ONNX file.
     """
-    import onnx
-
-    from mskscreen.inference.onnx_file import read_metadata
-
     read_metadata(model)
-    graph = onnx.load(os.fspath(model), load_external_data=False)
-    kept = [entry for entry in graph.metadata_props if entry.key != METADATA_KEY]
-    del graph.metadata_props[:]
-    graph.metadata_props.extend(kept)
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, contract.to_json()
-    with replacing(out) as partial:
-        partial.write_bytes(graph.SerializeToString())
-        if read_metadata(partial).get(METADATA_KEY) != contract.to_json():
-            raise ModelError(f"{out}: the contract could not be written; export the model again")
+    write_metadata(model, METADATA_KEY, contract.to_json(), out)

@@ -7,7 +7,6 @@ A batch of eight is thereby exactly eight singles, and a model of fixed batch is
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +20,19 @@ from mskscreen.errors import ModelError
 from mskscreen.inference.backends import BACKENDS, Backend, Outputs, Shape
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.order import in_order
+from mskscreen.inference.precision import Precision as Precision
+from mskscreen.inference.precision import choose, sha256_of
+from mskscreen.predictions import FLAG_UNAPPROVED
 
 EngineName = Literal["auto", "openvino", "onnxruntime"]
-Precision = Literal["auto", "f32", "bf16"]
 
 
 @dataclass(frozen=True)
 class Engine:
     """A model ready to run.
 
-    `name` is `openvino` or `onnxruntime`, `precision` what it computes in, `digest` the SHA-256 of the
-    model file.
+    `name` is `openvino` or `onnxruntime`, `precision` what it computes in and `why` the reason in words; `path`
+    is the file with the weights and `digest` its SHA-256. `flags` belong in every row that it scores.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Engine:
     path: Path
     digest: str
     backend: Backend
+    why: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def unit(self) -> int:
@@ -89,22 +92,22 @@ def open_engine(
 ) -> Engine:
     """Open a self-contained ONNX file that carries a contract, or has one in a TOML file beside it.
 
-    The engine `auto` is OpenVINO where it can be loaded. The precision `auto` is bf16 where the processor has
-    it and the contract records that its parity gate passed on that engine, else f32. bf16 without a passed
-    gate is refused, save with `unapproved`, which is for measuring that gate. `threads` defaults to `cores()`.
+    The engine `auto` is OpenVINO where it can be loaded. The precision `auto` is the fastest whose gate passed
+    on this kind of machine; one without a passed gate is refused, save with `unapproved`, which flags every row
+    (see `precision.choose`). `threads` defaults to `cores()`.
 
     Raises ModelError, ContractError.
     """
     path = Path(path)
     contract = read_contract(path)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     name = _loadable(engine)
     kind = BACKENDS[name]
-    chosen = _precision(contract, name, precision, kind.precisions(), unapproved)
-    backend = kind(path, digest, chosen, threads or cores())
-    _check_ports(path, contract, backend)
-    return Engine(name, chosen, contract, path, digest, backend)
+    choice = choose(contract, path, name, precision, kind.precisions(), unapproved=unapproved)
+    digest = sha256_of(choice.path)
+    backend = kind(choice.path, digest, choice.precision, threads or cores())
+    _check_ports(choice.path, contract, backend)
+    flags = () if choice.approved else (FLAG_UNAPPROVED,)
+    return Engine(name, choice.precision, contract, choice.path, digest, backend, choice.why, flags)
 
 
 def cores() -> int:
@@ -123,24 +126,6 @@ def _loadable(engine: EngineName) -> str:
         else:
             return name
     raise ModelError(f"the engine {name} cannot be loaded ({reason}); choose another with --engine")
-
-
-def _precision(
-    contract: ModelContract, engine: str, wanted: Precision, available: set[str], unapproved: bool
-) -> str:
-    if wanted not in ("auto", "f32", "bf16"):
-        raise ModelError(f"precision '{wanted}' is unknown; use auto, f32 or bf16")
-    gate = contract.approved.get(f"{engine}/bf16")
-    passed = gate is not None and gate.passed
-    if wanted != "bf16":
-        return "bf16" if wanted == "auto" and passed and "bf16" in available else "f32"
-    if "bf16" not in available:
-        raise ModelError(f"{engine} does not compute in bf16 on this machine; use --precision f32")
-    if not (passed or unapproved):
-        raise ModelError(
-            f"model '{contract.name}': its contract records no passed gate for {engine}/bf16; use --precision f32"
-        )
-    return "bf16"
 
 
 def _check_ports(path: Path, contract: ModelContract, backend: Backend) -> None:

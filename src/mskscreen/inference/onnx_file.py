@@ -6,11 +6,15 @@ so the protobuf wire format is walked first, without the onnx package: tensors a
 
 from __future__ import annotations
 
+import hashlib
 import mmap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mskscreen.errors import ModelError
+from mskscreen.storage import replacing
 
 MAX_FIELDS = 2_000_000
 MAX_DEPTH = 24
@@ -29,6 +33,7 @@ _CHILDREN = {
     "Tensor": {13: "ExternalData"},
 }
 _DATA_LOCATION = 14
+_METADATA = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -50,13 +55,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises ModelError where the file is missing, is not ONNX, or keeps tensors outside itself.
     """
     found = _Findings({})
-    try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _walk(data, 0, len(data), "Model", 0, found)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (_MalformedError, ValueError) as error:
-        raise ModelError(f"{path}: not an ONNX file ({error})") from error
+    with _mapped(path) as data:
+        _walk(data, 0, len(data), "Model", 0, found)
     if found.external:
         raise ModelError(
             f"{path}: keeps tensors in external files, which are refused; save the model as one ONNX file"
@@ -64,6 +64,85 @@ def read_metadata(path: Path) -> dict[str, str]:
     if not found.nodes:
         raise ModelError(f"{path}: not an ONNX file (it holds no graph)")
     return found.metadata
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of all that an ONNX file holds but its metadata: graph, weights, operator sets.
+
+    It stays when a contract is replaced. Raises ModelError where the file is not ONNX.
+    """
+    hasher = hashlib.sha256()
+    with _mapped(path) as data:
+        for start, end, key in _top_fields(data):
+            if key is None:
+                with memoryview(data)[start:end] as field:
+                    hasher.update(field)
+    return hasher.hexdigest()
+
+
+def write_metadata(path: Path, key: str, value: str, out: Path) -> None:
+    """Write a copy of an ONNX file to `out` with one metadata entry set, all other bytes as they are.
+
+    `out` may be `path`; it is written whole or not at all. Raises ModelError where `path` is not ONNX.
+    """
+    entry = b"".join(
+        _tagged(number, text.encode("utf-8", "surrogatepass")) for number, text in ((1, key), (2, value))
+    )
+    with _mapped(path) as data, replacing(out) as partial, partial.open("wb") as stream:
+        for start, end, known in _top_fields(data):
+            if known != key:
+                with memoryview(data)[start:end] as field:
+                    stream.write(field)
+        stream.write(_tagged(_METADATA, entry))
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file; what is wrong with them becomes a ModelError."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(path.open("rb"))
+            data = stack.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:  # an empty file cannot be mapped
+            raise ModelError(f"{path}: not an ONNX file ({error})") from error
+        try:
+            yield data
+        except (_MalformedError, ValueError) as error:
+            raise ModelError(f"{path}: not an ONNX file ({error})") from error
+
+
+def _top_fields(data: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
+    """Start and end of each field of the model, and the key of those that are metadata."""
+    position = 0
+    while position < len(data):
+        begin = position
+        tag, position = _varint(data, position, len(data))
+        if tag & 7 == _VARINT:
+            _, position = _varint(data, position, len(data))
+            yield begin, position, None
+            continue
+        start, position = _extent(data, position, len(data), tag & 7)
+        if tag != (_METADATA << 3 | _BYTES):
+            yield begin, position, None
+            continue
+        found = _Findings({})
+        _read_entry(data, start, position, found)
+        yield begin, position, next(iter(found.metadata))
+
+
+def _tagged(number: int, content: bytes) -> bytes:
+    """A protobuf field that holds bytes."""
+    return _as_varint(number << 3 | _BYTES) + _as_varint(len(content)) + content
+
+
+def _as_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
 def _walk(data: mmap.mmap, position: int, end: int, message: str, depth: int, found: _Findings) -> None:

@@ -84,12 +84,13 @@ class Screener:
         engine: EngineName = "auto",
         precision: Precision = "auto",
         threads: int | None = None,
+        unapproved: bool = False,
     ) -> Screener:
         """Open an ONNX file, or a bundled model by its name: see `open_engine`.
 
         Raises ModelError, ContractError.
         """
-        return cls(open_engine(model_path(path_or_name), engine, precision, threads))
+        return cls(open_engine(model_path(path_or_name), engine, precision, threads, unapproved=unapproved))
 
     def predict(
         self,
@@ -195,7 +196,9 @@ class Screener:
     def _row(self, image: _Decoded, outputs: Outputs, index: int | None, at: str, study_by: StudyBy) -> Screened:
         record = image.record
         study, patient = group_of(image.file, record.dicom if record else None, study_by)
-        row = Prediction(image.file, study, patient=patient, flags=(FLAG_ERROR,), error=image.error)
+        row = Prediction(
+            image.file, study, patient=patient, flags=(FLAG_ERROR, *self.engine.flags), error=image.error
+        )
         if record is None or index is None:
             return Screened(row)
         row = replace(row, digest=record.digest)
@@ -206,7 +209,7 @@ class Screener:
             )
         except DataError as error:
             return Screened(replace(row, error=f"{PurePath(image.file).name}: {error}"))
-        fields["flags"] += record.flags + _conflict(fields["joint"], record.dicom)
+        fields["flags"] += self.engine.flags + record.flags + _conflict(fields["joint"], record.dicom)
         evidence = outputs["map"][index, 0] if "map" in outputs else None
         return Screened(replace(row, **fields), image.radiograph, evidence)
 
