@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mskscreen.evaluation.metrics import threshold_statistic
 from mskscreen.evaluation.summary import TOO_FEW
 
 MODEL = "model"
+UNRATED = -1
 _UNDEFINED = "no second class among the two sets of calls"
 
 
@@ -149,3 +150,93 @@ def _kappas(
         Agreement(one, other, joint, size, kappa(f"{one}\0{other}\0{joint}"))
         for (one, other, joint), size in sizes.items()
     ]
+
+
+# Takes weights of the subjects (R, n) and of the raters (R, m); gives name -> values (R,).
+CrossedStatistic = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+_BLOCK = 2**21
+
+
+def crossed(
+    statistic: CrossedStatistic,
+    subjects: int,
+    raters: int,
+    *,
+    resamples: int = intervals.RESAMPLES,
+    seed: int = 0,
+    least: int = 1,
+    why: str = "not defined",
+) -> dict[str, Estimate]:
+    """Estimates with percentile intervals of a bootstrap over subjects and over raters, both drawn anew each time.
+
+    The interval speaks of other subjects and of other raters (of other subjects alone with a single rater). Raters
+    are drawn until `least` of them differ: agreement within one rater is none.
+    """
+    values = statistic(np.ones((1, subjects)), np.ones((1, raters)))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    block = max(1, _BLOCK // max(1, subjects * raters))
+    for start in range(0, resamples if subjects > 1 else 0, block):
+        rows = min(block, resamples - start)
+        cases = rng.multinomial(subjects, np.full(subjects, 1 / subjects), rows)
+        readers = rng.multinomial(raters, np.full(raters, 1 / raters), rows)
+        while len(again := np.flatnonzero((readers > 0).sum(axis=1) < min(least, raters))):
+            readers[again] = rng.multinomial(raters, np.full(raters, 1 / raters), len(again))
+        drawn.append(statistic(cases.astype(np.float64), readers.astype(np.float64)))
+    return {
+        name: estimate(float(value[0]), np.concatenate([d[name] for d in drawn]) if drawn else None, None, why)
+        for name, value in values.items()
+    }
+
+
+def rater_statistic(ratings: np.ndarray, categories: int) -> CrossedStatistic:
+    """Agreement of raters on a nominal scale: `agreement`, `cohen`, `fleiss` and `ac1`, NaN where undefined.
+
+    `ratings` (n, m) holds categories from 0 and UNRATED. `agreement` is the mean over subjects of the share of
+    agreeing pairs of raters; Fleiss' kappa (Psychological Bulletin 1971) and Gwet's AC1 (British Journal of
+    Mathematical and Statistical Psychology 2008) correct it for chance, with subjects of one rater in the chance
+    part alone (Gwet, Handbook of Inter-Rater Reliability 2014, chapter 2). `cohen` is the mean of Cohen's kappas
+    of all pairs (Light, Psychological Bulletin 1971). A rater that was drawn twice is not compared with itself.
+    """
+    chosen = (ratings[..., None] == np.arange(categories)).astype(np.float64)
+    rated = chosen.sum(axis=2)
+
+    def statistic(subjects: np.ndarray, raters: np.ndarray) -> dict[str, np.ndarray]:
+        votes = np.einsum("rm,nmk->rnk", raters, chosen)
+        total = votes.sum(axis=2)
+        own = raters**2 @ rated.T
+        pairs = total**2 - own
+        shares = np.divide(votes, total[..., None], out=np.zeros_like(votes), where=total[..., None] > 0)
+        agreeing = np.divide((votes**2).sum(axis=2) - own, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            observed = (subjects * agreeing).sum(axis=1) / (subjects * (pairs > 0)).sum(axis=1)
+            prevalence = np.einsum("rn,rnk->rk", subjects, shares)
+            prevalence /= (subjects * (total > 0)).sum(axis=1)[:, None]
+            by_margins = (prevalence**2).sum(axis=1)
+            by_guessing = (prevalence * (1 - prevalence)).sum(axis=1) / (categories - 1)
+            return {
+                "agreement": observed,
+                "cohen": _mean_cohen(ratings, categories, subjects, raters),
+                "fleiss": (observed - by_margins) / (1 - by_margins),
+                "ac1": (observed - by_guessing) / (1 - by_guessing),
+            }
+
+    return statistic
+
+
+def _mean_cohen(ratings: np.ndarray, categories: int, subjects: np.ndarray, raters: np.ndarray) -> np.ndarray:
+    """Mean of Cohen's kappas of the pairs of raters that are defined, (R,)."""
+    total, weight = np.zeros(len(subjects)), np.zeros(len(subjects))
+    for one, other in itertools.combinations(range(ratings.shape[1]), 2):
+        both = (ratings[:, one] >= 0) & (ratings[:, other] >= 0)
+        cell = ratings[both, one] * categories + ratings[both, other]
+        table = subjects[:, both] @ (cell[:, None] == np.arange(categories**2)).astype(np.float64)
+        table = table.reshape(-1, categories, categories)
+        count, same = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
+        chance = (table.sum(axis=1) * table.sum(axis=2)).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kappa = (same * count - chance) / (count * count - chance)
+        defined = raters[:, one] * raters[:, other] * np.isfinite(kappa)
+        total += defined * np.nan_to_num(kappa)
+        weight += defined
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
