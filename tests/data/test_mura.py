@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from mura_lists import Study, write_lists
+from mura_lists import Study, published_studies, write_lists
 
 from mskscreen.data.counts import compare, count, describe
 from mskscreen.data.mura import index_mura
 from mskscreen.errors import DataError
 
+BACKSLASH = "path holds a backslash or a control character; write it with /"
 STUDIES = [
     Study("XR_ELBOW", "patient00011", 1, 0, 2),
     Study("XR_ELBOW", "patient00011", 2, 1, 1),
@@ -108,10 +109,28 @@ def test_what_lies_on_disk_but_not_on_the_list_is_ignored_and_said(tmp_path):
     (tmp_path / "__MACOSX").mkdir()
     manifest, findings = index_mura(tmp_path)
     assert manifest.digest == plain.digest
-    assert kinds(findings) == {
-        "macOS file ignored": 1,
-        "file on disk but not on the list, ignored": 1,
-        "folder __MACOSX ignored": 1,
+    assert kinds(findings) == {"macOS file ignored": 2, "file on disk but not on the list, ignored": 1}
+
+
+def test_what_macos_left_anywhere_and_folders_on_no_list_are_said_without_the_patient(tmp_path):
+    folder = write_lists(tmp_path, STUDIES)
+    plain, _ = index_mura(folder)
+    patient = folder / "train/XR_ELBOW/patient00011"
+    names = "._train_image_paths.csv", "train/.DS_Store", "train/._XR_ELBOW", "valid/XR_SHOULDER/._patient11185"
+    for name in names:
+        (folder / name).write_bytes(b"mac")
+    (patient / "study9_positive").mkdir()
+    (patient.with_name("patient00012")).mkdir()
+    with (folder / "train_labeled_studies.csv").open("a") as stream:
+        stream.write("MURA-v1.1/train/XR_ELBOW/patient00011/._study1_negative/,0\n")
+        stream.write("MURA-v1.1/__MACOSX/study1_negative/,0\n")
+    manifest, findings = index_mura(folder)
+    assert manifest.digest == plain.digest
+    assert kinds(findings) == {"macOS file ignored": 6, "folder on no list, ignored": 2}
+    assert findings.refused == 0
+    assert {item.place for item in findings} == {
+        *(".", "train", "train/XR_ELBOW", "valid/XR_SHOULDER"),
+        *("train_labeled_studies.csv:4", "train_labeled_studies.csv:5"),
     }
 
 
@@ -130,7 +149,7 @@ def test_missing_files_keep_their_row(tmp_path):
         ("MURA-v1.1/../../etc/passwd", "path leaves the root"),
         ("/etc/passwd", "path leaves the root"),
         ("C:/secret.png", "path leaves the root"),
-        ("MURA-v1.1/train/XR_HAND\\..\\..\\x.png", "path leaves the root"),
+        ("MURA-v1.1/train/XR_HAND\\..\\..\\x.png", BACKSLASH),
         ("MURA-v1.1/train/notes.txt", "not a path of the release"),
         ("MURA-v1.1/train/XR_ELBOW/patient00011/study1_negative/image1.png", "image listed twice"),
     ],
@@ -144,6 +163,26 @@ def test_a_bad_line_is_refused_by_file_and_line(tmp_path, line, kind):
     assert manifest.digest == plain.digest
     assert [(item.kind, item.place, item.refused) for item in findings] == [
         (kind, "train_image_paths.csv:7", True)
+    ]
+
+
+def test_a_quote_that_is_never_closed_is_an_error_and_swallows_nothing(tmp_path):
+    folder = write_lists(tmp_path, STUDIES)
+    file = folder / "train_image_paths.csv"
+    lines = file.read_text().splitlines()
+    lines[2] = '"' + lines[2]
+    file.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"train_image_paths\.csv:3: not a line of CSV"):
+        index_mura(folder)
+
+
+def test_a_list_of_images_that_lacks_a_study_is_said(tmp_path):
+    folder = write_lists(tmp_path, STUDIES)
+    (folder / "train_image_paths.csv").write_text("")
+    manifest, findings = index_mura(folder)
+    assert set(manifest["split"]) == {"valid"}
+    assert [item.place for item in findings if item.kind == "study without images"] == [
+        f"train_labeled_studies.csv:{line}" for line in (1, 2, 3)
     ]
 
 
@@ -175,6 +214,31 @@ def test_links_out_of_the_root_are_refused_unless_allowed(tmp_path):
     allowed, findings = index_mura(folder, links=True)
     assert allowed["bytes"][0] == 3
     assert len(findings) == 0
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_links_that_lead_in_circles_are_named_and_stop_nothing(tmp_path, links):
+    folder = write_lists(tmp_path / "copy", STUDIES)
+    image, study = folder / STUDIES[0].files[0], folder / STUDIES[2].folder
+    image.unlink()
+    image.symlink_to(image)
+    study.rename(tmp_path / "elsewhere")
+    study.symlink_to(study)
+    manifest, findings = index_mura(folder, links=links)
+    assert list(manifest["bytes"][:5]) == [1, 1, None, None, None]
+    assert {(item.kind, item.line) for item in findings if "followed" in item.kind} == {
+        ("path cannot be followed (Too many levels of symbolic links)", line) for line in (1, 4)
+    }
+    assert "patient" not in str(findings.table())
+
+
+def test_a_path_longer_than_any_file_is_named_and_stops_nothing(tmp_path):
+    folder = write_lists(tmp_path, STUDIES)
+    with (folder / "train_image_paths.csv").open("a") as stream:
+        stream.write(f"MURA-v1.1/train/XR_HAND/patient{'1' * 9000}/study1_negative/image1.png\n")
+    manifest, findings = index_mura(folder)
+    assert list(manifest["bytes"][5:7]) == [1, None]
+    assert "path cannot be followed (File name too long)" in kinds(findings)
 
 
 def test_a_linked_folder_out_of_the_root_is_refused(tmp_path):
@@ -232,18 +296,31 @@ def test_the_published_lists_are_exact_and_any_change_is_named(published):
     assert ("train", "elbow", "negative_images") not in changed
 
 
+def test_the_hidden_test_set_is_compared_as_a_whole_and_only_where_it_is_there(tmp_path):
+    hidden = [study for study in published_studies(hidden=True) if study.split == "test"]
+    manifest, _ = index_mura(write_lists(tmp_path, hidden, files=None))
+    assert len(manifest) == 556
+    assert set(manifest["label"]) == {None}
+    of_test = [row for row in compare(count(manifest)) if row.split == "test"]
+    assert {row.joint for row in of_test} == {"all"}
+    assert {row.measure: row.found for row in of_test if row.difference} == {"missing_files": 556}
+    assert not any("test" in sentence or "no label" in sentence for sentence in describe(compare(count(manifest))))
+    fewer = compare(count(manifest.take(range(555))))
+    assert [row.difference for row in fewer if row.split == "test" and row.measure == "unlabelled_images"] == [-1]
+
+
 def test_the_published_table_adds_up():
-    from mskscreen.data.counts import ALL, PUBLISHED
+    from mskscreen.data.counts import ALL, HIDDEN, PUBLISHED
 
     images = studies = patients = 0
-    for joints in PUBLISHED.values():
+    for split, joints in PUBLISHED.items():
         for i, name in enumerate(joints[ALL]._fields[:4]):
-            assert joints[ALL][i] == sum(counts[i] for joint, counts in joints.items() if joint != ALL), name
-        studies += sum(joints[ALL][:2])
-        images += sum(joints[ALL][2:4])
+            parts = [counts[i] for joint, counts in joints.items() if joint != ALL]
+            assert split == HIDDEN or joints[ALL][i] == sum(parts), name
+        studies += sum(joints[ALL][:2]) + joints[ALL].unlabelled_studies
+        images += sum(joints[ALL][2:4]) + joints[ALL].unlabelled_images
         patients += joints[ALL].patients
-    # 40,561 images, 14,863 studies and 12,173 patients with the hidden test set's 556, 207 and 206.
-    assert (images + 556, studies + 207, patients + 206) == (40561, 14863, 12173)
+    assert (images, studies, patients) == (40561, 14863, 12173)
 
 
 def test_partial_copies_are_described(published):

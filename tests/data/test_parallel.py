@@ -7,7 +7,7 @@ import pytest
 from image_files import square_or_die
 
 from mskscreen.data.journal import Journal
-from mskscreen.data.parallel import in_blocks
+from mskscreen.workers import in_blocks
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -43,7 +43,7 @@ def test_a_journal_drops_the_line_that_was_cut_off_and_goes_on(tmp_path, cut):
 def test_processes_that_cannot_start_are_one_error(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from mskscreen.data.parallel import in_blocks\n"
+        "from mskscreen.workers import in_blocks\n"
         "print(list(in_blocks(abs, [[1], [2]], workers=2, crashed=lambda item: None)))\n"
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True)

@@ -102,6 +102,7 @@ def test_lera(tmp_path):
         ("1300/ST-1/a.png", "1300", "1300/ST-1", "foot", 0),
     ]
     assert {(item.kind, item.line, item.refused) for item in findings} == {
+        ("file that is no image, or a linked folder, ignored", 1, False),
         ("folder without images", 3, False),
         ("label other than 0 or 1", 3, True),
         ("path leaves the root", 4, True),

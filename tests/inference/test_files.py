@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mskscreen.inference.files import find_radiographs, printable
-from mskscreen.inference.grouping import group, unlabelled
+from mskscreen.inference.grouping import group
+from mskscreen.mura_path import unlabelled
 
 
 def names(folder: Path, *arguments: str | Path) -> list[str]:

@@ -74,7 +74,8 @@ def check(
     if form is Format.JSON:
         show([row._asdict() | {"difference": row.difference} for row in rows], form)
     else:
-        show(_by_joint(rows), form, title="found, negative/positive (difference from the published count)")
+        title = "found, negative/positive/without label (difference from the published count)"
+        show(_by_joint(rows), form, title=title)
     differing = [row for row in rows if row.difference]
     for sentence in describe(rows):
         err.print(sentence, markup=False)
@@ -253,12 +254,14 @@ def _report(findings: Findings) -> None:
 
 
 def _by_joint(rows: list[Difference]) -> list[dict[str, str]]:
-    """One row a split and joint, with the counts of both labels in one cell."""
+    """One row a split and joint, with the counts of both labels, and of none where there are such, in one cell."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
+        if row.measure.startswith("unlabelled") and not (row.found or row.published):
+            continue
         cells = table.setdefault((row.split, row.joint), {"split": row.split, "joint": row.joint})
         cell = f"{row.found}" + (f" ({row.difference:+})" if row.difference else "")
-        column = row.measure.removeprefix("negative_").removeprefix("positive_").partition("_")[0]
+        column = row.measure.split("_")[-1].replace("files", "missing")
         cells[column] = f"{cells[column]}/{cell}" if column in cells else cell
     return list(table.values())
 

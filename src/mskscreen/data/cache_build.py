@@ -16,11 +16,11 @@ from mskscreen.data.cache import BLOCK, METADATA, SCHEMA, Cache, CacheContract, 
 from mskscreen.data.journal import Journal
 from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
-from mskscreen.data.parallel import in_blocks
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError, DecodeError
 from mskscreen.pixels import Preprocessing, read_radiograph
 from mskscreen.storage import replacing
+from mskscreen.workers import in_blocks
 
 
 def build_cache(
@@ -29,6 +29,7 @@ def build_cache(
     contract: CacheContract,
     *,
     workers: int = 1,
+    wait: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Cache, bool]:
     """The cache of a manifest in `folder`, and whether it had to be built.
@@ -36,10 +37,10 @@ def build_cache(
     A whole cache whose sources have not changed is opened and verified; a run that was killed goes on where it
     was; a stale or damaged cache is built again. `advance` is told how many images were finished. An image that
     cannot be decoded is black and has its error in the index. Raises DataError where another process is
-    building the same cache or the disk is too small.
+    building the same cache (with `wait` its end is awaited instead) or the disk is too small.
     """
     index = folder / f"{contract.name(manifest)}.parquet"
-    with locked(index.with_suffix(".lock"), "this cache"):
+    with locked(index.with_suffix(".lock"), "this cache", wait=wait):
         if index.is_file():
             try:
                 cache = Cache.open(index)

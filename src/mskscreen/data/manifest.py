@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.data.tree import OutsideError, Tree, inside
+from mskscreen.data.tree import PathError, Tree, inside
 from mskscreen.errors import DataError
 from mskscreen.storage import replacing
 
@@ -159,7 +159,7 @@ class Manifest:
         for row, image in enumerate(manifest["image"]):
             try:
                 shortest = inside(image)
-            except OutsideError as error:
+            except PathError as error:
                 raise DataError(f"{path}: row {row}: {error}; index the folder again") from error
             if shortest != image:
                 raise DataError(f"{path}: row {row}: the path is not in its shortest form; index the folder again")

@@ -10,44 +10,19 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mskscreen.anatomy import JointType
 from mskscreen.data.findings import Findings
 from mskscreen.data.manifest import Manifest
-from mskscreen.data.tree import OutsideError, Tree, inside
+from mskscreen.data.tree import PathError, Tree, inside
 from mskscreen.errors import DataError
+from mskscreen.mura_path import SPLITS, MuraPath, mura_path, unlabelled
 
-SPLITS = ("train", "valid", "test")
 _PREFIX = re.compile(r"^(?:\./)?MURA-v[\d.]+/")
-_STUDY = re.compile(r"^(study\d+)(?:_(positive|negative))?$")
 _IMAGE = re.compile(r"^image(\d{1,6})\.\w+$")
 _LABELS = {"0": 0, "1": 1}
-
-
-class StudyPath(NamedTuple):
-    """A study folder of the release; `folder` is its name on the list, with or without the label suffix."""
-
-    split: str
-    region: str
-    patient: str
-    folder: str
-
-    @property
-    def key(self) -> str:
-        """Identity of the study, without its label."""
-        return "/".join(self[:3]) + "/" + self.number
-
-    @property
-    def number(self) -> str:
-        """Folder name without the label suffix."""
-        return _STUDY.sub(r"\1", self.folder)
-
-    @property
-    def suffix(self) -> int | None:
-        """The label in the folder name, or None where it has none."""
-        match = _STUDY.match(self.folder)
-        return {"negative": 0, "positive": 1}.get(match[2]) if match else None
+_MACOS = ("._", "__MACOSX", ".DS_Store")
 
 
 def strip_release(text: str) -> str:
@@ -55,17 +30,15 @@ def strip_release(text: str) -> str:
     return _PREFIX.sub("", text.strip()).rstrip("/")
 
 
-def study_path(relative: str) -> StudyPath | None:
+def study_path(relative: str) -> MuraPath | None:
     """The study of a path such as `train/XR_ELBOW/patient00011/study1_negative`, or None for another layout."""
-    parts = relative.split("/")
-    if len(parts) != 4 or parts[0] not in SPLITS or not parts[1].startswith("XR_") or not _STUDY.match(parts[3]):
-        return None
-    return StudyPath(*parts)
+    found = mura_path(relative)
+    return found if found and found.split and found.joint and found.study_folder == relative else None
 
 
 def image_key(relative: str) -> str:
     """Identity of an image or study path of the release whatever the label suffix of its study folder."""
-    return "/".join(_STUDY.sub(r"\1", part) for part in strip_release(relative).split("/"))
+    return unlabelled(strip_release(relative))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -74,13 +47,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises DataError that names file and line where a line is not CSV.
     """
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        reader = csv.reader(stream)
+        # Strict, or a quote that is never closed would swallow all that follows it.
+        reader = csv.reader(stream, strict=True)
+        line = 0
         try:
             for fields in reader:
                 if any(fields):
-                    yield reader.line_num, fields
+                    yield line + 1, fields
+                line = reader.line_num
         except csv.Error as error:
-            raise DataError(f"{path.name}:{reader.line_num}: not a line of CSV ({error})") from error
+            raise DataError(f"{path.name}:{line + 1}: not a line of CSV ({error})") from error
 
 
 def release_folder(root: Path) -> Path | None:
@@ -110,12 +86,15 @@ def index_mura(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
     findings = Findings()
     tree = Tree(folder, links=links)
     rows: list[dict[str, Any]] = []
+    studies: set[str] = set()
     for split in SPLITS:
         if lists := _lists(folder, split):
-            rows += _Split(tree, findings, *lists).rows()
-    for place in (folder / "__MACOSX", folder.parent / "__MACOSX"):
-        if place.is_dir():
-            findings.add("folder __MACOSX ignored", place.name)
+            reader = _Split(tree, findings, *lists)
+            rows += reader.rows()
+            studies |= {place for place, _ in reader.on_disk.values()}
+    _say_what_is_ignored(tree, studies, findings)
+    if (folder.parent / "__MACOSX").is_dir():
+        findings.add("macOS file ignored", "__MACOSX")
     return Manifest.from_rows(folder, rows, "mura", links=links), findings
 
 
@@ -126,9 +105,11 @@ class _Split:
         self.tree, self.findings, self.images = tree, findings, images
         self.file = (images or labels or Path()).name
         # By folder as listed: line, study and label.
-        self.labels: dict[str, tuple[int, StudyPath, int | None]] = {}
+        self.labels: dict[str, tuple[int, MuraPath, int | None]] = {}
         # The same without label suffix, for image lists that have none; None where two studies share the key.
         self.by_key: dict[str, int | None] = {}
+        # By folder as listed: the folder that stands for it on disk, and the names in it.
+        self.on_disk: dict[str, tuple[str, frozenset[str]]] = {}
         if labels:
             self._read_labels(labels)
 
@@ -136,49 +117,42 @@ class _Split:
         """Rows in the order of the list."""
         rows: list[dict[str, Any]] = []
         seen: set[str] = set()
-        on_disk: dict[str, tuple[str, frozenset[str]]] = {}
         for line, study, name in self._listed():
-            relative = f"{'/'.join(study)}/{name}"
+            relative = f"{study.study_folder}/{name}"
             if relative in seen:
                 self.findings.add("image listed twice", self.file, line, refused=True)
                 continue
             seen.add(relative)
-            folder = "/".join(study)
-            if folder not in on_disk:
-                on_disk[folder] = self._folder_on_disk(study)
-            if row := self._row(line, study, name, *on_disk[folder]):
+            if row := self._row(line, study, name):
                 rows.append(row)
         listed = {image_key(relative) for relative in seen}
-        for folder, (actual, names) in on_disk.items():
+        for folder, (actual, names) in self.on_disk.items():
             self._unlisted(folder, actual, names, listed)
+        keys = {row["study"] for row in rows}
+        for line, study, _ in self.labels.values():
+            if _key(study) not in keys:
+                self.findings.add("study without images", self.labels_file, line)
         return rows
 
-    def _listed(self) -> Iterator[tuple[int, StudyPath, str]]:
+    def _listed(self) -> Iterator[tuple[int, MuraPath, str]]:
         """Line, study and file name of each image of the split."""
         if self.images is None:
+            self.findings.add("no list of images: they are those in the folders of the listed studies", self.file)
             for line, listed, _ in self.labels.values():
-                names = filter(_IMAGE.match, self._folder_on_disk(listed)[1])
+                names = filter(_IMAGE.match, self._folder_on_disk(line, listed)[1])
                 for name in sorted(names, key=lambda text: (len(text), text)):
                     yield line, listed, name
             return
-        for line, fields in read_lines(self.images):
-            relative = self._safe(fields[0], line)
-            if relative is None:
-                continue
+        for line, relative, _ in self._paths(self.images):
             parent, _, name = relative.rpartition("/")
-            study = study_path(parent)
-            if name.startswith("._") or "__MACOSX" in relative:
-                self.findings.add("macOS file ignored", self.file, line)
-            elif study is None:
-                self.findings.add("not a path of the release", self.file, line, refused=True)
-            else:
+            if study := study_path(parent):
                 yield line, study, name
+            else:
+                self.findings.add("not a path of the release", self.file, line, refused=True)
 
     def _read_labels(self, path: Path) -> None:
-        for line, fields in read_lines(path):
-            relative = self._safe(fields[0], line, path.name)
-            if relative is None:
-                continue
+        self.labels_file = path.name
+        for line, relative, fields in self._paths(path):
             study = study_path(relative)
             label = _LABELS.get(fields[1].strip()) if len(fields) > 1 else None
             if study is None:
@@ -186,57 +160,66 @@ class _Split:
                 continue
             if label is None:
                 self.findings.add("label other than 0 or 1", path.name, line, refused=True)
-            elif study.suffix not in (None, label):
+            elif study.label not in (None, label):
                 self.findings.add("label differs from the folder name", path.name, line)
-            folder = "/".join(study)
-            if folder in self.labels and self.labels[folder][2] != label:
+            if relative in self.labels and self.labels[relative][2] != label:
                 self.findings.add("study listed with two labels", path.name, line, refused=True)
                 label = None
-            same = folder in self.labels or study.key not in self.by_key
-            self.by_key[study.key] = label if same else None
-            self.labels[folder] = (line, study, label)
+            same = relative in self.labels or _key(study) not in self.by_key
+            self.by_key[_key(study)] = label if same else None
+            self.labels[relative] = (line, study, label)
 
-    def _safe(self, text: str, line: int, file: str | None = None) -> str | None:
-        try:
-            return inside(strip_release(text))
-        except OutsideError as error:
-            self.findings.add(str(error), file or self.file, line, refused=True)
-            return None
-
-    def _folder_on_disk(self, study: StudyPath) -> tuple[str, frozenset[str]]:
-        """The folder that stands for `study` on disk, whatever its label suffix, and the names in it."""
-        parent = "/".join(study[:3])
-        others = (study.number, f"{study.number}_negative", f"{study.number}_positive")
-        for name in (study.folder, *others):
-            if name != study.folder and f"{parent}/{name}" in self.labels:
-                continue
+    def _paths(self, path: Path) -> Iterator[tuple[int, str, list[str]]]:
+        """Line, path without the release, and fields of each line whose path stays inside and is not of macOS."""
+        for line, fields in read_lines(path):
             try:
-                names = frozenset(path.name for path in (self.tree.root / parent / name).iterdir())
-            except (FileNotFoundError, NotADirectoryError):
+                relative = inside(strip_release(fields[0]))
+            except PathError as error:
+                self.findings.add(str(error), path.name, line, refused=True)
                 continue
-            return f"{parent}/{name}", names
-        return f"{parent}/{study.folder}", frozenset()
+            if any(part.startswith(_MACOS) for part in relative.split("/")):
+                self.findings.add("macOS file ignored", path.name, line)
+            else:
+                yield line, relative, fields
 
-    def _row(
-        self, line: int, study: StudyPath, name: str, folder: str, names: frozenset[str]
-    ) -> dict[str, Any] | None:
+    def _folder_on_disk(self, line: int, study: MuraPath) -> tuple[str, frozenset[str]]:
+        """The folder that stands for `study` on disk, whatever its label suffix, and the names in it."""
+        folder = study.study_folder
+        if folder not in self.on_disk:
+            self.on_disk[folder] = folder, frozenset()
+            plain = f"{study.patient_folder}/{study.study}"
+            for place in (folder, plain, f"{plain}_negative", f"{plain}_positive"):
+                if place != folder and place in self.labels:
+                    continue
+                try:
+                    names = self.tree.names(place)
+                except PathError as error:
+                    self.findings.add(str(error), self.file, line)
+                    break
+                if names is not None:
+                    self.on_disk[folder] = place, names
+                    break
+        return self.on_disk[folder]
+
+    def _row(self, line: int, study: MuraPath, name: str) -> dict[str, Any] | None:
+        folder, names = self._folder_on_disk(line, study)
         try:
             status = self.tree.stat(f"{folder}/{name}") if name in names else None
-        except OutsideError as error:
+        except PathError as error:
             self.findings.add(str(error), self.file, line, refused=True)
             return None
         if status is None:
             self.findings.add("image missing on disk", self.file, line)
-        listed = self.labels.get("/".join(study))
-        label = listed[2] if listed else self.by_key.get(study.key)
+        listed = self.labels.get(study.study_folder)
+        label = listed[2] if listed else self.by_key.get(_key(study))
         if label is None:
             self.findings.add("image without label", self.file, line)
         number = _IMAGE.match(name)
         return {
             "image": f"{folder}/{name}",
-            "study": study.key,
+            "study": _key(study),
             "patient": study.patient,
-            "joint": _joint(study.region),
+            "joint": _joint(study.joint),
             "view": int(number[1]) if number else None,
             "label": label,
             "split": study.split,
@@ -247,14 +230,41 @@ class _Split:
         if actual != folder and names:
             self.findings.add("study folder has another label suffix than the list", self.file)
         for name in names:
-            if name.startswith("._") or name == ".DS_Store":
+            if name.startswith(_MACOS):
                 self.findings.add("macOS file ignored", self.file)
             elif image_key(f"{folder}/{name}") not in listed:
                 self.findings.add("file on disk but not on the list, ignored", self.file)
 
 
-def _joint(region: str) -> str:
+def _say_what_is_ignored(tree: Tree, studies: set[str], findings: Findings) -> None:
+    """Look into the folders above the listed studies for what macOS left and for folders on no list."""
+    known = {"/".join(parts[:depth]) for parts in (study.split("/") for study in studies) for depth in range(1, 5)}
+    above = {place.rpartition("/")[0] for place in known}
+    for place in sorted(above):
+        # Split and region at most: what follows names a patient.
+        said = "/".join(place.split("/")[:2]) or "."
+        for name in _names(tree, place):
+            if name.startswith(_MACOS):
+                findings.add("macOS file ignored", said)
+            elif place and f"{place}/{name}" not in known:
+                findings.add("folder on no list, ignored", said)
+
+
+def _names(tree: Tree, place: str) -> frozenset[str]:
     try:
-        return JointType.from_mura(region).label
+        return tree.names(place) or frozenset()
+    except PathError:
+        return frozenset()
+
+
+def _key(study: MuraPath) -> str:
+    """Identity of a study within the release, without its label."""
+    return f"{study.patient_folder}/{study.study}"
+
+
+def _joint(region: str | None) -> str:
+    name = region or ""
+    try:
+        return JointType.from_mura(name).label
     except KeyError:
-        return region.removeprefix("XR_").lower()
+        return name.removeprefix("XR_").lower()

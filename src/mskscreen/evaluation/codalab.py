@@ -13,8 +13,8 @@ import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import mura_path
 from mskscreen.evaluation.table import Table
+from mskscreen.mura_path import mura_path
 
 _LINE = re.compile(r"(?P<study>[^,]*study\d+(?:_(?:positive|negative))?/?),(?P<call>[01])")
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import joint_index, mura_path
+from mskscreen.evaluation.keys import joint_index
 from mskscreen.evaluation.table import Table
+from mskscreen.mura_path import mura_path
 
 _IMAGE_NAMES = ("image", "file", "path")
 _UNUSED = {"bytes", "sha256"}

@@ -1,22 +1,14 @@
-"""Which study an image belongs to, and names that do not give away a label."""
+"""Which study an image belongs to, under a name that does not give away a label."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Literal
 
+from mskscreen.mura_path import mura_path, unlabelled
+
 StudyBy = Literal["auto", "folder", "none"]
-
-# MURA: XR_ELBOW/patient11186/study1_positive/image1.png. The numbers of studies begin anew for each joint.
-_MURA = re.compile(r"((?:XR_[A-Z]+/)?(patient\d+)/study\d+)(?:_(?:positive|negative))?/[^/]+$")
-_LABEL = re.compile(r"(study\d+)_(?:positive|negative)(?=/|$)")
-
-
-def unlabelled(name: str) -> str:
-    """A path without the label that MURA writes into its study folders."""
-    return _LABEL.sub(r"\1", name)
 
 
 def group(file: str, dicom: Mapping[str, str] | None, by: StudyBy = "auto") -> tuple[str, str | None]:
@@ -27,12 +19,13 @@ def group(file: str, dicom: Mapping[str, str] | None, by: StudyBy = "auto") -> t
     tree only; that of a DICOM file is not shown.
     """
     name = PurePath(file).as_posix()
-    mura = _MURA.search(name)
-    patient = mura[2] if mura else None
+    found = mura_path(name)
+    mura = found if found and found.image is not None else None
+    patient = mura.patient if mura else None
     if by == "folder":
         return unlabelled(PurePath(name).parent.as_posix()), patient
     if by == "auto" and dicom and dicom.get("study_instance_uid"):
         return dicom["study_instance_uid"], patient
     if by == "auto" and mura:
-        return mura[1], patient
+        return mura.study_key, patient
     return unlabelled(name), patient

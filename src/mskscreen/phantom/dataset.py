@@ -13,17 +13,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mskscreen.errors import DataError
 from mskscreen.phantom import manifest
 from mskscreen.phantom.manifest import Row
-from mskscreen.phantom.plan import Recipe, plan
+from mskscreen.phantom.plan import Recipe, Slot, plan
 from mskscreen.phantom.study import APART, PARTIAL, ROOT, write_study
 from mskscreen.phantom.volumes import prepare
-from mskscreen.phantom.workers import run_all
 from mskscreen.storage import replacing, write_text
+from mskscreen.workers import in_blocks
 
 _RECIPE, _JOURNAL = "recipe.json", "journal.jsonl"
 
@@ -71,7 +72,9 @@ def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], N
     with (folder / _JOURNAL).open("a") as journal:
         journal.write("\n")
         prepare()
-        for index, rows in run_all(write_study, [(str(folder), recipe, slot) for slot in waiting], workers):
+        write = partial(write_study, str(folder), recipe)
+        studies = [[slot] for slot in waiting]
+        for _, [(index, rows)] in in_blocks(write, studies, workers=min(workers, len(studies)), crashed=_killed):
             done[index] = rows
             journal.write(json.dumps({"index": index, "rows": [asdict(row) for row in rows]}) + "\n")
             journal.flush()
@@ -79,6 +82,13 @@ def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], N
     rows = [row for index in sorted(done) for row in done[index]]
     _finish(folder, recipe, rows)
     return Outcome(rows, len(waiting), found)
+
+
+def _killed(_: Slot) -> NoReturn:
+    raise DataError(
+        "a worker process was killed, most likely for want of memory; "
+        "run the same command again with fewer --workers to go on"
+    )
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

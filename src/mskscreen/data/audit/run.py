@@ -22,10 +22,10 @@ from mskscreen.data.audit.rotation import JointHead, find_turns
 from mskscreen.data.journal import Journal
 from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
-from mskscreen.data.parallel import in_blocks
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError
 from mskscreen.predictions import Predictions
+from mskscreen.workers import in_blocks
 
 BLOCK = 64
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from mskscreen.data.findings import Findings
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.sources.tables import region
-from mskscreen.data.tree import OutsideError, Tree
+from mskscreen.data.tree import Tree
+from mskscreen.errors import DataError, LimitError
+from mskscreen.pixels import Limits
+from mskscreen.pixels.structure import check_structure, read_meta
 
 _TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "BodyPartExamined", "InstanceNumber", "Rows"]
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+# No header of a radiograph comes near this many bytes.
+_HEADER = 1 << 20
 
 
 def index_dicom(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
@@ -24,30 +30,42 @@ def index_dicom(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]
     findings = Findings()
     tree = Tree(root, links=links)
     rows = []
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            relative = (Path(place) / name).relative_to(root).as_posix()
-            try:
-                row = None if name.startswith(".") or name == "DICOMDIR" else _row(tree, relative)
-            except OutsideError as error:
-                findings.add(str(error), "folder", refused=True)
-                continue
-            if row:
-                rows.append(row)
-            else:
-                findings.add("file without a DICOM image ignored", "folder")
+    for relative in tree.walk():
+        name = relative.rpartition("/")[2]
+        try:
+            row = None if name.startswith(".") or name == "DICOMDIR" else _row(tree, relative)
+        except DataError as error:
+            findings.add(str(error), "folder", refused=True)
+            continue
+        if row:
+            rows.append(row)
+        else:
+            findings.add("file without a DICOM image ignored", "folder")
     return Manifest.from_rows(root, rows, "dicom", links=links), findings
 
 
 def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
+    """What the header says, or None where the file holds no DICOM image.
+
+    Raises DataError where the path leaves the root or the header asks for too much.
+    """
     import pydicom
+
+    from mskscreen.pixels.dicom import looks_like_dicom
 
     status = tree.stat(relative)
     if status is None:
         return None
     try:
-        header = pydicom.dcmread(tree.root / relative, stop_before_pixels=True, specific_tags=list(_TAGS))
+        with (tree.root / relative).open("rb") as stream:
+            head = stream.read(_HEADER)
+        if not looks_like_dicom(head):
+            return None
+        start, syntax, encoding = read_meta(head)
+        if syntax == _DEFLATED:
+            raise DataError("the deflated transfer syntax is refused; store the file otherwise")
+        check_structure(head, start, encoding, "the file", Limits())
+        header = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
         if "Rows" not in header:
             return None
         number = header.get("InstanceNumber")
@@ -59,6 +77,10 @@ def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
             "view": None if number is None else int(number),
             "bytes": status.st_size,
         }
+    except LimitError as error:
+        raise DataError(str(error)) from error
+    except DataError:
+        raise
     # pydicom raises many kinds of errors on files that are not what they claim.
     except Exception:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from mskscreen.anatomy import JointType
 from mskscreen.data.findings import Findings
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import read_lines
-from mskscreen.data.tree import OutsideError, Tree, inside
+from mskscreen.data.tree import PathError, Tree, inside
 from mskscreen.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
@@ -61,7 +60,7 @@ class Table:
         try:
             image = inside(image)
             status = self.tree.stat(image)
-        except OutsideError as error:
+        except PathError as error:
             self.findings.add(str(error), self.file, line, refused=True)
             return
         if image in self.rows:
@@ -113,16 +112,18 @@ def index_fracatlas(root: Path, *, links: bool = False) -> tuple[Manifest, Findi
     """
     table = Table(root / "dataset.csv", root, ("image_id", "fractured", *_REGIONS), links=links)
     splits = dict(_fracatlas_splits(root))
+    fractured = table.tree.names("images/Fractured") or frozenset()
     masked = _masked_images(root / _COCO)
     for line, record in table.records():
         name = record["image_id"]
         label = table.label(record["fractured"], line)
         shown = [place for place in _REGIONS if record[place] == "1"]
+        folder = "Fractured" if label or (label is None and name in fractured) else "Non_fractured"
         if masked is not None and label is not None and (name in masked) != bool(label):
             table.findings.add("label contradicts the fracture masks", table.file, line)
         table.add(
             line,
-            f"images/{'Fractured' if label else 'Non_fractured'}/{name}",
+            f"images/{folder}/{name}",
             joint=shown[0] if len(shown) == 1 else None,
             label=label,
             split=splits.get(name),
@@ -193,12 +194,15 @@ def index_lera(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
             continue
         name, shown, label = (text.strip() for text in fields[:3])
         try:
-            images = _images_below(root, inside(name))
-        except OutsideError as error:
+            files = list(table.tree.walk(inside(name)))
+        except PathError as error:
             table.findings.add(str(error), table.file, line, refused=True)
             continue
+        images = [file for file in files if _is_image(file)]
         if not images:
             table.findings.add("folder without images", table.file, line)
+        for _ in range(len(files) - len(images)):
+            table.findings.add("file that is no image, or a linked folder, ignored", table.file, line)
         value = table.label(label, line)
         for image in images:
             study = image.rpartition("/")[0]
@@ -206,11 +210,7 @@ def index_lera(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
     return table.result("lera")
 
 
-def _images_below(root: Path, folder: str) -> list[str]:
-    """Image files below a folder, without what macOS leaves behind, as paths relative to the root."""
-    found = []
-    for place, folders, names in os.walk(root / folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        images = (name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".")
-        found += [(Path(place) / name).relative_to(root).as_posix() for name in images]
-    return found
+def _is_image(file: str) -> bool:
+    """Whether a name is that of an image and not of what macOS leaves beside it."""
+    name = file.rpartition("/")[2].lower()
+    return name.endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -70,7 +70,7 @@ def _pictures(file: str, pictures: Pictures) -> Iterator[Markup]:
         else:
             yield _image(data, "radiograph")
     if pictures.maps:
-        from mskscreen.inference.grouping import unlabelled
+        from mskscreen.mura_path import unlabelled
         from mskscreen.saliency.overlay import overlay_name
 
         overlay = pictures.maps / overlay_name(unlabelled(file), file)
