@@ -13,7 +13,7 @@ $(BASE)/ready: pyproject.toml
 	PYTHON=$(PYTHON) tools/environment $(BASE) .
 
 $(FULL)/ready: pyproject.toml
-	PYTHON=$(PYTHON) tools/environment $(FULL) '.[train,cluster,clinical,serve,phantom,audit,dev]'
+	PYTHON=$(PYTHON) tools/environment $(FULL) '.[train,cluster,clinical,serve,phantom,audit,explain,dev]'
 
 demo: $(BASE)/ready  ## Install the base (no torch) and screen everything in examples/.
 	$(BASE)/bin/mskscreen predict examples

@@ -67,7 +67,7 @@ def predict(
     _check_format(form, output)
     if maps and len(model) > 1:
         raise typer.BadParameter("an ensemble has no evidence map; name one --model, or leave out --maps")
-    files = _files(sources, maps)
+    files = find_files(sources, maps)
 
     from mskscreen.cli.predictions import show_predictions
     from mskscreen.inference import Screener
@@ -160,7 +160,7 @@ def _check_format(form: str | None, output: Path | None) -> None:
             import pyarrow  # noqa: F401
 
 
-def _files(sources: list[str], maps: Path | None) -> list[Path]:
+def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     """The images that the arguments stand for, each once; pictures written by an earlier run are none."""
     from mskscreen.inference.files import find_radiographs
 

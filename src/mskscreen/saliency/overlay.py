@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
 
@@ -35,23 +37,51 @@ _VIRIDIS = np.array(
 )
 
 
-def draw_overlay(pixels: npt.NDArray, evidence: npt.NDArray, caption: str) -> Image.Image:
-    """The radiograph beside itself under its evidence map, with the scale and what the picture is not.
+def draw_overlay(
+    pixels: npt.NDArray,
+    evidence: npt.NDArray | Mapping[str, npt.NDArray],
+    caption: str,
+    *,
+    of: str = ABNORMALITY_LABELS[1],
+    plain: bool = True,
+) -> Image.Image:
+    """The radiograph under its evidence map, beside itself if `plain`, with the scale and what the picture is not.
 
     `pixels` (rows, columns) lie in [0, 1]; `evidence` (rows, columns), of the same frame at any resolution, is
-    the contribution to the score of the class abnormal. Only evidence above 0 is coloured, from 0 to the largest
-    of this image, the more opaque the stronger: colours of two pictures cannot be compared, their scales can.
+    the contribution to the score of the class `of`: one map of HiResCAM, or maps by the title of their method,
+    side by side. Only evidence above 0 is coloured, from 0 to the largest of the map, the more opaque the
+    stronger: colours of two maps cannot be compared, their scales can.
     """
+    maps = evidence if isinstance(evidence, Mapping) else {"HiResCAM": evidence}
     rows, columns = pixels.shape
     factor = LONG_SIDE / max(rows, columns)
     width, height = max(1, round(columns * factor)), max(1, round(rows * factor))
     grey = _resized(pixels, width, height)[..., None] * np.full(3, 255, np.float32)
-    positive = np.maximum(_resized(evidence, width, height), 0)
-    top = float(positive.max())
-    relative = positive / top if top > 0 else positive
-    weight = OPACITY * np.sqrt(relative)[..., None]
-    coloured = (1 - weight) * grey + weight * colours(relative)
-    return _page(_image(grey), _image(coloured), top, caption)
+    panels = [_Panel("radiograph", _image(grey))] if plain else []
+    for title, values in maps.items():
+        positive = np.maximum(_resized(values, width, height), 0)
+        top = float(positive.max())
+        relative = positive / top if top > 0 else positive
+        weight = OPACITY * np.sqrt(relative)[..., None]
+        panels.append(_Panel(title, _image((1 - weight) * grey + weight * colours(relative)), top))
+    return _page(panels, caption, of)
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int = 3, cell: int = 640) -> Image.Image:
+    """Overlays as one page of `columns` cells of `cell` pixels, in their order."""
+    small = [ImageOps.contain(picture, (cell, cell)) for picture in pictures]
+    lines = [small[start : start + columns] for start in range(0, len(small), columns)]
+    heights = [max(picture.height for picture in line) for line in lines]
+    width = max((sum(picture.width for picture in line) for line in lines), default=1)
+    page = Image.new("RGB", (width, max(1, sum(heights))), _BLACK)
+    top = 0
+    for line, height in zip(lines, heights, strict=True):
+        left = 0
+        for picture in line:
+            page.paste(picture, (left, top))
+            left += picture.width
+        top += height
+    return page
 
 
 def colours(values: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -81,31 +111,46 @@ def _image(values: npt.NDArray) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
 
 
-def _page(plain: Image.Image, coloured: Image.Image, top: float, caption: str) -> Image.Image:
-    """Both pictures, the colour bar to their right, one line above and three below."""
+class _Panel(NamedTuple):
+    """A picture, the method it shows, and the head of its colour scale; None for a radiograph alone."""
+
+    title: str
+    picture: Image.Image
+    top: float | None = None
+
+    @property
+    def width(self) -> int:
+        return self.picture.width + (_MARGIN if self.top is None else _MARGIN + _BAR + 5 * _TEXT)
+
+
+def _page(panels: Sequence[_Panel], caption: str, of: str) -> Image.Image:
+    """The pictures side by side, each colour bar to its right, two lines above and three below."""
     font = ImageFont.load_default(_TEXT)
     line = _TEXT + 8
-    upper = _MARGIN + line + _MARGIN // 2
-    left = 2 * _MARGIN + plain.width
+    upper = _MARGIN + 2 * line + _MARGIN // 2
+    height = panels[0].picture.height
     notes = [
-        f"colour: evidence for the class '{ABNORMALITY_LABELS[1]}', its contribution to the score"
-        if top > 0
-        else f"no evidence for the class '{ABNORMALITY_LABELS[1]}' in this image",
+        f"colour: evidence for the class '{of}', its contribution to the score"
+        if any(panel.top for panel in panels)
+        else f"no evidence for the class '{of}' in this image",
         "shows what the model used, not where the lesion is",
         NOT_FOR_DIAGNOSIS,
     ]
-    ruler = ImageDraw.Draw(plain)
+    ruler = ImageDraw.Draw(panels[0].picture)
     text_width = max(int(ruler.textlength(text, font)) for text in [caption, *notes])
-    bar = left + coloured.width + _MARGIN
-    page_width = max(bar + _BAR + 5 * _TEXT, text_width + 2 * _MARGIN)
-    page = Image.new("RGB", (page_width, upper + plain.height + _MARGIN + len(notes) * line + _MARGIN), _BLACK)
-    page.paste(plain, (_MARGIN, upper))
-    page.paste(coloured, (left, upper))
+    width = max(_MARGIN + sum(panel.width for panel in panels), text_width + 2 * _MARGIN)
+    page = Image.new("RGB", (width, upper + height + _MARGIN + len(notes) * line + _MARGIN), _BLACK)
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, _MARGIN), caption, _WHITE, font)
+    left = _MARGIN
+    for panel in panels:
+        draw.text((left, _MARGIN + line), panel.title, _GREY, font)
+        page.paste(panel.picture, (left, upper))
+        if panel.top is not None:
+            _scale(page, draw, font, (left + panel.picture.width + _MARGIN, upper), height, panel.top)
+        left += panel.width
     for number, text in enumerate(notes):
-        draw.text((_MARGIN, upper + plain.height + _MARGIN + number * line), text, _GREY, font)
-    _scale(page, draw, font, (bar, upper), plain.height, top)
+        draw.text((_MARGIN, upper + height + _MARGIN + number * line), text, _GREY, font)
     return page
 
 

@@ -1,0 +1,129 @@
+"""`mskscreen explain`: maps of what a model used, and how much they can be believed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.cli.predict import find_files
+
+
+class _FilesFirst(TyperGroup):
+    """`explain FILES` stands for `explain files FILES`: what is no verb is a file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb `files` in front of anything that is neither a verb nor a call for help."""
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["files", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_FilesFirst,
+    no_args_is_help=True,
+    help=f"Show what a model used, and measure such maps. explain FILES is short for explain files FILES. "
+    f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
+)
+_METHODS = ("hirescam", "gradcam", "cam", "rise", "occlusion", "integrated-gradients")
+Method = StrEnum("Method", {name: name for name in _METHODS})  # type: ignore[misc]
+
+
+@app.command()
+def files(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for maps, overlays and records.")],
+    method: Annotated[
+        list[Method] | None, typer.Option(help="How to explain; repeat for several side by side. [hirescam]")
+    ] = None,
+    of: Annotated[
+        str, typer.Option(help="The class to explain: abnormal, joint (the predicted one), wrist, ...")
+    ] = ("abnormal"),
+    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the model, for integrated-gradients.", exists=True)
+    ] = None,
+    at: Annotated[str, typer.Option(help="Operating point that says what is abnormal.")] = "balanced",
+    normal: Annotated[bool, typer.Option("--normal", help="Also explain images called normal.")] = False,
+    raw: Annotated[Literal["png", "npy"], typer.Option(help="Raw maps as 16-bit PNG or as NumPy file.")] = "png",
+    layout: Annotated[
+        Literal["side-by-side", "overlay"],
+        typer.Option(help="The radiograph and all methods on one page, or each overlay alone."),
+    ] = "side-by-side",
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also all overlays on one contact sheet.")] = False,
+    passes: Annotated[int, typer.Option(min=2, help="RISE: most forward passes for an image.")] = 4096,
+    cells: Annotated[int, typer.Option(min=2, max=63, help="RISE: cells of the mask's grid a side.")] = 7,
+    converged: Annotated[
+        float, typer.Option(min=0, help="RISE: stop at this standard error, as a share of the map's peak.")
+    ] = 0.1,
+    fine: Annotated[bool, typer.Option("--fine", help="RISE: from coarse to fine.")] = False,
+    patches: Annotated[int, typer.Option(min=2, max=64, help="Occlusion: patches a side.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random masks.")] = 0,
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
+    ] = "auto",
+    precision: Annotated[Literal["auto", "f32", "bf16"], typer.Option(help="As for predict.")] = "auto",
+) -> None:
+    """Show what the model used: overlays, raw maps and records for images called abnormal.
+
+    A map shows what the model used, not where the lesion is. Exit code 3 says that some images could not be read.
+    """
+    from mskscreen.evaluation.explain.explainer import Explainer, Settings
+    from mskscreen.evaluation.explain.files import Request, explain_file, write_sheet
+    from mskscreen.inference import Screener
+    from mskscreen.saliency import rise
+    from mskscreen.saliency.maps import MapRecord
+    from mskscreen.saliency.target import JOINT, Target
+
+    paths = find_files(sources, out)
+    Target.parse(of, "hand" if of == JOINT else None)
+    screener = Screener.load(model, engine=engine, precision=precision)
+    if at not in screener.engine.contract.operating_points:
+        raise typer.BadParameter(f"model '{model}' has no operating point '{at}'")
+    settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)
+    explainer = Explainer(screener.engine, settings, checkpoint)
+    request = Request(tuple(map(str, dict.fromkeys(method or _METHODS[:1]))), of, at, normal, raw, layout)
+    out.mkdir(parents=True, exist_ok=True)
+    records: list[MapRecord] = []
+    errors: list[str] = []
+    found = done = 0
+    with (
+        common.needs("explain"),
+        common.interruptible() as interrupted,
+        common.progress("explaining", len(paths)) as advance,
+        common.progress("passes", None) as spend,
+    ):
+        for path in paths:
+            made = explain_file(screener, explainer, request, path, out, spend)
+            records += made.records
+            found += made.found
+            errors += [made.error] if made.error else []
+            done += 1
+            advance(1)
+            if interrupted():
+                break
+    if sheet and (page := write_sheet(out, records)):
+        print(page)
+    for error in errors:
+        common.err.print(f"not explained: {error}")
+    maps, images = sum(r.map is not None for r in records), len({r.file for r in records if r.map})
+    skipped = len({r.file for r in records if not r.map})
+    spent = sum(record.passes for record in records)
+    common.err.print(
+        f"{out}: {maps} maps of {images} images in {spent} forward passes, {skipped} called normal and left out"
+        + (f", {found} images were there already" if found else "")
+        + f"; {NOT_FOR_DIAGNOSIS}"
+    )
+    if found == len(paths):
+        common.err.print(f"{out}: is finished already; nothing to do")
+    if done < len(paths):
+        common.err.print(f"stopped after {done} of {len(paths)} images; the same command goes on")
+        raise typer.Exit(common.Exit.FAILURE)
+    raise typer.Exit(common.Exit.SOME_FAILED if errors else common.Exit.OK)

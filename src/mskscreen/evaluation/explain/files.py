@@ -1,0 +1,202 @@
+"""Maps of files: one record a map, written when all that it names is written, so that a run can be killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
+from mskscreen.inference.screener import Screened, Screener
+from mskscreen.mura_path import unlabelled
+from mskscreen.pixels import Radiograph
+from mskscreen.saliency.maps import Form, MapRecord, write_values
+from mskscreen.saliency.overlay import contact_sheet, draw_overlay, overlay_name
+from mskscreen.saliency.target import Target
+from mskscreen.storage import replacing
+
+Layout = Literal["side-by-side", "overlay"]
+SHEET = "contact-sheet.png"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make of every image.
+
+    `of` is a class or `joint`, the predicted one; `normal` also maps images called normal; `raw` is the form of
+    the raw maps; `layout` puts the overlays of all methods on one page beside the radiograph, or one on each.
+    """
+
+    methods: tuple[str, ...] = ("hirescam",)
+    of: str = "abnormal"
+    at: str = "balanced"
+    normal: bool = False
+    raw: Form = "png"
+    layout: Layout = "side-by-side"
+
+
+@dataclass(frozen=True)
+class Made:
+    """The records of one image; `found` says that an earlier run had made them all."""
+
+    records: tuple[MapRecord, ...]
+    found: bool = False
+    error: str | None = None
+
+
+def explain_file(
+    screener: Screener,
+    explainer: Explainer,
+    request: Request,
+    path: Path,
+    folder: Path,
+    advance: Advance = lambda _: None,
+) -> Made:
+    """Write overlay, raw map and record of each method for one image into `folder`.
+
+    An image that cannot be scored gives no record and its error. Raises ModelError where the model does not allow
+    a method.
+    """
+    jobs = {method: _job(screener, explainer, request, method) for method in request.methods}
+    stem = overlay_name(unlabelled(str(path)), str(path)).removesuffix(".png")
+    places = {method: folder / f"{stem}.{method}.{request.of}.map.json" for method in request.methods}
+    known = [MapRecord.read(place) for place in places.values() if place.is_file()]
+    if len(known) == len(jobs) and all(record.job == jobs[record.method] for record in known):
+        return Made(tuple(known), found=True)
+    image = _screen(screener, path, request.at)
+    row = image.prediction
+    if row.error is not None or image.radiograph is None:
+        return Made((), error=row.error)
+    target = Target.parse(request.of, row.joint)
+    draft = MapRecord(
+        *(row.file, row.study, row.joint, row.p_abnormal, row.abnormal, "", target.label, ""),
+        patient=row.patient,
+        model=screener.describe(request.at),
+        orientation=image.radiograph.record.orientation,
+    )
+    if not row.abnormal and not request.normal:
+        draft = replace(draft, reason="called normal")
+        records = [replace(draft, method=method, job=job) for method, job in jobs.items()]
+    else:
+        records = _maps(
+            screener, explainer, request, image.radiograph, target, draft, jobs, folder / stem, advance
+        )
+    for record in records:
+        record.write(places[record.method])
+    return Made(tuple(records))
+
+
+def write_sheet(folder: Path, records: list[MapRecord]) -> Path | None:
+    """The overlays of all records as one page; None where there is none."""
+    names = dict.fromkeys(record.overlay for record in records if record.overlay)
+    pictures = []
+    for name in names:
+        with Image.open(folder / name) as picture:
+            picture.thumbnail((640, 640))
+            pictures.append(picture.convert("RGB"))
+    if not pictures:
+        return None
+    path = folder / SHEET
+    with replacing(path) as partial:
+        contact_sheet(pictures).save(partial, compress_level=1)
+    return path
+
+
+def _maps(
+    screener: Screener,
+    explainer: Explainer,
+    request: Request,
+    radiograph: Radiograph,
+    target: Target,
+    draft: MapRecord,
+    jobs: dict[str, str],
+    stem: Path,
+    advance: Advance,
+) -> list[MapRecord]:
+    pixels = radiograph.pixels
+    tensor = screener.preprocessing(radiograph)
+    geometry = screener.preprocessing.geometry(*pixels.shape)
+    records, shown = [], {}
+    for method, job in jobs.items():
+        found = explainer(tensor, method, target, advance)
+        values = geometry.map_to_source(found.values)
+        path = stem.with_name(f"{stem.name}.{method}.{request.of}.{request.raw}")
+        slope, intercept = write_values(path, values)
+        shown[method] = values
+        records.append(
+            replace(
+                draft,
+                method=method,
+                job=job,
+                settings=explainer.settings.of(method),
+                map=path.name,
+                rows=pixels.shape[0],
+                columns=pixels.shape[1],
+                slope=slope,
+                intercept=intercept,
+                passes=found.passes,
+                error=found.error,
+            )
+        )
+    return [
+        replace(record, overlay=name)
+        for record, name in zip(records, _overlays(request, pixels, shown, draft, stem), strict=True)
+    ]
+
+
+def _overlays(
+    request: Request, pixels: np.ndarray, shown: dict[str, np.ndarray], draft: MapRecord, stem: Path
+) -> list[str]:
+    """Write the pictures and give the name of that of each method."""
+    caption = f"{draft.joint}, abnormal: {draft.p_abnormal:.2f} (model {draft.model['name']}), why '{draft.of}'"
+    together = request.layout == "side-by-side"
+    pages = [list(shown)] if together else [[method] for method in shown]
+    names = []
+    for methods in pages:
+        path = stem.with_name(f"{stem.name}.{'+'.join(methods)}.{request.of}.overlay.png")
+        maps = {TITLES[method]: shown[method] for method in methods}
+        picture = draw_overlay(pixels, maps, caption, of=draft.of, plain=together)
+        with replacing(path) as partial:
+            picture.save(partial, compress_level=1)
+        names += [path.name] * len(methods)
+    return names
+
+
+def _screen(screener: Screener, path: Path, at: str) -> Screened:
+    seen: list[Screened] = []
+    rows = list(screener.stream([path], at=at, workers=1, inspect=seen.append))
+    return seen[0] if seen else Screened(rows[0])
+
+
+def _job(screener: Screener, explainer: Explainer, request: Request, method: str) -> str:
+    """Digest of all that decides a map but the image."""
+    checkpoint = explainer.checkpoint if method == "integrated-gradients" else None
+    parts = {
+        "model": screener.describe(request.at),
+        "method": method,
+        "settings": explainer.settings.of(method),
+        "checkpoint": checkpoint and hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "request": [request.methods, request.of, request.normal, request.raw, request.layout],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def explain_files(
+    screener: Screener,
+    explainer: Explainer,
+    request: Request,
+    files: list[Path],
+    folder: Path,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Made]:
+    """`explain_file` for each of `files`; `advance` counts files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        yield explain_file(screener, explainer, request, path, folder)
+        advance(1)

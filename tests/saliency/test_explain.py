@@ -1,0 +1,184 @@
+"""`mskscreen explain`: what it writes, and that maps lie where they belong on the original pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mskscreen.cli.main import app
+from mskscreen.errors import DataError
+from mskscreen.saliency.maps import MapRecord, read_records
+from mskscreen.saliency.overlay import LONG_SIDE
+
+RUN = CliRunner()
+# Centre (row, column) and half side of the square, as shares of the long side.
+SHARE = 0.08
+
+
+def with_square(shape, centre, high):
+    pixels = np.full(shape, high // 20)
+    half = SHARE * max(shape)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    pixels[(abs(y - centre[0]) <= half) & (abs(x - centre[1]) <= half)] = high
+    return pixels
+
+
+def explain(*arguments):
+    found = RUN.invoke(app, ["explain", *map(str, arguments)])
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def centre_of(record, folder):
+    values = record.values(folder)
+    return np.argwhere(values > 0.6 * values.max()).mean(0)
+
+
+@pytest.mark.parametrize("kind", ["png", "dicom", "turned"])
+@pytest.mark.parametrize(
+    ("fit", "shape"), [("letterbox", (57, 133)), ("letterbox", (211, 64)), ("resize", (301, 299))]
+)
+def test_a_bright_square_is_found_where_it_is(bright_model, write_dicom, tmp_path, kind, fit, shape):
+    centre = (0.7 * shape[0], 0.3 * shape[1])
+    if kind == "dicom":
+        stored = with_square(shape, centre, 4000).astype(np.uint16)
+        elements = {"Rows": shape[0], "Columns": shape[1], "WindowCenter": 2048, "WindowWidth": 4096}
+        file = write_dicom(tmp_path / "a.dcm", PixelData=stored.tobytes(), **elements)
+    else:
+        file = tmp_path / "a.png"
+        picture = Image.fromarray(with_square(shape, centre, 250).astype(np.uint8))
+        exif = Image.Exif()
+        if kind == "turned":
+            # The file holds the radiograph on its side and says so: 6 asks for a quarter turn to the right.
+            picture = picture.transpose(Image.Transpose.ROTATE_90)
+            exif[0x0112] = 6
+        picture.save(file, exif=exif)
+    methods = ["hirescam", "gradcam", "cam", "occlusion", "rise"]
+    chosen = [part for method in methods for part in ("--method", method)]
+    explain(file, "--out", tmp_path / "out", "--model", bright_model(fit), *chosen, "--passes", 512)
+    records = list(read_records(tmp_path / "out"))
+    assert sorted(record.method for record in records) == sorted(methods)
+    for record in records:
+        assert (record.rows, record.columns) == shape
+        assert record.orientation == (6 if kind == "turned" else 1)
+        # A cell of the coarsest method, RISE, is a seventh of the input; the others are held to a tenth.
+        reach = (0.15 if record.method == "rise" else 0.1) * max(shape)
+        assert np.hypot(*(centre_of(record, tmp_path / "out") - centre)) < reach, record.method
+
+
+def test_hirescam_is_exact_to_a_part_of_a_pixel(bright_model, tmp_path):
+    # Whole cells of the map: the square covers rows 120-151 and columns 40-71 of a source twice the input.
+    pixels = np.zeros((256, 256), np.uint8)
+    pixels[120:152, 40:72] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    explain(tmp_path / "a.png", "--out", tmp_path / "o", "--model", bright_model(), "--raw", "npy")
+    (record,) = read_records(tmp_path / "o")
+    values = record.values(tmp_path / "o")
+    centre = (np.indices(values.shape) * values).sum((1, 2)) / values.sum()
+    np.testing.assert_allclose(centre, [135.5, 55.5], atol=1e-3)
+
+
+def test_both_heads_and_their_captions(bright_model, write_png, tmp_path):
+    file = write_png(tmp_path / "a.png", 4)
+    for of in ("abnormal", "joint", "shoulder"):
+        explain(file, "--out", tmp_path / "out", "--model", bright_model(), "--of", of)
+    said = {record.of: record for record in read_records(tmp_path / "out")}
+    assert set(said) == {"abnormal", "wrist", "shoulder"}
+    wrist, shoulder = (said[name].values(tmp_path / "out") for name in ("wrist", "shoulder"))
+    assert wrist.min() > 0 > shoulder.max()
+
+
+def test_raw_forms_hold_the_same_values(bright_model, write_png, tmp_path):
+    file = write_png(tmp_path / "a.png", 3, (90, 70))
+    values = []
+    for form in ("png", "npy"):
+        explain(file, "--out", tmp_path / form, "--model", bright_model(), "--raw", form)
+        (record,) = read_records(tmp_path / form)
+        assert Path(record.map).suffix == f".{form}"
+        values.append(record.values(tmp_path / form))
+    np.testing.assert_allclose(values[0], values[1], atol=2e-5 * np.ptp(values[1]))
+
+
+def test_no_map_for_images_called_normal_unless_asked(bright_model, write_png, tmp_path):
+    file, model = write_png(tmp_path / "a.png"), bright_model(bias=-100)
+    explain(file, "--out", tmp_path / "out", "--model", model)
+    (record,) = read_records(tmp_path / "out")
+    assert (record.map, record.overlay, record.reason) == (None, None, "called normal")
+    assert not list((tmp_path / "out").glob("*.png"))
+    with pytest.raises(DataError, match="called normal"):
+        record.values(tmp_path / "out")
+    explain(file, "--out", tmp_path / "out", "--model", model, "--normal")
+    assert next(read_records(tmp_path / "out")).map is not None
+
+
+def test_pages(bright_model, write_png, tmp_path):
+    files = [write_png(tmp_path / f"{seed}.png", seed, (80, 80)) for seed in (2, 3)]
+    chosen = ["--model", bright_model(), "--method", "hirescam", "--method", "occlusion"]
+    explain(*files, "--out", tmp_path / "one", *chosen, "--sheet")
+    explain(*files, "--out", tmp_path / "each", *chosen, "--layout", "overlay")
+    together, apart = (sorted((tmp_path / name).glob("*.overlay.png")) for name in ("one", "each"))
+    assert (len(together), len(apart)) == (2, 4)
+    # A page of the radiograph and two maps is wider than three pictures, one of a map alone than one.
+    assert Image.open(together[0]).width > 3 * LONG_SIDE > 2 * LONG_SIDE > Image.open(apart[0]).width
+    sheet = Image.open(tmp_path / "one" / "contact-sheet.png")
+    assert sheet.width > 2 * 600
+    assert not (tmp_path / "each" / "contact-sheet.png").exists()
+
+
+def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, write_png, tmp_path):
+    file, out = write_png(tmp_path / "a.png", 4), tmp_path / "out"
+    base = [file, "--out", out, "--model", bright_model(), "--method", "rise"]
+    explain(*base, "--passes", 128)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert "nothing to do" in explain(*base, "--passes", 128).stderr
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert "nothing to do" not in explain(*base, "--passes", 256).stderr
+    assert next(read_records(out)).passes == 256
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(bright_model, write_png, tmp_path):
+    good, bad = write_png(tmp_path / "in" / "a.png", 4), tmp_path / "in" / "b.png"
+    bad.write_bytes(good.read_bytes()[:60])
+    found = RUN.invoke(
+        app, ["explain", str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--model", str(bright_model())]
+    )
+    assert found.exit_code == 3
+    assert "b.png" in found.stderr
+    assert [Path(record.file).name for record in read_records(tmp_path / "o")] == ["a.png"]
+
+
+def test_names_of_files_do_not_give_a_label_away(bright_model, write_png, tmp_path):
+    file = write_png(tmp_path / "MURA-v1.1/valid/XR_HAND/patient00001/study1_positive/image1.png", 4)
+    explain(file, "--out", tmp_path / "out", "--model", bright_model())
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(names) == 3
+    assert not any("positive" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"map": "../a.npy"}, "another folder"),
+        ({"surprise": 1}, "not a record"),
+        ({"schema": 99}, "schema"),
+    ],
+)
+def test_records_that_are_none_are_refused(tmp_path, change, message):
+    record = MapRecord("a.png", "s", "hand", 0.9, True, "rise", "abnormal", "x", map="a.npy", rows=2, columns=2)
+    path = tmp_path / "a.map.json"
+    record.write(path)
+    assert MapRecord.read(path) == record
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=message):
+        MapRecord.read(path)
+
+
+def test_a_map_with_a_pickle_or_of_another_size_is_refused(tmp_path):
+    record = MapRecord("a.png", "s", "hand", 0.9, True, "rise", "abnormal", "x", map="a.npy", rows=2, columns=2)
+    for values in (np.array([{}, {}, {}, {}], object).reshape(2, 2), np.zeros((3, 2))):
+        np.save(tmp_path / "a.npy", values, allow_pickle=True)
+        with pytest.raises(DataError, match=r"a\.npy"):
+            record.values(tmp_path)

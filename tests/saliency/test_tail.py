@@ -1,0 +1,82 @@
+"""The layers behind the last feature map: read from the graph, differentiated without a framework."""
+
+import numpy as np
+import pytest
+
+from mskscreen.errors import ModelError
+from mskscreen.evaluation.explain.explainer import Explainer
+from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.engines import open_engine
+from mskscreen.inference.tail import Tail
+from mskscreen.saliency import cam
+from mskscreen.saliency.target import Target
+
+
+@pytest.fixture(scope="module")
+def demo():
+    engine = open_engine(model_path("demo"), precision="f32", threads=1)
+    return (
+        engine,
+        Tail.read(engine.path),
+        np.random.default_rng(0).random((1, *engine.contract.input_size), np.float32),
+    )
+
+
+def test_scores_of_the_tail_are_those_of_the_model(demo):
+    engine, tail, image = demo
+    outputs = engine.run(image[None])
+    for name in ("pred1", "pred2"):
+        np.testing.assert_allclose(tail.scores(tail.features(image), name), outputs[name][0], atol=1e-4)
+
+
+def test_the_map_in_the_graph_is_hirescam_of_the_tail(demo):
+    engine, tail, image = demo
+    features = tail.features(image)
+    target = Target.parse("abnormal")
+    gradient = tail.gradient(features, "pred1", target.direction(tail.scores(features, "pred1")))
+    expected = engine.run(image[None])["map"][0, 0]
+    np.testing.assert_allclose(cam.hirescam(features, gradient), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("label", ["abnormal", "wrist", "shoulder"])
+def test_gradients_of_both_heads_predict_what_a_small_step_does(demo, label):
+    _, tail, image = demo
+    target = Target.parse(label)
+    features = tail.features(image).astype(np.float64)
+    step = features * np.random.default_rng(1).normal(0, 1e-3, features.shape)
+
+    def odds(cells):
+        return target.log_odds({target.output: tail.scores(cells, target.output)[None]})[0]
+
+    gradient = tail.gradient(features, target.output, target.direction(tail.scores(features, target.output)))
+    assert (gradient * 2 * step).sum() == pytest.approx(odds(features + step) - odds(features - step), rel=1e-2)
+
+
+def test_log_odds_are_those_of_the_softmax():
+    scores = np.random.default_rng(0).normal(0, 3, (5, 7))
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    found = Target.parse("elbow").log_odds({"pred2": scores})
+    np.testing.assert_allclose(found, np.log(p[:, 5] / (1 - p[:, 5])))
+
+
+def test_cam_is_refused_where_more_than_one_layer_follows(bright_model, demo):
+    image = np.random.default_rng(0).random((1, 64, 64), np.float32)
+    target = Target.parse("abnormal")
+    plain = Explainer(open_engine(bright_model(), threads=1))
+    maps = [plain(image, method, target).values for method in ("cam", "gradcam", "hirescam")]
+    for found in maps[1:]:
+        np.testing.assert_allclose(found / found.max(), maps[0] / maps[0].max(), atol=1e-5)
+    with pytest.raises(ModelError, match="hirescam"):
+        Explainer(open_engine(bright_model(hidden=True), threads=1))(image, "cam", target)
+
+
+def test_a_tail_that_cannot_be_read_names_what_stands_in_the_way(tiny_model, tmp_path):
+    from onnx import helper
+
+    def tangent(model):
+        node = next(node for node in model.graph.node if node.output[0] == "pred1")
+        node.output[0] = "before"
+        model.graph.node.append(helper.make_node("Tanh", ["before"], ["pred1"]))
+
+    with pytest.raises(ModelError, match=r"Tanh.*rise"):
+        Tail.read(tiny_model(tmp_path / "m.onnx", edit=tangent))
