@@ -13,6 +13,7 @@ from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.contract_update import calibrated_contract, fit_calibration, recalibrated
 from mskscreen.evaluation.labels import labels_from_paths
 from mskscreen.evaluation.operating import fingerprint
+from mskscreen.evaluation.repredict import some_studies
 from mskscreen.evaluation.table import Table
 
 from .conftest import CONTRACT, make_predictions
@@ -56,7 +57,15 @@ def test_the_json_is_strict_and_holds_every_figure(assessment):
     assert value["development"]["shared_patients"] == 0
     assert value["operating_points_reason"] is None
     assert len(value["provenance"]["code_sha256"]) == 64
-    assert value["robustness"][0]["change"]["auroc"]["value"] < 0.05
+    assert value["robustness"][0]["name"] == "undisturbed"
+    assert value["robustness"][1]["change"]["auroc"]["value"] < 0.05
+    assert value["robustness"][1]["flipped"]["intervals"]["bca"]["low"] > 0
+    wrong = {what: value["errors"][what]["studies"] for what in ("false negatives", "false positives")}
+    cells = value["study"]["overall"]["confusion"]
+    assert (wrong["false negatives"], wrong["false positives"]) == (cells["fn"], cells["fp"])
+    scores = [case["p_abnormal"] for case in value["errors"]["false positives"]["worst"]]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) >= value["study"]["threshold"]
 
 
 def test_temperatures_fitted_on_development_help_on_evaluation(assessment):
@@ -125,12 +134,25 @@ def test_conformal_rows_keep_their_promise_here(assessment):
 
 
 def test_robustness_compares_with_the_undisturbed_table(evaluation):
-    same = assess(evaluation, robustness={"nothing": evaluation}, resamples=20).robustness[0]
-    assert same.change["auroc"].value == 0
-    assert same.flipped == same.joint_flipped == 0
-    fewer = joined(make_predictions(100, scale=2.5))
+    base, same = assess(evaluation, robustness={"nothing": evaluation}, resamples=20).robustness
+    assert base.metrics["auroc"].value == same.metrics["auroc"].value
+    assert same.change["auroc"].value == same.flipped.value == same.joint_flipped.value == 0
+    others = joined(make_predictions(100, seed=2, first_patient=5000))
     with pytest.raises(DataError, match="different studies"):
-        assess(evaluation, robustness={"fewer": fewer}, resamples=20)
+        assess(evaluation, robustness={"others": others}, resamples=20)
+
+
+def test_robustness_of_some_studies_is_compared_with_the_same_studies(evaluation):
+    some = some_studies(make_predictions(120, scale=2.5), 40, seed=1)
+    assert len({row.study for row in some}) == 40
+    base, same = assess(evaluation, robustness={"nothing": joined(some)}, resamples=20).robustness
+    assert base.studies == same.studies == 40
+    alone = assess(joined(some), resamples=20).study.overall.abnormality
+    assert base.metrics["auroc"].value == alone["auroc"].value
+    assert same.change["kappa"].value == same.flipped.value == 0
+    fewer = some_studies(some, 20)
+    with pytest.raises(DataError, match="different studies"):
+        assess(evaluation, robustness={"some": joined(some), "fewer": joined(fewer)}, resamples=20)
 
 
 def test_robustness_is_judged_after_the_same_calibration(evaluation, development):
@@ -142,9 +164,9 @@ def test_robustness_is_judged_after_the_same_calibration(evaluation, development
         robustness={"nothing": evaluation},
         resamples=20,
     )
-    assert same.robustness[0].flipped == 0
+    assert same.robustness[1].flipped.value == 0
     sensitivity = same.study.points["balanced"].metrics["sensitivity"].value
-    assert same.robustness[0].metrics["sensitivity"].value == pytest.approx(sensitivity)
+    assert same.robustness[1].metrics["sensitivity"].value == pytest.approx(sensitivity)
 
 
 def test_tables_of_another_model_are_refused(evaluation, development):

@@ -126,6 +126,19 @@ def test_a_study_of_both_labels_is_abnormal_and_said_so(predictions):
     assert "both labels" in joined.notes[0]
 
 
+def test_a_study_whose_images_differ_in_a_column_is_in_none_of_its_groups(predictions):
+    table = Table.of(predictions)
+    files = [row.file for row in predictions]
+    views = [f.rsplit("/", 1)[-1] for f in files]
+    sides = [f"side {len(row.study) % 2}" for row in predictions]
+    columns = {"view": views, "side": sides}
+    cases = join(table, labels(files, [0] * len(files), image=files, columns=columns)).cases()
+    several = np.diff(cases.offsets) > 1
+    assert set(cases.columns["view"][several]) == {"several"}
+    assert set(cases.columns["view"][~several]) == {"image1.png"}
+    assert set(cases.columns["side"]) == {"side 0", "side 1"}
+
+
 def test_paths_of_other_data_sets_join_by_their_end():
     row = make_predictions(1).images[0]
     table = Table.of(Predictions((dataclasses.replace(row, file="/data/frac/images/a.jpg", study="images"),)))

@@ -13,6 +13,7 @@ from mskscreen.evaluation import compare as room
 from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.compare import compare
 from mskscreen.evaluation.labels import labels_from_paths
+from mskscreen.evaluation.metrics import ranking_statistic
 from mskscreen.evaluation.table import Table
 from mskscreen.predictions import Predictions
 
@@ -37,7 +38,7 @@ def cases_of(predictions):
 def test_a_model_equals_itself(cases):
     pair = compare({"a": cases, "b": cases}, resamples=50).pairs[0]
     assert all(e.value in (0, None) for e in pair.differences.values())
-    assert [test.p for test in pair.tests] == [1.0, 1.0, 1.0]
+    assert [test.p for test in pair.tests] == [1.0] * 4
 
 
 def test_a_worse_model_is_found_and_the_sign_is_second_minus_first(predictions):
@@ -95,6 +96,33 @@ def test_delong_p_values_are_uniform_under_the_null():
     assert stats.kstest(values, "uniform").pvalue > 0.01
 
 
+def test_the_bootstrap_over_patients_keeps_its_level_with_repeated_patients():
+    rng = np.random.default_rng(6)
+    patient = np.repeat(np.arange(40), 4)
+    ones = np.ones((1, 160))
+    rejected = {"bootstrap": 0, "independent": 0}
+    for _ in range(200):
+        # Scores are shared within a patient, as are the errors of both models.
+        labels = np.repeat(rng.random(40) < 0.5, 4)
+        scores = [labels + np.repeat(rng.normal(size=40), 4) + 0.1 * rng.normal(size=160) for _ in range(2)]
+        draws = [ranking_statistic(labels, score, average=False) for score in scores]
+        counts = rng.multinomial(40, np.full(40, 1 / 40), 200)[:, patient].astype(float)
+        difference = draws[1](ones)["auroc"][0] - draws[0](ones)["auroc"][0]
+        p = room.bootstrap_p(difference, draws[1](counts)["auroc"] - draws[0](counts)["auroc"])
+        rejected["bootstrap"] += p <= 0.05
+        rejected["independent"] += room.delong_test(labels, *scores) <= 0.05
+    assert rejected["bootstrap"] <= stats.binom.ppf(0.999, 200, 0.05)
+    assert rejected["independent"] > stats.binom.ppf(0.999, 200, 0.05)
+
+
+def test_the_bootstrap_p_value_agrees_with_the_normal_one_and_may_be_undefined():
+    replicates = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000, loc=2)
+    assert room.bootstrap_p(2.0, replicates) == pytest.approx(2 * stats.norm.sf(2), abs=1e-3)
+    assert room.bootstrap_p(0.0, np.zeros(100)) == 1
+    assert room.bootstrap_p(1.0, np.where(np.arange(100) % 2, np.nan, 1.0)) is None
+    assert room.bootstrap_p(np.nan, np.zeros(100)) is None
+
+
 def test_the_kappa_permutation_keeps_its_level_with_repeated_patients():
     rng = np.random.default_rng(5)
     patient = np.repeat(np.arange(40), 3)
@@ -120,7 +148,7 @@ def test_three_models_give_three_pairs_with_corrected_p_values(predictions):
     }
     result = compare(models, resamples=30, permutations=200)
     assert [(pair.first, pair.second) for pair in result.pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
-    for k in range(3):
+    for k in range(4):
         raw = [pair.tests[k].p for pair in result.pairs]
         assert [pair.tests[k].adjusted for pair in result.pairs] == pytest.approx(
             multipletests(raw, method="holm")[1]

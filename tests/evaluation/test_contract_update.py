@@ -14,8 +14,9 @@ from mskscreen.evaluation.assess import assess
 from mskscreen.evaluation.card import model_card, read_evaluation
 from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.contract_update import calibrated_contract, require_same_model, write_contract
-from mskscreen.evaluation.disturb import DISTURBANCES, find_image, repredict
+from mskscreen.evaluation.disturb import DISTURBANCES
 from mskscreen.evaluation.labels import labels_from_paths
+from mskscreen.evaluation.repredict import find_image, finished, repredict, some_studies, write_disturbed
 from mskscreen.evaluation.table import Table
 from mskscreen.inference import Screener
 from mskscreen.inference.catalogue import read_contract
@@ -112,6 +113,30 @@ def test_every_disturbance_keeps_pixels_in_range_and_inversion_turns_the_call(sc
     for rows, row in zip(repredict(screener, base, root), base, strict=True):
         if not row.error:
             assert rows["polarity inverted"].p_abnormal == pytest.approx(1 - row.p_abnormal, abs=1e-3)
+
+
+def test_a_killed_run_goes_on_and_a_finished_one_predicts_nothing(screened, tmp_path):
+    root, screener, base = screened
+    seen = []
+    chosen = {"inverted": lambda pixels: seen.append(1) or 1 - pixels, "JPEG": DISTURBANCES["JPEG, quality 40"]}
+    whole = list(write_disturbed(screener, base, root, tmp_path / "whole", chosen))
+    assert sum(whole) == 1
+    run = write_disturbed(screener, base, root, tmp_path / "killed", chosen)
+    assert [next(run), next(run)] == whole[:2]
+    run.close()
+    assert not (tmp_path / "killed" / "index.json").exists()
+    assert not finished(screener, base, tmp_path / "killed", chosen)
+    seen.clear()
+    assert list(write_disturbed(screener, base, root, tmp_path / "killed", chosen)) == whole
+    assert len(seen) == len(base) - 2 - sum(whole[2:])
+    for name in ("index.json", "disturbed-00.json", "disturbed-01.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(list((tmp_path / "killed").iterdir())) == 3
+    seen.clear()
+    assert finished(screener, base, tmp_path / "killed", chosen)
+    assert list(write_disturbed(screener, base, root, tmp_path / "killed", chosen)) == whole
+    assert not seen
+    assert not finished(screener, some_studies(base, 2), tmp_path / "killed", chosen)
 
 
 def test_images_are_found_below_the_folder_only(tmp_path):

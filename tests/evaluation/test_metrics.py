@@ -1,5 +1,7 @@
 """Every metric equals scikit-learn's or statsmodels' on random weighted tables, or says why it is undefined."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sklearn.metrics as sk
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.evaluation import calibration, metrics
+from mskscreen.evaluation.summary import summarise
+
+from .conftest import make_cases
 
 THRESHOLD = 0.45
 
@@ -75,13 +80,34 @@ def test_joint_metrics_agree_with_scikit_learn(seed):
     truth = np.r_[np.arange(7), rng.integers(7, size=293)]
     p = rng.dirichlet(np.ones(7), 300) + 0.3 * np.eye(7)[truth] * rng.random((300, 1))
     p /= p.sum(axis=1, keepdims=True)
-    found = {k: v[0] for k, v in metrics.joint_statistic(truth, p)(np.ones((1, 300))).items()}
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, p.argmax(1)), abs=1e-12)
-    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)), abs=1e-12)
-    assert found["auroc_macro"] == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-12)
-    assert found["log_loss"] == pytest.approx(sk.log_loss(truth, p), abs=1e-12)
-    for k, joint in enumerate(JOINT_LABELS):
-        assert found[f"auroc_{joint}"] == pytest.approx(sk.roc_auc_score(truth == k, p[:, k]), abs=1e-12)
+    w = np.r_[np.ones(7), rng.integers(0, 4, 293)].astype(float)
+    found = {k: v[0] for k, v in metrics.joint_statistic(truth, p)(w[None]).items()}
+    calls, weighted = p.argmax(1), {"sample_weight": w}
+    one_vs_rest = {
+        f"auroc_{joint}": sk.roc_auc_score(truth == k, p[:, k], **weighted) for k, joint in enumerate(JOINT_LABELS)
+    }
+    expected = {
+        "accuracy": sk.accuracy_score(truth, calls, **weighted),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, calls, **weighted),
+        "auroc_macro": np.mean(list(one_vs_rest.values())),
+        "log_loss": sk.log_loss(truth, p, **weighted),
+        "ece": metrics.loss_statistic(calls == truth, p.max(axis=1))(w[None])["ece"][0],
+        **one_vs_rest,
+    }
+    assert set(expected) == set(metrics.JOINT)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+    plain = metrics.joint_statistic(truth, p)(np.ones((1, 300)))["auroc_macro"][0]
+    assert plain == pytest.approx(sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_joint_confusion_agrees_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    truth, p = rng.integers(7, size=200), rng.dirichlet(np.ones(7), 200)
+    cases = replace(make_cases(200), joint=truth, p_joint=p)
+    found = summarise(cases, resamples=2).joint_confusion
+    np.testing.assert_array_equal(found, sk.confusion_matrix(truth, p.argmax(1), labels=range(7)))
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40))
@@ -121,7 +147,7 @@ def test_a_missing_class_gives_no_value_and_the_reason(why):
     y = DEGENERATE[why]
     p = np.linspace(0.1, 0.9, len(y))
     found = metrics.abnormality_statistic(y, p, 0.5)(np.ones((1, len(y))))
-    for name in ("auroc", "auprc", "mcc", "calibration_slope", "calibration_intercept"):
+    for name in ("auroc", "auprc", "mcc", "kappa", "calibration_slope", "calibration_intercept"):
         assert np.isnan(found[name][0]), name
     occurs = metrics.present(y, p >= 0.5)
     assert metrics.reason(metrics.ABNORMALITY["auroc"], occurs, len(y)) == why

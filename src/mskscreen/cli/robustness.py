@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mskscreen.cli import common
-from mskscreen.storage import write_text
 
 
 def robustness(
@@ -17,12 +15,20 @@ def robustness(
     model: Annotated[str, typer.Option(help="The model that made it: an ONNX file or a bundled name.")],
     images: Annotated[Path, typer.Option(help="Folder of the images.", exists=True, file_okay=False)],
     out: Annotated[Path, typer.Option(help="Folder for the tables and their index.json.")],
+    studies: Annotated[
+        int | None, typer.Option(min=1, help="Only this many studies, drawn at random; by default all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
-    """Predict again with polarity, rotation, JPEG, contrast and noise changed, for evaluate --robustness."""
+    """Predict again with polarity, rotation, JPEG, contrast and noise changed, for evaluate --robustness.
+
+    A run that was stopped goes on where it was.
+    """
     from mskscreen.errors import DataError
-    from mskscreen.evaluation.disturb import DISTURBANCES, repredict
+    from mskscreen.evaluation.disturb import DISTURBANCES
+    from mskscreen.evaluation.repredict import finished, some_studies, write_disturbed
     from mskscreen.inference import Screener
-    from mskscreen.predictions import Prediction, Predictions
+    from mskscreen.predictions import Predictions
 
     with common.needs("data"):
         base = Predictions.read(predictions)
@@ -30,20 +36,14 @@ def robustness(
     digest = screener.engine.contract.digest
     if base.model.get("contract", digest) != digest:
         raise DataError(f"{predictions}: made by another model than '{model}'; name the model that made it")
-    rows: dict[str, list[Prediction]] = {name: [] for name in DISTURBANCES}
+    if studies:
+        base = some_studies(base, studies, seed)
+    if finished(screener, base, out):
+        common.err.print(f"{out}: is finished already; nothing to do")
     failed = 0
     with common.progress("predicting again", len(base)) as advance:
-        for disturbed in repredict(screener, base, images):
-            failed += any(row.error for row in disturbed.values())
-            for name, row in disturbed.items():
-                rows[name].append(row)
+        for error in write_disturbed(screener, base, images, out):
+            failed += error
             advance(1)
-    out.mkdir(parents=True, exist_ok=True)
-    index = {name: f"disturbed-{k:02d}.json" for k, name in enumerate(rows)}
-    for name, file in index.items():
-        table = Predictions(tuple(rows[name]), {**base.model, "disturbance": name}, base.threshold)
-        table.write(out / file)
-    # The index comes last: with it the tables are whole.
-    write_text(out / "index.json", json.dumps(index, indent=1))
-    common.err.print(f"{out}: {len(index)} disturbances of {len(base)} images, {failed} with an error")
+    common.err.print(f"{out}: {len(DISTURBANCES)} disturbances of {len(base)} images, {failed} with an error")
     raise typer.Exit(common.Exit.SOME_FAILED if failed else common.Exit.OK)

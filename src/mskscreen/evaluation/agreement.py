@@ -24,7 +24,7 @@ from mskscreen.evaluation.summary import TOO_FEW
 
 MODEL = "model"
 UNRATED = -1
-_UNDEFINED = "no second class among the two sets of calls"
+_UNDEFINED = "one of the two calls every study alike"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.evaluation.assess import Assessment
+from mskscreen.evaluation.assess import Assessment, worst_errors
 from mskscreen.evaluation.intervals import Interval
+
+_LISTED = 20
 
 
 def to_json(assessment: Assessment) -> str:
@@ -25,10 +27,16 @@ def to_json(assessment: Assessment) -> str:
         "operating_points_reason": assessment.points_reason,
         "curves": assessment.curves,
         "conformal": assessment.conformal,
+        "errors": {what: _errors(assessment, rows) for what, rows in worst_errors(assessment).items()},
         "robustness": assessment.robustness,
         "provenance": assessment.provenance,
     }
     return json.dumps(plain(value), indent=1, allow_nan=False)
+
+
+def _errors(a: Assessment, rows: np.ndarray) -> dict[str, Any]:
+    worst = [{"study": str(a.cases.keys[i]), "p_abnormal": a.cases.p[i]} for i in rows[:_LISTED]]
+    return {"studies": len(rows), "worst": worst}
 
 
 def plain(value: Any) -> Any:

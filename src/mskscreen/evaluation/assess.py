@@ -75,10 +75,11 @@ class ConformalSection:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All that is known of one table against one truth."""
+    """All that is known of one table against one truth; `p_view` is the probability of each row of the table."""
 
     joined: Joined
     cases: Cases
+    p_view: np.ndarray
     study: Summary
     image: Summary
     curves: Mapping[str, Curve]
@@ -140,6 +141,7 @@ def assess(
     return Assessment(
         joined=joined,
         cases=cases,
+        p_view=_by_row(images),
         study=study,
         image=summarise(images, **common),
         curves=_curves(cases, study.threshold, seed) if soft else {},
@@ -204,6 +206,22 @@ def _points(
     if chosen_on(contract, cases):
         return {}, "refused: the model's operating points were chosen on exactly these studies"
     return contract.operating_points, None
+
+
+def worst_errors(a: Assessment) -> dict[str, np.ndarray]:
+    """Cases that are called wrongly, the most confident errors first, as indices into `a.cases`."""
+    cases, calls = a.cases, a.cases.p >= a.study.threshold
+    missed, alarms = np.flatnonzero(cases.labels & ~calls), np.flatnonzero(~cases.labels & calls)
+    return {
+        "false negatives": missed[np.argsort(cases.p[missed], kind="stable")],
+        "false positives": alarms[np.argsort(-cases.p[alarms], kind="stable")],
+    }
+
+
+def _by_row(images: Cases) -> np.ndarray:
+    p = np.full(len(images.table), np.nan)
+    p[images.rows] = images.p
+    return p
 
 
 def _development(

@@ -40,7 +40,7 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
     sections = {
         "Model details": _details(contract, path),
         "Intended use": [
-            f"- Primary use: {contract.intended_use}.",
+            f"- Primary use: {contract.intended_use.removesuffix('.')}.",
             "- Out of scope: any diagnosis or treatment.",
             AUTHOR,
         ],
@@ -124,7 +124,7 @@ def _training_data(contract: ModelContract) -> list[str]:
 
 
 def _analyses(contract: ModelContract, evaluation: Mapping[str, Any] | None) -> list[str]:
-    figures = [f"- {_cell(name)}: {value:g}" for name, value in contract.provenance.figures.items()]
+    figures = _figures(contract.provenance.figures)
     if figures:
         figures = ["Figures in the contract:", "", *figures, ""]
     if evaluation is None:
@@ -140,6 +140,19 @@ def _analyses(contract: ModelContract, evaluation: Mapping[str, Any] | None) -> 
     return [*figures, *lines]
 
 
+def _figures(figures: Mapping[str, float]) -> list[str]:
+    """One line a figure of the contract; `NAME_low` and `NAME_high` are the limits of `NAME`."""
+    limits = {f"{name}_{end}" for name in figures for end in ("low", "high")}
+    lines = []
+    for name, value in figures.items():
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+        shown = f"{value:.0f}" if value == round(value) > 1 else f"{value:.3f}"
+        if name not in limits:
+            lines.append(f"- {_cell(name)}: {shown}{interval}")
+    return lines
+
+
 def _estimate(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return "too few"
@@ -147,7 +160,7 @@ def _estimate(value: Mapping[str, Any] | None) -> str:
         return "-"
     known = value["intervals"]
     chosen = next((known[name] for name in PREFERRED if name in known), None)
-    return f"{value['value']:.3f}" + (f" ({chosen['low']:.3f}-{chosen['high']:.3f})" if chosen else "")
+    return f"{value['value']:.3f}" + (f" ({chosen['low']:.3f} to {chosen['high']:.3f})" if chosen else "")
 
 
 def _bullets(rows: Mapping[str, str]) -> list[str]:

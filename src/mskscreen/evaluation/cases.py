@@ -12,14 +12,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.keys import keys, mura_path
 from mskscreen.evaluation.labels import Labels
 from mskscreen.evaluation.table import Table
-from mskscreen.mura_path import mura_path
 
 Level = Literal["study", "image"]
 # Beside the columns of the labels, which may well have one of that name.
 VIEW_COUNT = "view count"
+SEVERAL = "several"
 
 
 class Step(NamedTuple):
@@ -124,7 +124,7 @@ class Joined:
             p_joint=_means(self.table.p_joint[rows], offsets),
             patient=patient,
             patients=patients,
-            columns=self._columns(source) | {VIEW_COUNT: self._views(used, first)},
+            columns=self._columns(self.truth[rows], offsets[:-1]) | {VIEW_COUNT: self._views(used, first)},
             rows=rows,
             offsets=offsets,
             flow=self.flow,
@@ -137,11 +137,15 @@ class Joined:
         named = self.labels.patient[self.truth[row]] or self.table.patient[row]
         return named or (found.patient if found else study)
 
-    def _columns(self, source: np.ndarray) -> dict[str, np.ndarray]:
-        return {
-            name: np.array(["unknown" if values[row] is None else values[row] for row in source], object)
-            for name, values in self.labels.columns.items()
-        }
+    def _columns(self, source: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+        """Every column by case, from the labels of its images; a case whose images differ is "several"."""
+        found = {}
+        for name, values in self.labels.columns.items():
+            texts = (values[row] for row in source.tolist())
+            codes, names = _codes("unknown" if text is None else text for text in texts)
+            alike = np.minimum.reduceat(codes, first) == np.maximum.reduceat(codes, first)
+            found[name] = np.where(alike, np.array(names, object)[codes[first]], SEVERAL)
+        return found
 
     def _views(self, used: np.ndarray, first: np.ndarray) -> np.ndarray:
         views = Counter(self.study_keys[i] for i in used.tolist())

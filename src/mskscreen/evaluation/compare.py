@@ -92,8 +92,8 @@ def compare(
 
     Differences carry the intervals of a bootstrap that draws the same patients for every model. Tests: DeLong's
     for AUROC, McNemar's exact one for accuracy, and for kappa a permutation that swaps the calls of two models
-    patient by patient. Holm's correction is over the pairs, one family for each test. Raises DataError where there
-    are fewer than two models or their cases differ.
+    patient by patient, and for AUROC also the bootstrap over patients. Holm's correction is over the pairs, one
+    family for each test. Raises DataError where there are fewer than two models or their cases differ.
     """
     if len(models) < 2:
         raise DataError("a comparison needs at least two predictions tables; name another")
@@ -113,7 +113,10 @@ def compare(
             one,
             other,
             _differences(draws, aligned, occurs, one, other),
-            _tests(first, aligned[one], aligned[other], calls[one], calls[other], permutations, seed),
+            (
+                *_tests(first, aligned[one], aligned[other], calls[one], calls[other], permutations, seed),
+                Test("Bootstrap by patient", "auroc", _bootstrap_test(draws, one, other)),
+            ),
         )
         for one, other in itertools.combinations(aligned, 2)
     ]
@@ -166,6 +169,28 @@ def _tests(
             kappa_permutation(truth.labels, first, second, truth.patient, permutations=permutations, seed=seed),
         ),
     )
+
+
+def _bootstrap_test(draws: Draws, one: str, other: str) -> float | None:
+    if one not in draws.replicates or "auroc" not in draws.replicates[one]:
+        return None
+    values = (draws.estimate, draws.replicates)
+    difference, replicates = (kind[other]["auroc"] - kind[one]["auroc"] for kind in values)
+    return bootstrap_p(float(difference), replicates)
+
+
+def bootstrap_p(difference: float, replicates: np.ndarray) -> float | None:
+    """Two-sided p-value that a difference is zero, from its bootstrap `replicates` (R,).
+
+    Under the null hypothesis the difference strays around zero as the replicates do around it (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 16). None where it is undefined or more than 5 % of
+    the replicates are.
+    """
+    defined = replicates[np.isfinite(replicates)]
+    if not np.isfinite(difference) or len(defined) < intervals.DEFINED * len(replicates):
+        return None
+    as_extreme = int((np.abs(defined - difference) >= abs(difference) - 1e-12).sum())
+    return (1 + as_extreme) / (1 + len(defined))
 
 
 def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:

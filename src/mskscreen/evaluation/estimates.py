@@ -33,7 +33,7 @@ class Estimate:
         if self.value is None:
             return "-"
         found = self.interval
-        return f"{self.value:.3f}" + (f" ({found.low:.3f}-{found.high:.3f})" if found else "")
+        return f"{self.value:.3f}" + (f" ({found.low:.3f} to {found.high:.3f})" if found else "")
 
 
 def estimate(

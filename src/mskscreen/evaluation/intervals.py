@@ -24,7 +24,7 @@ _BLOCK = 2**18
 # Where each patient is left out in turn with fewer than this many, and a random group of patients otherwise.
 _JACKKNIFE_GROUPS = 400
 # An interval needs at least this share of its resamples to be defined.
-_DEFINED = 0.95
+DEFINED = 0.95
 _NORMAL = NormalDist()
 
 
@@ -148,7 +148,7 @@ def inverted(gaps: np.ndarray, replicates: np.ndarray, level: float = LEVEL) -> 
     """
     defined = replicates[np.isfinite(replicates).all(axis=1)]
     if (
-        len(defined) < _DEFINED * len(replicates)
+        len(defined) < DEFINED * len(replicates)
         or not np.isfinite(gaps).all()
         or not np.ptp(defined, axis=0).any()
     ):
@@ -205,7 +205,7 @@ def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: f
 
 def _usable(replicates: np.ndarray) -> np.ndarray | None:
     defined = replicates[np.isfinite(replicates)]
-    if not len(defined) or len(defined) < _DEFINED * len(replicates) or np.ptp(defined) == 0:
+    if not len(defined) or len(defined) < DEFINED * len(replicates) or np.ptp(defined) == 0:
         return None
     return defined
 

@@ -51,7 +51,7 @@ ABNORMALITY: Mapping[str, Metric] = {
     "npv": Metric("NPV", ("case called normal",), proportion=(("tn",), ("tn", "fn"))),
     "f1": Metric("F1", ("abnormal case",)),
     "mcc": Metric("MCC", (*_BOTH, "case called abnormal", "case called normal")),
-    "kappa": Metric("Cohen's kappa", ("second class among labels and calls",)),
+    "kappa": Metric("Cohen's kappa", _BOTH),
     "brier": Metric("Brier score", scores=True, higher_is_better=False),
     "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
     "ece": Metric("ECE", scores=True, higher_is_better=False, biased=True),
@@ -103,13 +103,18 @@ def threshold_metrics(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.nda
 
 
 def threshold_statistic(labels: np.ndarray, calls: np.ndarray) -> Statistic:
-    """Metrics of hard `calls` (n,) against `labels` (n,)."""
+    """Metrics of hard `calls` (n,) against `labels` (n,).
+
+    Where the labels are all of one class kappa is undefined: it would be 0 whatever the calls.
+    """
     labels, calls = labels.astype(bool), calls.astype(bool)
     cell = 2 * labels + calls
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         tn, fp, fn, tp = _binned(weights, cell, 4).T
-        return threshold_metrics(tp, fp, tn, fn)
+        found = threshold_metrics(tp, fp, tn, fn)
+        found["kappa"][(tp + fn == 0) | (tn + fp == 0)] = np.nan
+        return found
 
     return statistic
 
@@ -242,7 +247,6 @@ def present(labels: np.ndarray, calls: np.ndarray) -> dict[str, int]:
         "normal case": cells["tn"] + cells["fp"],
         "case called abnormal": cells["tp"] + cells["fp"],
         "case called normal": cells["tn"] + cells["fn"],
-        "second class among labels and calls": int(max(cells.values()) < len(labels)) if len(labels) else 0,
     }
 
 

@@ -29,6 +29,7 @@ def provenance(
         "tables": {
             name: {
                 "file": part.table.name,
+                "images_sha256": _images_digest(part),
                 "scores_sha256": _scores_digest(part),
                 "studies_sha256": fingerprint(part.cases("study")),
                 "labels": part.labels.name,
@@ -52,6 +53,12 @@ def _scores_digest(joined: Joined) -> str:
     digest.update(joined.table.p_abnormal[order].tobytes())
     digest.update(joined.table.p_joint[order].tobytes())
     return digest.hexdigest()
+
+
+def _images_digest(joined: Joined) -> str | None:
+    """SHA-256 of the sorted digests of the images, which pin their bytes; None where the table has none."""
+    digests = joined.table.digest
+    return hashlib.sha256("\n".join(sorted(map(str, digests))).encode()).hexdigest() if digests else None
 
 
 def code_digest() -> str:

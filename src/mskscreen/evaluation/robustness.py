@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
+from mskscreen.evaluation.calibration import weighted_sum
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.compare import same_cases
 from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.intervals import Part, draw
-from mskscreen.evaluation.metrics import ranking_statistic, threshold_statistic
+from mskscreen.evaluation.metrics import Statistic, ranking_statistic, threshold_statistic
 
-_BASE = "undisturbed"
+UNDISTURBED = "undisturbed"
+_PARTS = {"auroc": "ranking", "flipped": "flips", "joint_flipped": "flips"}
 METRICS = ("auroc", "sensitivity", "specificity", "kappa")
 
 
@@ -26,13 +28,15 @@ class Robustness:
     """One disturbance: metrics under it, and their paired change against the undisturbed images.
 
     `flipped` is the share of studies whose call changes, `joint_flipped` that of those whose joint type changes.
+    The undisturbed images themselves have no change.
     """
 
     name: str
+    studies: int
     metrics: Mapping[str, Estimate]
-    change: Mapping[str, Estimate]
-    flipped: float
-    joint_flipped: float
+    change: Mapping[str, Estimate] = field(default_factory=dict)
+    flipped: Estimate | None = None
+    joint_flipped: Estimate | None = None
 
 
 def robustness_of(
@@ -45,34 +49,45 @@ def robustness_of(
 ) -> list[Robustness]:
     """Judge the disturbed cases at one threshold, on the same resamples of patients as the undisturbed ones.
 
-    Raises DataError that lists the studies where a table holds other ones.
+    The disturbed cases may be some of `base`; the undisturbed ones, which come first, are then the same. Raises
+    DataError that lists the studies where a table holds other ones.
     """
     if not disturbed:
         return []
-    aligned = same_cases({_BASE: base, **disturbed})
+    wanted = set(next(iter(disturbed.values())).keys)
+    base = base.select(np.flatnonzero([key in wanted for key in base.keys]))
+    aligned = same_cases({UNDISTURBED: base, **disturbed})
     reference = next(iter(aligned.values()))
     every = np.arange(len(reference))
     parts: dict[str, Part] = {}
     for name, cases in aligned.items():
         parts[f"{name} ranking"] = Part(every, ranking_statistic(cases.labels, cases.p, average=False))
         parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= threshold))
+        parts[f"{name} flips"] = Part(every, _share_statistic(_flips(reference, cases, threshold)))
     draws = draw(parts, reference.patient, resamples=resamples, seed=seed)
 
     def values(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
-        part = f"{name} {'ranking' if metric == 'auroc' else 'calls'}"
+        part = f"{name} {_PARTS.get(metric, 'calls')}"
         return kind[part][metric] if part in kind else None
 
     def change(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
-        now, before = values(kind, name, metric), values(kind, _BASE, metric)
+        now, before = values(kind, name, metric), values(kind, UNDISTURBED, metric)
         return None if now is None or before is None else now - before
 
     kinds = (draws.estimate, draws.replicates, draws.jackknife)
-    return [
+
+    def found(name: str, metric: str) -> Estimate:
+        return _estimate(*(values(kind, name, metric) for kind in kinds))
+
+    rows = [Robustness(UNDISTURBED, len(reference), {m: found(UNDISTURBED, m) for m in METRICS})]
+    return rows + [
         Robustness(
             name,
-            {m: _estimate(*(values(kind, name, m) for kind in kinds)) for m in METRICS},
+            len(reference),
+            {m: found(name, m) for m in METRICS},
             {m: _estimate(*(change(kind, name, m) for kind in kinds)) for m in METRICS},
-            *_flips(reference, aligned[name], threshold),
+            found(name, "flipped"),
+            found(name, "joint_flipped"),
         )
         for name in disturbed
     ]
@@ -82,9 +97,21 @@ def _estimate(value: np.ndarray | None, replicates: np.ndarray | None, jackknife
     return estimate(np.nan if value is None else float(value), replicates, jackknife, "a class is missing")
 
 
-def _flips(reference: Cases, disturbed: Cases, at: float) -> tuple[float, float]:
-    joints = reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1)
-    return float(((reference.p >= at) != (disturbed.p >= at)).mean()), float(joints.mean())
+def _flips(reference: Cases, disturbed: Cases, at: float) -> dict[str, np.ndarray]:
+    return {
+        "flipped": (reference.p >= at) != (disturbed.p >= at),
+        "joint_flipped": reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1),
+    }
+
+
+def _share_statistic(marks: Mapping[str, np.ndarray]) -> Statistic:
+    """Share of the cases that are marked, for each of `marks` (n,)."""
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total = weights.sum(axis=1)
+        return {name: weighted_sum(weights, mark.astype(np.float64)) / total for name, mark in marks.items()}
+
+    return statistic
 
 
 def read_index(path: Path) -> dict[str, Path]:

@@ -35,7 +35,7 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
         ("points", "Operating points", sections.points(a)),
         ("subgroups", "Subgroups", sections.subgroups(a)),
         ("selective", "Leaving hard studies to a person", sections.selective(a)),
-        ("failures", "Worst errors", [*gallery(a.cases, a.study.threshold, pictures), _pictures_note(pictures)]),
+        ("failures", "Worst errors", [*gallery(a, pictures), _pictures_note(pictures)]),
         ("robustness", "Robustness", sections.robustness(a)),
         ("provenance", "Provenance", sections.provenance(a)),
         ("stard", "STARD-AI checklist", [_checklist(STARD, a, numbers="STARD 2015")]),

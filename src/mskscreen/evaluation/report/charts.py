@@ -127,7 +127,7 @@ def forest(
     title: str, rows: Sequence[ForestRow], x_range: tuple[float, float], reference: float | None = None
 ) -> Markup:
     """Estimates and intervals one below the other, with their numbers written beside."""
-    left, right, step = 104, 112, 24
+    left, right, step = 70, 146, 24
     height = step * len(rows) + 40
     low, high = x_range
 

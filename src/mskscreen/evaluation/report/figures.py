@@ -102,19 +102,21 @@ def _drawn(diagram: Reliability) -> list[ReliabilityBin]:
 def forest(a: Assessment) -> list[object]:
     """AUROC and kappa of every joint."""
     plots = []
-    for metric in ("auroc", "kappa"):
+    for metric, chance in (("auroc", 0.5), ("kappa", 0.0)):
         groups = [(group.name, group.abnormality.get(metric)) for group in a.study.groups["joint"]]
         groups += [("average", a.study.average[metric]), ("all", a.study.overall.abnormality[metric])]
         rows = [_forest_row(name, estimate) for name, estimate in groups]
         lows = [row.low for row in rows if row.low is not None]
-        start = np.floor(10 * min(lows, default=0.5)) / 10
-        plots.append(charts.forest(f"{ABNORMALITY[metric].title} by joint", rows, (float(min(start, 0.9)), 1.0)))
-    return [tag("div", *plots, class_="charts")]
+        start = min(float(np.floor(10 * min(lows, default=0.5)) / 10), 0.9)
+        title = f"{ABNORMALITY[metric].title} by joint"
+        plots.append(charts.forest(title, rows, (start, 1.0), chance if chance >= start else None))
+    note = tag("p", "Dashed: chance.", class_="note")
+    return [tag("div", *plots, class_="charts"), note]
 
 
 def _forest_row(name: str, estimate: Estimate | None) -> ForestRow:
     if estimate is None or estimate.value is None:
         return ForestRow(name, None, None, None, "too few" if estimate is None else "undefined")
     low, high = estimate.interval or (None, None)
-    text = f"{estimate.value:.2f}" + (f" ({low:.2f}-{high:.2f})" if low is not None else "")
+    text = f"{estimate.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else "")
     return ForestRow(name, estimate.value, low, high, text)

@@ -30,7 +30,7 @@ def summary(a: Assessment) -> list[object]:
         _tile("ECE", overall["ece"]),
     ]
     return [
-        tag("p", f"Intended use: {use}.", class_="banner"),
+        tag("p", f"Intended use: {use.removesuffix('.')}.", class_="banner"),
         tag(
             "p",
             f"{a.study.overall.cases} studies of {a.study.overall.patients} patients, "
@@ -209,20 +209,27 @@ def robustness(a: Assessment) -> list[object]:
         [
             r.name,
             cell(r.metrics["auroc"]),
-            cell(r.change["auroc"]),
+            cell(r.change.get("auroc")),
             cell(r.metrics["kappa"]),
-            cell(r.change["kappa"]),
-            f"{r.flipped:.1%}",
-            f"{r.joint_flipped:.1%}",
+            cell(r.change.get("kappa")),
+            cell(r.flipped),
+            cell(r.joint_flipped),
         ]
         for r in a.robustness
     ]
-    return [table(header, rows)]
+    studies, threshold = a.robustness[0].studies, a.study.threshold
+    said = (
+        f"{studies} of the {len(a.cases)} studies, their images disturbed and predicted again, called at "
+        f"{threshold:.3f}. Changes are paired, and the shares are of studies."
+    )
+    return [tag("p", said), table(header, rows)]
 
 
 def provenance(a: Assessment) -> list[object]:
-    """Digests, seeds and versions."""
-    return [_definitions(a.provenance)]
+    """Digests, seeds and versions; the figures that a contract quotes belong to the model card."""
+    training = a.provenance["training"] or {}
+    shown = {**a.provenance, "training": {k: v for k, v in training.items() if k != "figures"}}
+    return [_definitions(shown)]
 
 
 def _definitions(value: Mapping[str, Any], prefix: str = "") -> Markup:

@@ -40,7 +40,7 @@ td small.why{white-space:normal;min-width:7em}
 .matrix th{border:0;font-weight:600}
 .matrix td{border:1px solid #fff;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .wide{overflow-x:auto}
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:14px}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px;align-items:start}
 .case{border:1px solid var(--line);padding:.6em;break-inside:avoid;font-size:.9em}
 .case img{max-width:100%;height:auto;display:block;margin:.3em 0;background:#000}
 .case b{display:block}
@@ -68,6 +68,7 @@ code{font:.86em ui-monospace,"Liberation Mono",monospace}
  thead{display:table-header-group}
  .charts{grid-template-columns:1fr 1fr}.tile{border:1px solid var(--line);border-left:4px solid #0072B2}
  table{font-size:8.2pt}th,td{padding:.25em .35em}
- .gallery{grid-template-columns:repeat(3,1fr)}a{color:inherit;text-decoration:none}
+ .gallery{grid-template-columns:repeat(3,1fr)}.case img{max-height:48mm;width:auto}
+ a{color:inherit;text-decoration:none}
 }
 """

@@ -1,0 +1,150 @@
+"""Predicts images again under disturbances of their pixels, resumably, for the robustness table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mskscreen.errors import DataError, MskscreenError
+from mskscreen.evaluation.disturb import DISTURBANCES, Disturbance
+from mskscreen.inference.journal import Journal
+from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions, score, write_table
+from mskscreen.storage import write_text
+
+if TYPE_CHECKING:
+    from mskscreen.inference import Screener
+
+INDEX = "index.json"
+
+
+def find_image(root: Path, file: str) -> Path | None:
+    """The file of a predictions row below `root`: as named, or by the end of its name; None where it is not there.
+
+    A name that leads out of the folder, by `..` or by a link, is not followed.
+    """
+    folder = root.resolve()
+    parts = Path(file).parts
+    for candidate in (Path(file), *(folder.joinpath(*parts[k:]) for k in range(len(parts)))):
+        try:
+            path = candidate.resolve()
+            if path.is_relative_to(folder) and path.is_file():
+                return path
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def repredict(
+    screener: Screener, base: Predictions, root: Path, disturbances: Mapping[str, Disturbance] = DISTURBANCES
+) -> Iterator[dict[str, Prediction]]:
+    """For each image of `base` its row under every disturbance of the decoded pixels; images lie below `root`.
+
+    An image that cannot be read, or could not in `base`, is a row with an error. The disturbance that changes
+    nothing gives the row of `base`.
+    """
+    at = str(base.model.get("operating_point", "balanced"))
+    for row in base:
+        try:
+            yield _disturbed(screener, row, root, disturbances, at)
+        except MskscreenError as error:
+            broken = Prediction(row.file, row.study, patient=row.patient, flags=(FLAG_ERROR,), error=str(error))
+            yield dict.fromkeys(disturbances, broken)
+
+
+def _disturbed(
+    screener: Screener, row: Prediction, root: Path, disturbances: Mapping[str, Disturbance], at: str
+) -> dict[str, Prediction]:
+    from mskscreen.pixels import read_radiograph
+
+    path = find_image(root, row.file)
+    if path is None or row.error:
+        raise MskscreenError(row.error or "the image is not in the folder given; name the folder of the images")
+    radiograph = read_radiograph(path)
+    batch = [
+        screener.preprocessing(replace(radiograph, pixels=disturb(radiograph.pixels)))
+        for disturb in disturbances.values()
+    ]
+    outputs = screener.engine.run(np.stack(batch))
+    contract = screener.engine.contract
+    return {
+        name: replace(row, **score(contract, outputs["pred1"][k], outputs["pred2"][k], at=at))
+        for k, name in enumerate(disturbances)
+    }
+
+
+def some_studies(base: Predictions, count: int, seed: int = 0) -> Predictions:
+    """The rows of `count` studies of `base`, drawn at random; all of them if there are fewer."""
+    names = sorted({row.study for row in base})
+    drawn = np.random.default_rng(seed).permutation(len(names))[:count]
+    chosen = {names[k] for k in drawn}
+    return replace(base, images=tuple(row for row in base if row.study in chosen))
+
+
+def write_disturbed(
+    screener: Screener,
+    base: Predictions,
+    root: Path,
+    out: Path,
+    disturbances: Mapping[str, Disturbance] = DISTURBANCES,
+) -> Iterator[bool]:
+    """Write `base` predicted again, a table for each disturbance and `index.json`, into `out`; see `repredict`.
+
+    Yields for each image whether it failed. A run that was killed goes on where it was; one that has ended yields
+    what it had found and predicts nothing.
+    """
+    files = _files(out, disturbances)
+    if finished(screener, base, out, disturbances):
+        yield from (row.error is not None for row in Predictions.read(next(iter(files.values()))))
+        return
+    job = _job(screener, base, disturbances)
+    about = {name: {**base.model, "disturbance": name, "job": job} for name in disturbances}
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        journals = {name: stack.enter_context(Journal(files[name], about[name])) for name in disturbances}
+        known = {row.file for row in base if all(row.file in journal for journal in journals.values())}
+        todo = replace(base, images=tuple(row for row in base if row.file not in known))
+        fresh = repredict(screener, todo, root, disturbances)
+        for row in base:
+            if row.file not in known:
+                for name, found in next(fresh).items():
+                    journals[name].add(found)
+            yield next(iter(journals.values()))[row.file].error is not None
+        for name, journal in journals.items():
+            write_table(files[name], (journal[row.file] for row in base), about[name], base.threshold)
+    # The index comes last: with it the tables are whole.
+    write_text(out / INDEX, json.dumps({name: file.name for name, file in files.items()}, indent=1))
+    for journal in journals.values():
+        journal.path.unlink()
+
+
+def finished(
+    screener: Screener, base: Predictions, out: Path, disturbances: Mapping[str, Disturbance] = DISTURBANCES
+) -> bool:
+    """Whether `write_disturbed` has already ended in `out` for this very table and model."""
+    job = _job(screener, base, disturbances)
+    return (out / INDEX).exists() and all(_job_of(file) == job for file in _files(out, disturbances).values())
+
+
+def _files(out: Path, disturbances: Mapping[str, Disturbance]) -> dict[str, Path]:
+    return {name: out / f"disturbed-{k:02d}.json" for k, name in enumerate(disturbances)}
+
+
+def _job(screener: Screener, base: Predictions, disturbances: Mapping[str, Disturbance]) -> str:
+    """SHA-256 of all that decides the tables."""
+    rows = [(row.file, row.digest) for row in base]
+    what = [screener.engine.digest, dict(base.model), base.threshold, list(disturbances), rows]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _job_of(path: Path) -> object:
+    try:
+        return Predictions.read(path).model.get("job")
+    except DataError:
+        return None
