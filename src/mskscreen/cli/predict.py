@@ -59,6 +59,9 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images; by default one a core.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Read every pixel, also of JPEG 2000 and JPEG where fewer would do.")
+    ] = False,
 ) -> None:
     """Screen radiographs: which joint, how likely abnormal.
 
@@ -76,10 +79,10 @@ def predict(
 
     screener: Screener | Ensemble
     if len(model) == 1:
-        screener = Screener.load(model[0], engine=engine, precision=precision)
+        screener = Screener.load(model[0], engine=engine, precision=precision, whole=whole)
         points = screener.engine.contract.operating_points
     else:
-        screener = Ensemble.load(model, engine=engine, precision=precision)
+        screener = Ensemble.load(model, engine=engine, precision=precision, whole=whole)
         points = screener.operating_points
     if at not in points:
         raise typer.BadParameter(

@@ -46,10 +46,15 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, models: Sequence[str | Path], *, engine: EngineName = "auto", precision: Precision = "auto"
+        cls,
+        models: Sequence[str | Path],
+        *,
+        engine: EngineName = "auto",
+        precision: Precision = "auto",
+        whole: bool = False,
     ) -> Ensemble:
         """Open every model: see `Screener.load`."""
-        return cls([Screener.load(model, engine=engine, precision=precision) for model in models])
+        return cls([Screener.load(model, engine=engine, precision=precision, whole=whole) for model in models])
 
     @property
     def operating_points(self) -> dict[str, float]:

@@ -19,6 +19,8 @@ LOSSLESS = 0xC3
 # Start of frame of the processes in use: baseline, extended, progressive, lossless, JPEG-LS.
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, LOSSLESS, 0xF7}
 _START_OF_SCAN = b"\xff\xda"
+# Markers of a JPEG 2000 header, and the most levels that its standard allows.
+_CODING_STYLE, _START_OF_TILE, _HALVINGS = 0x52, 0x90, 32
 # A progressive JPEG may repeat scans without end, each a pass over the whole image.
 _SCANS = 64
 # OpenJPEG keeps kilobytes for each tile before it decodes one.
@@ -26,13 +28,18 @@ _TILES = 16_384
 
 
 class Codestream(NamedTuple):
-    """Size, samples and precision (bits) that a codestream announces; `process` is its start-of-frame marker."""
+    """Size, samples and precision (bits) that a codestream announces; `process` is its start-of-frame marker.
+
+    `halvings` is how often the resolution of a JPEG 2000 image can be halved without decoding all of it, where its
+    samples are unsigned and begin at the origin of its grid; 0 of any other.
+    """
 
     rows: int
     columns: int
     samples: int
     precision: int
     process: int
+    halvings: int = 0
 
 
 def jpeg_scans(data: bytes, name: str) -> None:
@@ -56,7 +63,7 @@ def read_codestream(frame: bytes, name: str) -> Codestream:
     if _EOI not in frame[-64:]:
         raise DecodeError(f"{name}: its compressed image is truncated (no end marker); export it again")
     if frame.startswith((JPEG_2000_START, _JP2)) and (start := frame.find(JPEG_2000_START)) >= 0:
-        return _jpeg2000(frame[start : start + _JPEG2000_HEADER], name)
+        return _jpeg2000(frame[start:], name)
     if frame.startswith(_SOI):
         jpeg_scans(frame, name)
         return _jpeg(frame, name)
@@ -87,4 +94,16 @@ def _jpeg2000(frame: bytes, name: str) -> Codestream:
         raise DecodeError(f"{name}: its JPEG 2000 header announces an empty image; export it again")
     if -(-(right - tile_left) // width) * -(-(bottom - tile_top) // height) > _TILES:
         raise LimitError(f"{name}: a JPEG 2000 image of more than {_TILES:,} tiles is hostile; encode it in fewer")
-    return Codestream(bottom - top, right - left, samples, (precision & 0x7F) + 1, 0x51)
+    plain = not (left or top or precision & 0x80)
+    halvings = _decompositions(frame) if plain else 0
+    return Codestream(bottom - top, right - left, samples, (precision & 0x7F) + 1, 0x51, halvings)
+
+
+def _decompositions(frame: bytes) -> int:
+    """Levels of wavelet decomposition in the default coding style (T.800 A.6.1), 0 where it is not found."""
+    position = 4 + int.from_bytes(frame[4:6], "big")
+    while position + 10 <= len(frame) and frame[position] == 0xFF and frame[position + 1] != _START_OF_TILE:
+        if frame[position + 1] == _CODING_STYLE:
+            return min(frame[position + 9], _HALVINGS)
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return 0

@@ -19,11 +19,12 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from mskscreen.errors import DecodeError
 from mskscreen.pixels.dicom_frame import SYNTAXES, decode_frame
-from mskscreen.pixels.dicom_header import COLOUR, PALETTE, FrameHeader, Header
+from mskscreen.pixels.dicom_header import MONOCHROME, PALETTE, FrameHeader, Header
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph
 from mskscreen.pixels.raster import luminance
+from mskscreen.pixels.reduction import Enough
 from mskscreen.pixels.structure import check_structure, read_meta
 
 _IDENTIFIERS = {
@@ -63,8 +64,8 @@ def looks_like_dicom(data: bytes) -> bool:
     return (data[:2] in (b"\2\0", b"\10\0") and (vr or implicit)) or (data[:2] == b"\0\10" and vr)
 
 
-def decode_dicom(data: bytes, name: str, limits: Limits) -> Radiograph:
-    """Decode the bytes of a DICOM file; errors call it `name`.
+def decode_dicom(data: bytes, name: str, limits: Limits, enough: Enough = None) -> Radiograph:
+    """Decode the bytes of a DICOM file; errors call it `name`, `enough` is that of `read_radiograph`.
 
     Raises DecodeError and LimitError; a corrupt file may raise what pydicom and the decoders raise.
     """
@@ -75,10 +76,10 @@ def decode_dicom(data: bytes, name: str, limits: Limits) -> Radiograph:
         start, syntax, encoding = read_meta(data)
     check_structure(data, start, encoding, name, limits)
     dataset = dcmread(BytesIO(data), force=True, specific_tags=cast("list", _READ))
-    return _decode(dataset, digest, name, limits)
+    return _decode(dataset, digest, name, limits, enough)
 
 
-def decode_dataset(dataset: object, name: str, limits: Limits) -> Radiograph:
+def decode_dataset(dataset: object, name: str, limits: Limits, enough: Enough = None) -> Radiograph:
     """Decode a pydicom data set, which is not changed.
 
     Raises as `decode_dicom` does, and DecodeError for any other kind of object.
@@ -88,7 +89,7 @@ def decode_dataset(dataset: object, name: str, limits: Limits) -> Radiograph:
             f"{name}: a {type(dataset).__name__} is no image; pass a path, bytes, an array or a pydicom Dataset"
         )
     digest = hashlib.sha256(dataset.get("PixelData") or b"").hexdigest()
-    return _decode(dataset, digest, name, limits)
+    return _decode(dataset, digest, name, limits, enough)
 
 
 def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
@@ -104,7 +105,7 @@ def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
     return bytes(128) + b"DICM" + meta + inflated
 
 
-def _decode(dataset: Dataset, digest: str, name: str, limits: Limits) -> Radiograph:
+def _decode(dataset: Dataset, digest: str, name: str, limits: Limits, enough: Enough) -> Radiograph:
     header = Header(dataset, name)
     if "PixelData" not in dataset:
         raise DecodeError(f"{name}: this DICOM object holds no pixel data; name an image")
@@ -116,12 +117,13 @@ def _decode(dataset: Dataset, digest: str, name: str, limits: Limits) -> Radiogr
         raise DecodeError(f"{name}: holds {frame.frames} frames; split it into images of one frame")
     limits.check_image(name, frame.rows, frame.columns, samples=frame.samples, bits=frame.bits_allocated)
     element = dataset.get_item("PixelData")
-    codes = decode_frame(bytes(element.value), str(element.VR or "OW"), syntax, frame, name)
-    if frame.photometric in COLOUR or frame.photometric == PALETTE:
-        shown, pipeline = _show_colour(codes, frame, header), Pipeline(frame.bits_stored, frame.signed)
-    else:
-        pipeline = header.pipeline(frame)
-        shown = show(codes, pipeline)
+    gray = frame.photometric in MONOCHROME
+    pipeline = header.pipeline(frame) if gray else Pipeline(frame.bits_stored, frame.signed)
+    if not gray or pipeline.padding is not None:
+        enough = None  # neither the entries of a palette nor padding and anatomy have a mean
+    data = bytes(element.value)
+    codes, halvings = decode_frame(data, str(element.VR or "OW"), syntax, frame, name, enough)
+    shown = show(codes, pipeline) if gray else _show_colour(codes, frame, header)
     if shown.warning:
         header.warnings.append(shown.warning)
     if (modality := header.text("Modality")) not in _MODALITIES:
@@ -139,12 +141,29 @@ def _decode(dataset: Dataset, digest: str, name: str, limits: Limits) -> Radiogr
         inverted=pipeline.inverted,
         padding=pipeline.padding,
         padded=shown.padded,
-        crop=shown.crop,
+        crop=_whole(shown.crop, frame, halvings),
+        halvings=halvings,
         warnings=tuple(dict.fromkeys(header.warnings)),
         flags=(FLAG_FOR_PROCESSING,) if _is_for_processing(header) else (),
         dicom=_identifiers(header),
     )
-    return Radiograph(shown.pixels, record)
+    if not halvings:
+        return Radiograph(shown.pixels, record)
+    # Coefficient n of a wavelet level lies on pixel n * 2**halvings (T.800 B-15), not in the middle of a block.
+    step = 2.0**halvings
+    right, bottom = ((size - 0.5) / step + 0.5 for size in (frame.columns, frame.rows))
+    first = 0.5 - 0.5 / step
+    return Radiograph(np.pad(shown.pixels, (0, 1), mode="edge"), record, (first, first, right, bottom))
+
+
+def _whole(
+    crop: tuple[int, int, int, int] | None, frame: FrameHeader, halvings: int
+) -> tuple[int, int, int, int] | None:
+    """An area of the image that was decoded, in pixels of the source."""
+    if crop is None:
+        return None
+    top, left, bottom, right = (value << halvings for value in crop)
+    return top, left, min(bottom, frame.rows), min(right, frame.columns)
 
 
 def _syntax(dataset: Dataset) -> UID:

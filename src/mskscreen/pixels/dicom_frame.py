@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from openjpeg.utils import decode as decode_jpeg_2000
 from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
@@ -16,9 +15,10 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
 from mskscreen.errors import DecodeError
+from mskscreen.pixels.codec_process import decode_apart
 from mskscreen.pixels.codestream import JPEG_2000_START, LOSSLESS, Codestream, read_codestream
 from mskscreen.pixels.dicom_header import FrameHeader
-from mskscreen.pixels.gdcm_process import decode_by_gdcm
+from mskscreen.pixels.reduction import JPEG_2000_MARGIN, Enough, halvings
 
 # Decoders report what a DecodeError says anyway, with values of the header in it.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -28,15 +28,18 @@ _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEG
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 # Named, so that which other plug-ins happen to be installed does not matter.
-_PLUGINS = {**dict.fromkeys(_JPEG, "pillow"), **dict.fromkeys(_JPEG_LS, "pyjpegls")}
+_PLUGINS = dict.fromkeys(_JPEG, "pillow")
 SYNTAXES = (*NATIVE, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 
-def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, name: str) -> npt.NDArray:
+def decode_frame(
+    data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, name: str, enough: Enough = None
+) -> tuple[npt.NDArray, int]:
     """Decode pixel data to the stored bits as unsigned integers: codes (rows, columns) or RGB (rows, columns, 3).
 
-    Raises DecodeError where the data are short or contradict the header; a corrupt codestream may raise what its
-    decoder raises.
+    With `enough` a JPEG 2000 image of one unsigned sample may come at a fraction of its resolution: the number
+    beside the codes says how often it was halved. Raises DecodeError where the data are short or contradict the
+    header; a corrupt codestream may raise what its decoder raises.
     """
     if syntax in NATIVE:
         expected = _native_length(header)
@@ -44,20 +47,43 @@ def decode_frame(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader, nam
             raise DecodeError(
                 f"{name}: DICOM field PixelData holds {len(data):,} of {expected:,} bytes; export the image again"
             )
-        return _codes(_decode_by_pydicom(data[: expected + expected % 2], vr, syntax, header), header)
+        return _codes(_native(data[: expected + expected % 2], vr, syntax, header), header), 0
     frame = get_frame(data, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
-        return _codes(_rgb(_decode_rle(frame, header), header), header)
+        return _codes(_rgb(_decode_rle(frame, header), header), header), 0
     stream = read_codestream(frame, name)
     _check_codestream(stream, header, name)
     if syntax in _JPEG_2000:
-        array = _rgb(decode_jpeg_2000(frame[frame.find(JPEG_2000_START) :]), header)
-    elif syntax in _JPEG and (stream.precision > 8 or stream.process == LOSSLESS):
-        samples = np.frombuffer(decode_by_gdcm(frame, stream), "u1" if stream.precision <= 8 else "<u2")
-        array = _rgb(samples.reshape(_shape(header)), header)
+        frame = frame[frame.find(JPEG_2000_START) :]
+        if times := _halvings(stream, header, enough):
+            try:
+                return _codes(decode_apart("jpeg 2000 reduced", frame, stream, times), header), times
+            except ValueError:
+                pass  # a tile may have fewer levels than the header says: decoded whole, it is read nonetheless
+        array = _rgb(decode_apart("jpeg 2000", frame, stream), header)
+    elif syntax in _JPEG_LS:
+        array = _rgb(decode_apart("jpeg-ls", frame, stream), header)
+    elif stream.precision > 8 or stream.process == LOSSLESS:
+        array = _rgb(decode_apart("jpeg", frame, stream), header)
     else:
         array = _decode_by_pydicom(data, vr, syntax, header)
-    return _codes(array, header)
+    return _codes(array, header), 0
+
+
+def _halvings(stream: Codestream, header: FrameHeader, enough: Enough) -> int:
+    if stream.samples > 1 or stream.precision > 16 or header.signed:
+        return 0
+    return halvings(stream.rows, stream.columns, enough, JPEG_2000_MARGIN, stream.halvings)
+
+
+def _native(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader) -> npt.NDArray:
+    """Uncompressed samples; the common kinds are what the bytes are, without a copy."""
+    if header.samples == 1 and header.bits_allocated in (8, 16):
+        order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+        return np.frombuffer(data, f"{order}u{header.bits_allocated // 8}", header.rows * header.columns).reshape(
+            header.rows, header.columns
+        )
+    return _decode_by_pydicom(data, vr, syntax, header)
 
 
 def _native_length(header: FrameHeader) -> int:

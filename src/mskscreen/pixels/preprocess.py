@@ -73,15 +73,20 @@ class Preprocessing:
         """How a source of this size maps to the input."""
         return _FITS[self.fit](rows, columns, self.height, self.width)
 
+    def enough(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of the input that a source of this size fills: see `read_radiograph`."""
+        geometry = self.geometry(rows, columns)
+        return geometry.box_height, geometry.box_width
+
     def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
         """The model's input: float32 (1, height, width) in [0, 1]."""
         pixels = radiograph.pixels
         if self.window and not radiograph.record.windowed:
             pixels = _windowed(pixels)
-        geometry = self.geometry(*pixels.shape)
+        geometry = self.geometry(radiograph.record.rows, radiograph.record.columns)
         # Pillow's filters widen with the reduction, which is what antialiasing means here.
         size = (geometry.box_width, geometry.box_height)
-        resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, radiograph.box))
         # Rounding of the filter's weights may pass the ends by an ulp.
         box = np.clip(resized, 0, 1)
         if box.shape == (self.height, self.width):

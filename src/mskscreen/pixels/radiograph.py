@@ -20,11 +20,12 @@ FULL_RANGE = "full range"
 class DecodeRecord:
     """Everything that was done between a file and its radiograph.
 
-    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `photometric` is DICOM's
-    photometric interpretation or Pillow's mode; `modality_transform` and `window` say in words which LUT, rescale
-    or window was applied; `padding` is the range of stored values that were set to black, `padded` their number;
-    `crop` (top, left, bottom, right) is the exposed area that a percentile window was measured in, while every
-    pixel is kept; `orientation` is the EXIF value that was undone; `dicom` holds the identifiers that grouping,
+    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `photometric` is
+    DICOM's photometric interpretation or Pillow's mode; `modality_transform` and `window` say in words which LUT,
+    rescale or window was applied; `padding` is the range of stored values that were set to black, `padded` their
+    number; `crop` (top, left, bottom, right) is the exposed area that a percentile window was measured in, while
+    every pixel is kept; `orientation` is the EXIF value that was undone; `rows` and `columns` are the source's,
+    and `halvings` says how often they were halved in reading it; `dicom` holds the identifiers that grouping,
     flags and result objects need. No file name and no patient's name.
     """
 
@@ -42,6 +43,7 @@ class DecodeRecord:
     padded: int = 0
     crop: tuple[int, int, int, int] | None = None
     orientation: int = 1
+    halvings: int = 0
     icc_ignored: bool = False
     warnings: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -67,7 +69,12 @@ class DecodeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Radiograph:
-    """One frame, float32 (rows, columns) in [0, 1], bone bright, and how it was made."""
+    """One frame, float32 (rows, columns) in [0, 1], bone bright, and how it was made.
+
+    Where it was read at a fraction of its resolution, the source covers the part `box` (left, top, right, bottom)
+    of `pixels`, which are then fewer than the record's rows and columns.
+    """
 
     pixels: npt.NDArray[np.float32]
     record: DecodeRecord
+    box: tuple[float, float, float, float] | None = None

@@ -20,6 +20,7 @@ from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph
+from mskscreen.pixels.reduction import JPEG_MARGIN, Enough, halvings
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -48,6 +49,8 @@ _TIFF_TILE = (322, 323)
 # less is what JPEG's chroma rounding leaves in a gray image.
 _GRAY_LEVELS = 4
 _FRAMES_COUNTED = 100
+# libjpeg reads blocks of 8 x 8 pixels as 4 x 4, 2 x 2 or 1.
+_JPEG_HALVINGS = 3
 
 
 def raster_format(data: bytes) -> str | None:
@@ -57,11 +60,11 @@ def raster_format(data: bytes) -> str | None:
     return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
 
 
-def decode_raster(data: bytes, kind: str, name: str, limits: Limits) -> Radiograph:
+def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Enough = None) -> Radiograph:
     """Decode a raster file of the format that `raster_format` named; errors call it `name`.
 
-    Transparent parts are composited on black. Raises DecodeError and LimitError; a corrupt file may raise what
-    Pillow raises.
+    `enough` is that of `read_radiograph`: a JPEG may be read at a fraction of its resolution. Transparent parts
+    are composited on black. Raises DecodeError and LimitError; a corrupt file may raise what Pillow raises.
     """
     _check_before_open(data, kind, name, limits)
     try:
@@ -73,6 +76,11 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits) -> Radiogra
     warnings = _check_opened(image, data, name, limits)
     orientation = _orientation(image, warnings)
     tags: Any = getattr(image, "tag_v2", {})
+    rows, columns = image.height, image.width
+    upright = image.format == "JPEG" and orientation == 1
+    times = halvings(rows, columns, enough, JPEG_MARGIN, _JPEG_HALVINGS) if upright else 0
+    # Each block of the cosine transform becomes one pixel; what is left of a block at the edge, too.
+    drafted = image.draft(image.mode, (columns >> times, rows >> times)) if times else None
     image.load()
     photometric = image.mode
     values, top, bits, inverted = _gray(image, tags, warnings)
@@ -87,15 +95,16 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits) -> Radiogra
         format=kind,
         sha256=hashlib.sha256(data).hexdigest(),
         bits=bits,
-        rows=pixels.shape[0],
-        columns=pixels.shape[1],
+        rows=rows if times else pixels.shape[0],
+        columns=columns if times else pixels.shape[1],
         photometric=photometric,
         inverted=inverted,
         orientation=orientation,
+        halvings=times,
         icc_ignored="icc_profile" in image.info,
         warnings=tuple(warnings),
     )
-    return Radiograph(pixels, record)
+    return Radiograph(pixels, record, drafted[1] if drafted else None)
 
 
 def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
