@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import keys, mura_path
+from mskscreen.evaluation.keys import keys
 from mskscreen.evaluation.labels import Labels
 from mskscreen.evaluation.table import Table
+from mskscreen.mura_path import mura_path
 
 Level = Literal["study", "image"]
 # Beside the columns of the labels, which may well have one of that name.

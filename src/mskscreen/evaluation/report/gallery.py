@@ -61,7 +61,7 @@ def _case(a: Assessment, i: int, pictures: Pictures) -> Markup:
 def _picture(file: str, pictures: Pictures) -> Markup | None:
     """The overlay of an image, which shows the radiograph and the map side by side, else the radiograph."""
     if pictures.maps:
-        from mskscreen.inference.grouping import unlabelled
+        from mskscreen.mura_path import unlabelled
         from mskscreen.saliency.overlay import overlay_name
 
         overlay = pictures.maps / overlay_name(unlabelled(file), file)
