@@ -9,7 +9,7 @@ import typer
 
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.cli import common, data, explain, phantom
+from mskscreen.cli import common, data, explain, phantom, review
 from mskscreen.cli.calibrate import calibrate
 from mskscreen.cli.card import card
 from mskscreen.cli.compare import compare
@@ -58,6 +58,7 @@ app.command()(card)
 app.command()(networks)
 app.command()(export)
 app.add_typer(phantom.app, name="phantom")
+app.add_typer(review.app, name="review")
 app.add_typer(explain.app, name="explain")
 
 

@@ -1,0 +1,122 @@
+"""`mskscreen review`: a blinded pack of cases for readers, and the statistics of the forms that come back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.cli.common import Format
+
+app = typer.Typer(help="Let radiologists read blinded cases, without and with the maps, and score their forms.")
+
+
+@app.command()
+def pack(
+    predictions: Annotated[Path, typer.Argument(help="A predictions table.", exists=True, dir_okay=False)],
+    cases: Annotated[int, typer.Option(min=2, help="How many studies, half of them abnormal.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pack that readers get.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, if not where the table says.", exists=True)
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model that made the table, for the maps.")] = "demo",
+    key: Annotated[
+        Path | None, typer.Option(help="File for the key. By default the pack's name with .key.json, beside it.")
+    ] = None,
+    readers: Annotated[int, typer.Option(min=1, help="How many readers get forms of their own.")] = 3,
+    repeats: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of cases that each reader sees twice.")
+    ] = 0.1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="By default a random one, which the key records.")
+    ] = None,
+) -> None:
+    """Write a blinded, shuffled, balanced pack of cases with forms and a frozen protocol; the key lies outside."""
+    from mskscreen.cli.cases import join_labels, read_any
+    from mskscreen.errors import DataError
+    from mskscreen.inference import Screener
+    from mskscreen.review.pack import Design, finished, make_pack
+
+    key = key or out.with_name(f"{out.name}.key.json")
+    request: dict[str, Any] = {
+        "predictions_sha256": _sha256(predictions),
+        "labels_sha256": labels and _sha256(labels),
+        "label_column": label_column,
+        "model": model,
+        "cases": cases,
+        "readers": readers,
+        "repeats": repeats,
+        "seed": seed,
+    }
+    if finished(out, key, request):
+        common.err.print(f"{out}: is finished already; nothing to do")
+        return
+    table = read_any(predictions)
+    screener = Screener.load(model)
+    digest = screener.engine.contract.digest
+    if table.model.get("contract", digest) != digest:
+        raise DataError(f"{predictions}: made by another model than '{model}'; name the model that made it")
+    studies = join_labels(table, labels, label_column).cases()
+    design = Design(cases, readers, repeats, secrets.randbits(64) if seed is None else seed)
+    with common.progress("drawing images", None) as advance:
+        frozen = make_pack(out, key, studies, screener, design, root=images, request=request, advance=advance)
+    common.err.print(f"{out}: {cases} cases for {readers} readers; {NOT_FOR_DIAGNOSIS}")
+    common.err.print(f"{key}: keep it from the readers until every form is back")
+    common.err.print(f"protocol sha256 {frozen}: lodge it before the first reading")
+
+
+@app.command("score")
+def score_forms(
+    pack: Annotated[Path, typer.Argument(help="The folder of the pack.", exists=True, file_okay=False)],
+    forms: Annotated[
+        list[Path] | None, typer.Argument(help="Forms that came back. By default those in the pack.", exists=True)
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The key. By default the pack's name with .key.json, beside it.", exists=True),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Print accuracy without and with aid, agreement between and within readers, and what they say of the maps."""
+    from mskscreen.evaluation.as_json import plain
+    from mskscreen.review.forms import read_forms
+    from mskscreen.review.protocol import FORMS, open_pack
+    from mskscreen.review.score import score
+
+    opened, digest = open_pack(pack, key or pack.with_name(f"{pack.name}.key.json"))
+    analysis = opened.protocol["analysis"]
+    answers = read_forms(forms or sorted((pack / FORMS).glob("*.csv")), opened)
+    scores = score(opened, answers, resamples=analysis["resamples"], seed=analysis["seed"])
+    if form is Format.JSON:
+        print(json.dumps({"protocol_sha256": digest} | plain(scores), indent=1, allow_nan=False))
+        return
+    for title, rows in (
+        ("Against the truth, mean over readers; 95 % intervals", scores.accuracy),
+        ("Between readers", scores.between),
+        ("Within readers, on the cases shown twice", scores.within),
+        ("What readers say of the map", scores.maps),
+        ("Maximum of the map in the readers' boxes", scores.pointing),
+    ):
+        shown = [
+            {"who": row.who, "of": row.of, "cases": row.cases, **{k: str(v) for k, v in row.figures.items()}}
+            for row in rows
+        ]
+        if shown:
+            common.show(shown, form, title=title)
+    common.err.print(f"protocol sha256 {digest}")
+    common.err.print(f"half of the cases are abnormal, in a clinic fewer are; {NOT_FOR_DIAGNOSIS}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,179 @@
+"""The frozen protocol of a reading study, and the key that is kept from the readers.
+
+The protocol lies in the pack and says what is asked and how it will be analysed; it commits to the key and to the
+pictures by their SHA-256. The key says what each code stands for and holds the protocol once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mskscreen
+from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.errors import DataError
+from mskscreen.evaluation.intervals import LEVEL, RESAMPLES
+
+SCHEMA = 1
+UNAIDED, AIDED = "unaided", "aided"
+CALLS = ABNORMALITY_LABELS
+JUDGEMENTS = ("agree", "partly", "disagree", "uninterpretable")
+CONFIDENCE = ("1", "2", "3", "4", "5")
+PROTOCOL, FORMS = "protocol.json", "forms"
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a case: its file in the predictions table, its size, and where its map is highest (x, y).
+
+    `peak` is None where the map shows no evidence or there is no map.
+    """
+
+    file: str
+    rows: int
+    columns: int
+    peak: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ReviewCase:
+    """One study that readers see, with its truth and the model's score."""
+
+    study: str
+    patient: str
+    joint: str
+    label: int
+    p_abnormal: float
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What a code stands for: a case in a phase, for the first time or again."""
+
+    case: int
+    phase: str
+    repeat: bool
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the readers must not know; `request` is what the pack was asked to be."""
+
+    request: Mapping[str, Any]
+    threshold: float
+    cases: tuple[ReviewCase, ...]
+    showings: Mapping[str, Showing]
+    protocol: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The key as text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Key:
+        """Read a key.
+
+        Raises DataError that names the file.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            cases = tuple(
+                ReviewCase(
+                    **{**case, "views": tuple(View(**{**v, "peak": _point(v["peak"])}) for v in case["views"])}
+                )
+                for case in value["cases"]
+            )
+            showings = {code: Showing(**showing) for code, showing in value["showings"].items()}
+            return cls(value["request"], float(value["threshold"]), cases, showings, value["protocol"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}: not the key of a review pack ({error}); name the key of this pack"
+            ) from error
+
+
+def _point(values: Any) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
+
+
+def make_protocol(phases: Iterable[str], readers: Iterable[str], images_sha256: str) -> dict[str, Any]:
+    """The protocol without its commitment to the key.
+
+    It tells no reader how many cases are abnormal or shown twice.
+    """
+    return {
+        "schema": SCHEMA,
+        "mskscreen": mskscreen.__version__,
+        "notice": NOT_FOR_DIAGNOSIS,
+        "phases": list(phases),
+        "readers": list(readers),
+        "questions": {
+            "call": list(CALLS),
+            "confidence": list(CONFIDENCE),
+            "map": list(JUDGEMENTS),
+            "box": "optional: VIEW LEFT TOP RIGHT BOTTOM in pixels of the radiograph, several with ; between",
+        },
+        "conditions": [
+            "each reader reads alone and in the order of the form",
+            "the aided phase follows the unaided one after at least four weeks",
+            "an answer that was given is not changed later",
+        ],
+        "analysis": {
+            "of": [
+                "sensitivity, specificity and AUROC of the confidence, by phase, and their differences",
+                "percent agreement, mean Cohen's kappa, Fleiss' kappa and Gwet's AC1 between readers",
+                "agreement of each reader with itself on the cases shown twice",
+                "judgements of the map, and the pointing game of its maximum against the boxes",
+            ],
+            "intervals": f"percentile, {LEVEL:.0%}, bootstrap over readers and cases",
+            "resamples": RESAMPLES,
+            "seed": 0,
+        },
+        "images_sha256": images_sha256,
+    }
+
+
+def freeze(body: Mapping[str, Any], key: str) -> str:
+    """The text of the protocol: `body` and the digest of the key it commits to."""
+    return json.dumps({**body, "key_sha256": digest(key)}, indent=1) + "\n"
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def images_digest(pack: Path) -> str:
+    """SHA-256 over the names and bytes of all pictures of a pack."""
+    names = sorted(path.relative_to(pack).as_posix() for path in pack.rglob("*.png"))
+    lines = (f"{name} {hashlib.sha256((pack / name).read_bytes()).hexdigest()}\n" for name in names)
+    return digest("".join(lines))
+
+
+def open_pack(pack: Path, key_path: Path) -> tuple[Key, str]:
+    """The key of a pack and the digest of its protocol.
+
+    Raises DataError where protocol, key and pictures are not those that were frozen together.
+    """
+    path = pack / PROTOCOL
+    try:
+        text = path.read_text(encoding="utf-8")
+        protocol = json.loads(text)
+        committed = protocol.pop("key_sha256")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not the protocol of a review pack ({error}); name the folder of a pack"
+        ) from error
+    key = Key.read(key_path)
+    if digest(key_path.read_text(encoding="utf-8")) != committed:
+        raise DataError(f"{key_path}: not the key that {PROTOCOL} commits to; name the key of this pack")
+    if protocol != key.protocol:
+        raise DataError(f"{path}: changed since it was frozen; put back the protocol that was handed out")
+    if images_digest(pack) != protocol["images_sha256"]:
+        raise DataError(f"{pack}: its pictures are not those that were frozen; put back the pack that was read")
+    return key, digest(text)

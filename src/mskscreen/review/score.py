@@ -1,0 +1,261 @@
+"""The statistics of a reading study, from the answers of its readers and the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mskscreen.evaluation.agreement import UNRATED, CrossedStatistic, crossed, rater_statistic
+from mskscreen.evaluation.estimates import Estimate
+from mskscreen.evaluation.metrics import ranking_statistic
+from mskscreen.review.forms import Answer
+from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key
+
+ALL, MODEL = "all readers", "model"
+_NOTHING = "no such case was read"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one reader, or of all, in one phase or of the difference between both."""
+
+    who: str
+    of: str
+    cases: int
+    figures: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All figures of a study; `within` is of cases shown twice, `maps` holds the share of each judgement."""
+
+    accuracy: tuple[Row, ...]
+    between: tuple[Row, ...]
+    within: tuple[Row, ...]
+    maps: tuple[Row, ...]
+    pointing: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """Answers of one phase, first and `again`, as arrays (cases, readers); UNRATED where there is none."""
+
+    call: np.ndarray
+    again: np.ndarray
+    judgement: np.ndarray
+    judgement_again: np.ndarray
+    confidence: np.ndarray
+    hits: np.ndarray
+    chance: np.ndarray
+    boxed: np.ndarray
+
+
+def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> Scores:
+    """Every figure with the interval of a bootstrap over readers and cases (over cases alone for one reader)."""
+    readers = sorted({answer.reader for answer in answers})
+    phases = {phase: _readings(key, answers, readers, phase) for phase in (UNAIDED, AIDED)}
+    truth = np.array([case.label for case in key.cases]) == 1
+    settings = {"resamples": resamples, "seed": seed}
+    aided = phases[AIDED]
+    judged = [("map", aided.judgement, aided.judgement_again, len(JUDGEMENTS))]
+    called = [(f"call, {phase}", read.call, read.again, len(CALLS)) for phase, read in phases.items()]
+    questions = [question for question in (*called, *judged) if (question[1] != UNRATED).any()]
+    return Scores(
+        accuracy=_accuracy(key, phases, truth, readers, settings),
+        between=tuple(
+            Row(ALL, name, _read_by(first, 2), _between(first, categories, settings))
+            for name, first, _, categories in questions
+        ),
+        within=tuple(
+            row
+            for name, first, second, categories in questions
+            for row in _within(name, first, second, categories, readers, settings)
+        ),
+        maps=_judgements(aided.judgement, readers, settings),
+        pointing=tuple(row for phase, read in phases.items() for row in _pointing(phase, read, readers, settings)),
+    )
+
+
+def _readings(key: Key, answers: Sequence[Answer], readers: Sequence[str], phase: str) -> _Readings:
+    shape = (len(key.cases), len(readers))
+    found = _Readings(*(np.full(shape, UNRATED) for _ in range(5)), *(np.zeros(shape) for _ in range(3)))
+    for answer in answers:
+        showing = key.showings[answer.code]
+        if showing.phase != phase:
+            continue
+        cell = showing.case, readers.index(answer.reader)
+        asked = {"call": answer.call, "judgement": answer.judgement}
+        if showing.repeat:
+            asked = {"again": answer.call, "judgement_again": answer.judgement}
+        else:
+            asked["confidence"] = answer.confidence
+            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(key, answer)
+        for name, value in asked.items():
+            getattr(found, name)[cell] = UNRATED if value is None else value
+    return found
+
+
+def _pointed(key: Key, answer: Answer) -> tuple[int, float, int]:
+    """Views whose map is highest in a box, the same expected of a random point, and views with a box."""
+    hits, chance, boxed = 0, 0.0, 0
+    for number, view in enumerate(key.cases[key.showings[answer.code].case].views):
+        boxes = [box for box in answer.boxes if box.view == number]
+        if boxes:
+            boxed += 1
+            hits += view.peak is not None and any(box.holds(*view.peak) for box in boxes)
+            areas = ((box.right - box.left) * (box.bottom - box.top) for box in boxes)
+            chance += min(1.0, sum(areas) / (view.rows * view.columns))
+    return hits, chance, boxed
+
+
+def _read_by(ratings: np.ndarray, least: int) -> int:
+    return int(((ratings != UNRATED).sum(axis=1) >= least).sum())
+
+
+def _accuracy(
+    key: Key,
+    phases: Mapping[str, _Readings],
+    truth: np.ndarray,
+    readers: Sequence[str],
+    settings: Mapping[str, int],
+) -> tuple[Row, ...]:
+    rows = []
+    p = np.array([case.p_abnormal for case in key.cases])
+    statistic = _accuracy_statistic(truth, (p >= key.threshold).astype(int)[:, None], p[:, None])
+    rows.append(Row(MODEL, "alone", len(truth), crossed(statistic, len(truth), 1, why=_NOTHING, **settings)))
+    columns = [(name, [k]) for k, name in enumerate(readers)]
+    if len(readers) > 1:
+        columns.append((ALL, list(range(len(readers)))))
+    for who, chosen in columns:
+        found = {}
+        for phase, read in phases.items():
+            call, confidence = read.call[:, chosen], read.confidence[:, chosen]
+            if (call == UNRATED).all():
+                continue
+            certain = np.where(
+                (call == UNRATED) | (confidence == UNRATED), np.nan, (2 * call - 1.0) * (confidence + 1)
+            )
+            found[phase] = _accuracy_statistic(truth, call, certain)
+            figures = crossed(found[phase], len(truth), len(chosen), why=_NOTHING, **settings)
+            rows.append(Row(who, phase, _read_by(call, 1), figures))
+        if len(found) == 2:
+            figures = crossed(_difference(found), len(truth), len(chosen), why=_NOTHING, **settings)
+            rows.append(Row(who, f"{AIDED} - {UNAIDED}", len(truth), figures))
+    return tuple(rows)
+
+
+def _accuracy_statistic(truth: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> CrossedStatistic:
+    """Sensitivity, specificity and AUROC, each the mean over the readers; `calls`, `scores` (cases, readers)."""
+    rankings = []
+    for column in scores.T:
+        rows = np.flatnonzero(np.isfinite(column))
+        rankings.append((rows, ranking_statistic(truth[rows], column[rows], average=False)))
+
+    def statistic(cases: np.ndarray, readers: np.ndarray) -> dict[str, np.ndarray]:
+        found = {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for name, wanted, rows in (("sensitivity", 1, truth), ("specificity", 0, ~truth)):
+                weights = cases[:, rows]
+                right = weights @ (calls[rows] == wanted).astype(float)
+                found[name] = right / (weights @ (calls[rows] != UNRATED).astype(float))
+            found["auroc"] = np.stack([ranking(cases[:, rows])["auroc"] for rows, ranking in rankings], axis=1)
+        return {name: _weighted_mean(values, readers) for name, values in found.items()}
+
+    return statistic
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is defined, (R,)."""
+    weights = weights * np.isfinite(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (weights * np.nan_to_num(values)).sum(axis=1) / weights.sum(axis=1)
+
+
+def _difference(phases: Mapping[str, CrossedStatistic]) -> CrossedStatistic:
+    def statistic(cases: np.ndarray, readers: np.ndarray) -> dict[str, np.ndarray]:
+        with_aid, without = (phases[name](cases, readers) for name in (AIDED, UNAIDED))
+        return {name: with_aid[name] - without[name] for name in with_aid}
+
+    return statistic
+
+
+def _between(ratings: np.ndarray, categories: int, settings: Mapping[str, int]) -> dict[str, Estimate]:
+    why = "needs two readers of one case, and two classes among their answers"
+    statistic = rater_statistic(ratings, categories)
+    return crossed(statistic, *ratings.shape, least=2, why=why, **settings)
+
+
+def _within(
+    name: str,
+    first: np.ndarray,
+    second: np.ndarray,
+    categories: int,
+    readers: Sequence[str],
+    settings: Mapping[str, int],
+) -> list[Row]:
+    """Each reader against itself, and the mean of these over all readers."""
+    why = "needs cases read twice, and two classes among the answers"
+    statistics = [
+        rater_statistic(np.stack([first[:, k], second[:, k]], axis=1), categories) for k in range(len(readers))
+    ]
+    twice = (first != UNRATED) & (second != UNRATED)
+    if not twice.any():
+        return []
+
+    def of(chosen: Sequence[int]) -> CrossedStatistic:
+        def statistic(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+            both = np.ones((len(cases), 2))
+            found = [statistics[k](cases, both) for k in chosen]
+            return {
+                figure: _weighted_mean(np.stack([f[figure] for f in found], axis=1), weights)
+                for figure in ("agreement", "cohen", "ac1")
+            }
+
+        return statistic
+
+    rows = [(who, [k]) for k, who in enumerate(readers)]
+    rows += [(ALL, list(range(len(readers))))] if len(readers) > 1 else []
+    return [
+        Row(
+            who,
+            name,
+            int(twice[:, chosen].any(axis=1).sum()),
+            crossed(of(chosen), len(first), len(chosen), why=why, **settings),
+        )
+        for who, chosen in rows
+    ]
+
+
+def _judgements(judgement: np.ndarray, readers: Sequence[str], settings: Mapping[str, int]) -> tuple[Row, ...]:
+    def share(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            asked = _weighted_sum(judgement != UNRATED, cases, weights)
+            return {
+                name: _weighted_sum(judgement == k, cases, weights) / asked for k, name in enumerate(JUDGEMENTS)
+            }
+
+    if (judgement == UNRATED).all():
+        return ()
+    figures = crossed(share, len(judgement), len(readers), why=_NOTHING, **settings)
+    return (Row(ALL, "map", _read_by(judgement, 1), figures),)
+
+
+def _pointing(phase: str, read: _Readings, readers: Sequence[str], settings: Mapping[str, int]) -> list[Row]:
+    def statistic(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            boxed = _weighted_sum(read.boxed, cases, weights)
+            return {
+                "map": _weighted_sum(read.hits, cases, weights) / boxed,
+                "random point": _weighted_sum(read.chance, cases, weights) / boxed,
+            }
+
+    if not read.boxed.any():
+        return []
+    figures = crossed(statistic, len(read.boxed), len(readers), why=_NOTHING, **settings)
+    return [Row(ALL, f"boxes, {phase}", int(read.boxed.any(axis=1).sum()), figures)]
+
+
+def _weighted_sum(values: np.ndarray, cases: np.ndarray, readers: np.ndarray) -> np.ndarray:
+    return np.einsum("rn,nm,rm->r", cases, values.astype(float), readers, optimize=True)
