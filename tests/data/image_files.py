@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image
 
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura
+
+_HELD: list[object] = []
 
 
 def limb(seed: int, rows: int = 48, columns: int = 40) -> np.ndarray:
@@ -38,3 +41,10 @@ def square_or_die(number: int) -> int:
     if number == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number
+
+
+def hold(file: str) -> None:
+    """Lock a file until this process ends."""
+    stream = open(file)  # noqa: PTH123, SIM115
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    _HELD.append(stream)

@@ -13,11 +13,13 @@ from image_files import copy_of_mura, limb
 from mura_lists import Study, write_lists
 from PIL import Image, ImageOps
 
-from mskscreen.anatomy import JOINT_LABELS, JointType
+from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS, JointType
 from mskscreen.data.audit.duplicates import exact_pairs, groups, near_pairs
 from mskscreen.data.audit.noise import label_noise
 from mskscreen.data.audit.result import read_audit
+from mskscreen.data.audit.rotation import find_turns
 from mskscreen.data.audit.run import Options, audit
+from mskscreen.data.journal import Journal
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura
 from mskscreen.data.sources import read_source
@@ -191,6 +193,7 @@ def test_hostile_names_cannot_break_the_page(tmp_path):
 def test_the_page_is_self_contained_and_says_whom_it_is_for(audited):
     text = (audited / "audit.html").read_text()
     assert "For the local user only" in text
+    assert NOT_FOR_DIAGNOSIS in text
     assert text.count("data:image/jpeg;base64,") >= 15
     assert not re.search(r"https?://|<script|<link", text)
     # Several flags of one image share its thumbnail, so a page stays small.
@@ -231,6 +234,54 @@ def test_images_on_their_side_are_found_by_the_joint_head(tmp_path):
     columns, _, _ = read_audit(tmp_path / "audit/audit.parquet")
     assert {row: turn for row, turn in enumerate(columns["turn"]) if turn} == turned
     assert flags(tmp_path / "audit")["rotated"] == set(turned)
+
+
+def test_an_audit_stopped_while_the_joint_head_looks_goes_on_there(tmp_path):
+    manifest = copy_of_mura(tmp_path, 15, 2)
+
+    def joint_head(images):
+        nonlocal left
+        left -= len(images) // 4
+        if left < 0:
+            raise KeyboardInterrupt
+        rows = np.full((len(images), len(JOINT_LABELS)), 0.1)
+        # Recognised after one turn to the left, whatever is seen.
+        rows[1::4, JointType.HAND] = 0.9
+        return rows
+
+    options = Options(joint_head=joint_head, joint_head_name="a")
+    left, steps = 20, []
+    with pytest.raises(KeyboardInterrupt):
+        audit(manifest, tmp_path / "audit", options)
+    assert not (tmp_path / "audit/audit.parquet").exists()
+    left = 30 - 16
+    audit(manifest, tmp_path / "audit", options, advance=steps.append)
+    assert sum(steps) == 60
+    assert left == 0
+    assert read_audit(tmp_path / "audit/audit.parquet")[0]["turn"] == [1] * 30
+    left = 30
+    audit(manifest, tmp_path / "audit", Options(joint_head=joint_head, joint_head_name="b"))
+    assert left == 0
+
+
+def test_an_image_that_vanishes_before_the_joint_head_looks_has_no_turn(tmp_path):
+    manifest = copy_of_mura(tmp_path, 2, 1)
+    measured = [{"error": None}] * 2
+    (manifest.root / manifest["image"][0]).unlink()
+    turns = find_turns(
+        manifest, measured, lambda images: np.zeros((len(images), 7)), Journal(tmp_path / "j", "key")
+    )
+    assert turns == [None, 0]
+
+
+def test_what_does_not_fit_is_said_before_any_image_is_read(tmp_path):
+    manifest = copy_of_mura(tmp_path, 2, 1)
+    steps: list[int] = []
+    stranger = Predictions((Prediction("/else/1.png", "1", p_abnormal=0.5),))
+    for options in (Options(labels="label_second"), Options(predictions=(stranger,))):
+        with pytest.raises(DataError):
+            audit(manifest, tmp_path / "audit", options, advance=steps.append)
+    assert steps == []
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,27 @@ def test_index_with_a_refused_line_exits_3_and_names_it_without_the_patient(tmp_
     assert "positive" not in result.output
 
 
+def test_every_finding_can_be_had_by_file_and_line(tmp_path):
+    root = write_lists(tmp_path, STUDIES)
+    file = root / "train_labeled_studies.csv"
+    file.write_text(file.read_text().replace(",1\n", ",?\n"))
+    arguments = [
+        "data",
+        "index",
+        str(root),
+        "-o",
+        str(tmp_path / "i.parquet"),
+        "--findings",
+        str(tmp_path / "f.csv"),
+    ]
+    assert run(app, arguments).exit_code == 3
+    lines = (tmp_path / "f.csv").read_text().splitlines()
+    assert lines[0] == "finding,file,line,refused"
+    refused = [f"label other than 0 or 1,train_labeled_studies.csv,{line},1" for line in range(1, 21, 2)]
+    assert [line for line in lines if line.endswith(",1")] == refused
+    assert "patient" not in "".join(lines)
+
+
 def test_index_can_hash(tmp_path):
     root = write_lists(tmp_path, STUDIES[:1])
     assert run(app, ["data", "index", str(root), "-o", str(tmp_path / "i.parquet"), "--sha256"]).exit_code == 0

@@ -1,7 +1,9 @@
 """One result an item, in its place, whatever becomes of the processes."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from image_files import square_or_die
@@ -49,3 +51,33 @@ def test_processes_that_cannot_start_are_one_error(tmp_path):
     result = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert result.returncode == 1
     assert "worker processes do not start" in result.stderr.splitlines()[-1]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from image_files import hold
+from mskscreen.workers import in_blocks
+
+if __name__ == "__main__":
+    for _ in in_blocks(hold, [[sys.argv[2]], [sys.argv[2] + "2"]], workers=2, crashed=str):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+WAIT = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)"
+
+
+def test_processes_end_with_the_parent_that_is_killed(tmp_path):
+    file = tmp_path / "held"
+    (tmp_path / "held2").touch()
+    file.touch()
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(file)]
+    assert subprocess.run(arguments).returncode == -9
+    for path in (file, tmp_path / "held2"):
+        subprocess.run([sys.executable, "-c", WAIT, str(path)], check=True, timeout=60)
+
+
+def test_every_process_has_one_thread_and_this_one_keeps_its_own(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    results = dict(in_blocks(os.getenv, [["OMP_NUM_THREADS"]] * 3, workers=2, crashed=str))
+    assert results == {0: ["1"], 1: ["1"], 2: ["1"]}
+    assert os.environ["OMP_NUM_THREADS"] == "5"

@@ -155,6 +155,51 @@ def test_dicom_folder(tmp_path):
     assert findings.table()[0]["count"] == 2
 
 
+def dicom(path, syntax=None):
+    import pydicom
+
+    header = pydicom.dcmread(get_testdata_file("CT_small.dcm", read=False))
+    if syntax:
+        header.file_meta.TransferSyntaxUID = syntax
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header.save_as(path)
+
+
+def test_a_deflated_dicom_file_is_refused_before_it_is_inflated(tmp_path):
+    dicom(tmp_path / "a.dcm")
+    dicom(tmp_path / "b.dcm", "1.2.840.10008.1.2.1.99")
+    manifest, findings = read_source(tmp_path)
+    assert manifest["image"] == ["a.dcm"]
+    assert [(item.kind.partition(";")[0], item.refused) for item in findings] == [
+        ("the deflated transfer syntax is refused", True)
+    ]
+
+
+def test_a_dicom_file_without_preamble_is_found(tmp_path):
+    dicom(tmp_path / "a.dcm")
+    data = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "old").write_bytes(data[132:])
+    manifest, _ = read_source(tmp_path)
+    assert manifest["image"] == ["a.dcm", "old"]
+    assert manifest["study"][0] == manifest["study"][1] is not None
+
+
+@pytest.mark.parametrize("source", ["dicom", "lera"])
+def test_linked_folders_are_followed_only_where_it_is_allowed_and_never_in_circles(tmp_path, source):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    dicom(root / "1/a.dcm")
+    dicom(outside / "b.dcm")
+    write(root, {"labels.csv": "1,XR KNEE,1\n"} if source == "lera" else {})
+    (root / "1/link").symlink_to(outside)
+    (outside / "back").symlink_to(root / "1")
+    manifest, findings = read_source(root)
+    assert manifest["image"] == ["1/a.dcm"]
+    assert len(findings) == 1
+    manifest, findings = read_source(root, links=True)
+    assert manifest["image"] == ["1/a.dcm", "1/link/b.dcm"]
+    assert len(findings) == 0
+
+
 def test_hashes_are_of_the_files_and_only_of_those_there(tmp_path):
     import hashlib
 

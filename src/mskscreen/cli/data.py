@@ -26,6 +26,9 @@ Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic link
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
 Workers = Annotated[int, typer.Option(help="Processes; 0 for one a core.")]
+FindingsFile = Annotated[
+    Path | None, typer.Option("--findings", help="CSV to write with every finding, its file and its line.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
@@ -36,6 +39,7 @@ def index(
     source: Source = "auto",
     sha256: Annotated[bool, typer.Option("--sha256", help="Read every file and record its SHA-256.")] = False,
     links: Links = False,
+    all_findings: FindingsFile = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Write one manifest row for every image that the data set lists."""
@@ -47,7 +51,7 @@ def index(
             manifest = with_hashes(manifest, advance)
     with needs("data"):
         manifest.write(out)
-    _report(findings)
+    _report(findings, all_findings)
     show([_summary(manifest, out)], form)
     if findings.refused:
         raise typer.Exit(Exit.SOME_FAILED)
@@ -111,7 +115,7 @@ def audit(
         labels=labels,
     )
     rows = _read(manifest)
-    with progress("measuring", len(rows)) as advance, needs("audit"):
+    with progress("measuring", len(rows) * (2 if joint_head else 1)) as advance, needs("audit"):
         summary, done = room.audit(rows, out, options, workers=workers or cores(), advance=advance)
     if not done:
         err.print("the same audit is there already: nothing to do")
@@ -130,6 +134,7 @@ def overlay(
     listed_as: Annotated[
         int | None, typer.Option(min=0, max=1, help="Label of lines that have none (Better-MURA: 1).")
     ] = None,
+    all_findings: FindingsFile = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Add a second label set from a list; the first one and the files stay as they are."""
@@ -139,7 +144,7 @@ def overlay(
         _read(manifest), file, name=name, rule=rule, listed_as=listed_as
     )
     result.write(out)
-    _report(findings)
+    _report(findings, all_findings)
     for study in split_studies:
         err.print(
             f"{study.place}: a study of {study.images} images now has {study.abnormal} abnormal; "
@@ -245,12 +250,14 @@ def _read(path: Path) -> Manifest:
         return Manifest.read(path)
 
 
-def _report(findings: Findings) -> None:
-    """Say on stderr what was found: files and lines of lists, never a patient or a label."""
+def _report(findings: Findings, file: Path | None = None) -> None:
+    """Say on stderr what was found, and write all of it to `file`: lists and lines, never a patient or a label."""
     for row in findings.table():
         places = ", ".join(row["first"]) + (", ..." if row["count"] > len(row["first"]) else "")
         word = "refused: " if row["refused"] else ""
         err.print(f"{word}{row['finding']}: {row['count']:,} ({places})", markup=False, soft_wrap=True)
+    if file is not None:
+        findings.write(file)
 
 
 def _by_joint(rows: list[Difference]) -> list[dict[str, str]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from mskscreen.storage import write_text
 
 
 class Finding(NamedTuple):
@@ -45,6 +50,15 @@ class Findings:
     def refused(self) -> int:
         """How many rows or values were refused."""
         return sum(item.refused for item in self.items)
+
+    def write(self, path: Path) -> None:
+        """Write every finding as a line of CSV: finding, file, line, refused."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("finding", "file", "line", "refused"))
+        writer.writerows((item.kind, item.file, item.line, int(item.refused)) for item in self.items)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, stream.getvalue())
 
     def table(self, places: int = 3) -> list[dict[str, Any]]:
         """One row a kind: how often, and the first few places."""

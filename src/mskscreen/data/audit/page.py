@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.data.audit.result import MEANINGS, Audit
 from mskscreen.errors import MskscreenError
 from mskscreen.pixels import Preprocessing, read_radiograph
@@ -39,6 +40,10 @@ figcaption { overflow-wrap: anywhere } .group { border: 1px solid #ccc; padding:
 <p class="local"><strong>For the local user only.</strong> The page shows images of the data set with their paths,
 labels and patients. Do not publish it and do not pass it on.</p>
 """
+_INTRODUCTION = (
+    "Flags are raised by thresholds and models and name candidates for a look by eye, not verdicts; "
+    + NOT_FOR_DIAGNOSIS
+)
 
 
 def write_page(path: Path, audit: Audit) -> None:
@@ -49,7 +54,8 @@ def write_page(path: Path, audit: Audit) -> None:
 
 def _parts(audit: Audit) -> Iterator[str]:
     yield _HEAD
-    yield f"<p>{len(audit.manifest):,} images, source {_text(audit.manifest.source)}.</p><h2>Flags</h2>"
+    yield f"<p>{len(audit.manifest):,} images, source {_text(audit.manifest.source)}. {_INTRODUCTION}.</p>"
+    yield "<h2>Flags</h2>"
     yield _table(audit.summary)
     kinds = Counter(
         (m["format"], m["mode"], m["bits"]) for m in audit.measured if m["error"] is None

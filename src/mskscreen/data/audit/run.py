@@ -18,7 +18,7 @@ from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, meas
 from mskscreen.data.audit.noise import label_noise, study_of
 from mskscreen.data.audit.page import write_page
 from mskscreen.data.audit.result import Audit, read_audit
-from mskscreen.data.audit.rotation import JointHead, find_turns
+from mskscreen.data.audit.rotation import GAIN, JointHead, find_turns
 from mskscreen.data.journal import Journal
 from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
@@ -59,10 +59,12 @@ def audit(
     workers: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Audit a data set into `folder`: `audit.parquet`, `audit.html`, and `measures.jsonl` to resume from.
+    """Audit a data set into `folder`: `audit.parquet`, `audit.html`, and `*.jsonl` to resume from.
 
     Returns the summary, and whether anything had to be done: the same audit again only reads it. `advance` is told
-    how many images were measured. Raises DataError where another process audits into the same folder.
+    how many images were measured, and then how many the joint head has seen. Raises DataError where the label
+    column or the predictions do not fit, before any image is read, and where another process audits into the same
+    folder.
     """
     options = options or Options()
     key = options.digest(manifest)
@@ -70,15 +72,21 @@ def audit(
         if (done := _finished(manifest, folder, key)) is not None:
             advance(len(manifest))
             return done, False
+        quality, wrong = (
+            label_noise(manifest, options.predictions, options.labels) if options.predictions else ({}, set())
+        )
+        labels = manifest[options.labels]
         measured = _measure_all(manifest, folder, workers, advance)
         result = Audit(manifest, measured, [flags_of(item) for item in measured])
-        _find_duplicates(result, options.labels)
-        _find_contradictions(result, options.labels)
+        _find_duplicates(result, labels)
+        result.flag("both-labels", _mixed(manifest["study"], labels))
+        result.flag("patient-across-splits", _mixed(manifest["patient"], manifest["split"]))
         if options.joint_head is not None:
-            result.columns["turn"] = find_turns(manifest, measured, options.joint_head)
-            result.flag("rotated", [row for row, turn in enumerate(result.columns["turn"]) if turn])
+            _find_rotated(result, options.joint_head, options.joint_head_name, folder, advance)
         if options.predictions:
-            _find_label_noise(result, options)
+            studies = [study_of(manifest, row) for row in range(len(manifest))]
+            result.columns["label_quality"] = [quality.get(study) for study in studies]
+            result.flag("label-noise", [row for row, study in enumerate(studies) if study in wrong])
         write_page(folder / "audit.html", result)
         result.write(folder / "audit.parquet", key)
         return result.summary, True
@@ -115,7 +123,7 @@ def _measure_all(
     return [item for number in range(len(blocks)) for item in done[number]]
 
 
-def _find_duplicates(result: Audit, labels: str) -> None:
+def _find_duplicates(result: Audit, labels: Sequence[int | None]) -> None:
     measured, manifest = result.measured, result.manifest
     exact = groups(len(measured), exact_pairs([item.get("pixels") for item in measured]))
     # Hashes of images without content say nothing.
@@ -132,17 +140,26 @@ def _find_duplicates(result: Audit, labels: str) -> None:
     scopes = {
         "duplicate-across-splits": manifest["split"],
         "duplicate-across-patients": manifest["patient"],
-        "duplicate-labels-differ": manifest[labels],
+        "duplicate-labels-differ": labels,
     }
     for group in (exact, near):
         for name, values in scopes.items():
             result.flag(name, _mixed(group, values))
 
 
-def _find_contradictions(result: Audit, labels: str) -> None:
+def _find_rotated(
+    result: Audit, joint_head: JointHead, name: str, folder: Path, advance: Callable[[int], None]
+) -> None:
     manifest = result.manifest
-    result.flag("both-labels", _mixed(manifest["study"], manifest[labels]))
-    result.flag("patient-across-splits", _mixed(manifest["patient"], manifest["split"]))
+    seen = [name, GAIN, list(manifest["image"]), list(manifest["joint"])]
+    seen.append([item["modified"] for item in result.measured])
+    journal = Journal(folder / "turns.jsonl", hashlib.sha256(json.dumps(seen).encode()).hexdigest())
+    try:
+        turns = find_turns(manifest, result.measured, joint_head, journal, advance)
+    finally:
+        journal.close()
+    result.columns["turn"] = turns
+    result.flag("rotated", [row for row, turn in enumerate(turns) if turn])
 
 
 def _mixed(groups_of: Sequence[Any], values: Sequence[Any]) -> list[int]:
@@ -152,13 +169,6 @@ def _mixed(groups_of: Sequence[Any], values: Sequence[Any]) -> list[int]:
         if group is not None and value is not None:
             held.setdefault(group, set()).add(value)
     return [row for row, group in enumerate(groups_of) if len(held.get(group, ())) > 1]
-
-
-def _find_label_noise(result: Audit, options: Options) -> None:
-    quality, wrong = label_noise(result.manifest, options.predictions, options.labels)
-    studies = [study_of(result.manifest, row) for row in range(len(result.manifest))]
-    result.columns["label_quality"] = [quality.get(study) for study in studies]
-    result.flag("label-noise", [row for row, study in enumerate(studies) if study in wrong])
 
 
 def _unchanged(tree: Tree, images: Sequence[str], modified: Sequence[int | None]) -> bool:
