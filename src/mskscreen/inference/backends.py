@@ -31,9 +31,9 @@ class Backend(Protocol):
 
 
 class OpenVino:
-    """A model compiled by OpenVINO for the CPU, with one stream for about every core."""
+    """A model compiled by OpenVINO for the CPU, with one stream for about every core; kept if it has a digest."""
 
-    def __init__(self, path: Path, digest: str, precision: str, threads: int) -> None:
+    def __init__(self, path: Path, digest: str | None, precision: str, threads: int) -> None:
         import openvino
 
         config: dict[str, Any] = {
@@ -42,13 +42,14 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             "INFERENCE_NUM_THREADS": threads,
         }
-        # OpenVINO knows a cached blob by the file's name and time: a folder for each content is safer.
-        cache = cache_folder() / "openvino" / digest[:16]
-        try:
-            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-            config["CACHE_DIR"] = str(cache)
-        except OSError as error:
-            log.warning("compiled models are not kept: the cache folder cannot be made (%s)", error.strerror)
+        if digest:
+            # OpenVINO knows a cached blob by the file's name and time: a folder for each content is safer.
+            cache = cache_folder() / "openvino" / digest[:16]
+            try:
+                cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+                config["CACHE_DIR"] = str(cache)
+            except OSError as error:
+                log.warning("compiled models are not kept: the cache folder cannot be made (%s)", error.strerror)
         try:
             self._model = openvino.Core().compile_model(str(path), "CPU", config)
         except RuntimeError as error:
@@ -93,7 +94,7 @@ class OpenVino:
 class OnnxRuntime:
     """A session of ONNX Runtime on the CPU: single-threaded runs, as many at a time as there are threads."""
 
-    def __init__(self, path: Path, digest: str, precision: str, threads: int) -> None:  # noqa: ARG002
+    def __init__(self, path: Path, digest: str | None, precision: str, threads: int) -> None:  # noqa: ARG002
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

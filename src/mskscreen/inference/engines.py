@@ -89,12 +89,13 @@ def open_engine(
     threads: int | None = None,
     *,
     unapproved: bool = False,
+    cached: bool = True,
 ) -> Engine:
     """Open a self-contained ONNX file that carries a contract, or has one in a TOML file beside it.
 
     The engine `auto` is OpenVINO where it can be loaded. The precision `auto` is the fastest whose gate passed
     on this kind of machine; one without a passed gate is refused, save with `unapproved`, which flags every row
-    (see `precision.choose`). `threads` defaults to `cores()`.
+    (see `precision.choose`). `threads` defaults to `cores()`; `cached` keeps what OpenVINO compiles for next time.
 
     Raises ModelError, ContractError.
     """
@@ -104,8 +105,8 @@ def open_engine(
     kind = BACKENDS[name]
     choice = choose(contract, path, name, precision, kind.precisions(), unapproved=unapproved)
     digest = sha256_of(choice.path)
-    backend = kind(choice.path, digest, choice.precision, threads or cores())
-    _check_ports(choice.path, contract, backend)
+    backend = kind(choice.path, digest if cached else None, choice.precision, threads or cores())
+    check_ports(choice.path, contract, backend)
     flags = () if choice.approved else (FLAG_UNAPPROVED,)
     return Engine(name, choice.precision, contract, choice.path, digest, backend, choice.why, flags)
 
@@ -128,7 +129,8 @@ def _loadable(engine: EngineName) -> str:
     raise ModelError(f"the engine {name} cannot be loaded ({reason}); choose another with --engine")
 
 
-def _check_ports(path: Path, contract: ModelContract, backend: Backend) -> None:
+def check_ports(path: Path | str, contract: ModelContract, backend: Backend) -> None:
+    """Refuse a model whose ports are not those of its contract. Raises ModelError."""
     if len(backend.inputs) != 1:
         raise ModelError(f"{path}: expected one input, found {len(backend.inputs)} ({', '.join(backend.inputs)})")
     batch = contract.batch or 1
@@ -150,7 +152,7 @@ def _expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ..
     return expected
 
 
-def _check(path: Path, what: str, found: Shape, expected: tuple[int | None, ...]) -> None:
+def _check(path: Path | str, what: str, found: Shape, expected: tuple[int | None, ...]) -> None:
     """Raise ModelError where two shapes contradict each other; None agrees with everything."""
     if found is None:
         return

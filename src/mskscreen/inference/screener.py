@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 import numpy as np
 
 from mskscreen.anatomy import JointType
-from mskscreen.errors import ContractError, DataError, MskscreenError
+from mskscreen.errors import ContractError, DataError, ModelError, MskscreenError
 from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
@@ -68,7 +68,16 @@ class Screener:
     ContractError where the contract's preprocessing does not give the model's input.
     """
 
-    def __init__(self, engine: Engine, *, whole: bool = False) -> None:
+    def __init__(self, engine: Engine | None = None, *, remote: str | None = None, whole: bool = False) -> None:
+        """`engine` is a model that is open, `remote` the address of one on a server: see `open_remote`."""
+        if remote:
+            from mskscreen.inference.remote import open_remote
+
+            engine = open_remote(remote)
+        if engine is None:
+            raise ModelError(
+                "a Screener needs an engine, or the address of a model as remote=; or use Screener.load"
+            )
         contract = engine.contract
         self.engine = engine
         self.whole = whole
@@ -90,10 +99,12 @@ class Screener:
         unapproved: bool = False,
         whole: bool = False,
     ) -> Screener:
-        """Open an ONNX file, or a bundled model by its name: see `open_engine`.
+        """Open an ONNX file, a bundled model by its name, or one on a server by its address: see `open_engine`.
 
         Raises ModelError, ContractError.
         """
+        if str(path_or_name).startswith(("http://", "https://")):
+            return cls(remote=str(path_or_name), whole=whole)
         opened = open_engine(model_path(path_or_name), engine, precision, threads, unapproved=unapproved)
         return cls(opened, whole=whole)
 

@@ -1,0 +1,180 @@
+"""A model on a server that speaks the Open Inference Protocol v2 over HTTP: Triton, OpenVINO Model Server, KServe.
+
+Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's extensions for binary tensors and for
+the model's configuration, whose parameters carry the contract where `mskscreen export --triton` wrote it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.errors import ModelError
+from mskscreen.inference.backends import Outputs, Shape
+from mskscreen.inference.engines import Engine, check_ports
+
+SHA256_KEY = "mskscreen.sha256"
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+_SECONDS = 60
+_MOST_BYTES = 256 << 20
+_PARALLEL = 4
+
+
+def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
+    """The model at `http://HOST:PORT/v2/models/NAME`; a version may follow as `/versions/N`.
+
+    The contract is that of the server's configuration; one that is given is used where the server holds none.
+    Raises ModelError where the server cannot be reached or the model is not what the contract says.
+    """
+    server = _Server(url)
+    about = server.get("")
+    found = server.parameters()
+    if METADATA_KEY in found:
+        contract = ModelContract.from_json(found[METADATA_KEY])
+    if contract is None:
+        raise ModelError(f"{url}: the server holds no contract for this model; give one as contract=")
+    backend = Remote(server, about)
+    check_ports(url, contract, backend)
+    digest = found.get(SHA256_KEY, "")
+    return Engine("remote", "unknown", contract, Path(url), digest, backend, "the server's choice")
+
+
+class Remote:
+    """Runs on the server, `parallel` of them under way at a time."""
+
+    def __init__(self, server: _Server, about: Mapping[str, Any]) -> None:
+        self._server = server
+        self._pool = ThreadPoolExecutor(2 * _PARALLEL, "remote")
+        self.inputs: Mapping[str, Shape] = _shapes(about, "inputs", server.url)
+        self.outputs: Mapping[str, Shape] = _shapes(about, "outputs", server.url)
+        self.parallel = _PARALLEL
+
+    def start(self, batch: np.ndarray) -> Callable[[], Outputs]:
+        """Send a batch; the call that is returned waits for the answer."""
+        return self._pool.submit(self._server.infer, next(iter(self.inputs)), batch, list(self.outputs)).result
+
+
+class _Server:
+    """Requests for one model, over one connection a thread."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        path = parts.path.rstrip("/")
+        if parts.scheme not in ("http", "https") or not parts.hostname or not path.startswith("/v2/models/"):
+            raise ModelError(f"{url}: is not the address of a model; give http://HOST:PORT/v2/models/NAME")
+        self.url = url
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._netloc, self._path = parts.netloc.rpartition("@")[2], path
+        self._local = threading.local()
+        self._binary = "binary_tensor_data" in (self._json("GET", "/v2").get("extensions") or ())
+
+    def get(self, what: str) -> dict[str, Any]:
+        """A document about the model."""
+        return self._json("GET", self._path + what)
+
+    def parameters(self) -> dict[str, str]:
+        """Text parameters of the model's configuration; none where the server does not tell."""
+        try:
+            given = self.get("/config").get("parameters") or {}
+        except ModelError:
+            return {}
+        return {key: str(value.get("string_value", "")) for key, value in given.items() if isinstance(value, dict)}
+
+    def infer(self, name: str, batch: np.ndarray, outputs: list[str]) -> Outputs:
+        """Outputs for a batch of float32."""
+        tensor: dict[str, Any] = {"name": name, "shape": list(batch.shape), "datatype": "FP32"}
+        wanted: list[dict[str, Any]] = [{"name": output} for output in outputs]
+        tail, headers = b"", {"Content-Type": "application/json"}
+        if self._binary:
+            tail = batch.astype("<f4", copy=False).tobytes()
+            tensor["parameters"] = {"binary_data_size": len(tail)}
+            for output in wanted:
+                output["parameters"] = {"binary_data": True}
+        else:
+            tensor["data"] = batch.ravel().tolist()
+        head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
+        if self._binary:
+            headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
+        answer, size = self._request("POST", self._path + "/infer", head + tail, headers)
+        try:
+            return _tensors(answer, size)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{self.url}: the server's answer is not of the protocol ({error})") from error
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._request(method, path, b"", {})[0])
+        except ValueError as error:
+            raise ModelError(f"{self.url}: the server's answer is not JSON; check the address") from error
+        if not isinstance(value, dict):
+            raise ModelError(f"{self.url}: the server's answer is not of the protocol; check the address")
+        return value
+
+    def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, int | None]:
+        """The body of an answer, and where its JSON ends if tensors follow it."""
+        for last in (False, True):
+            fresh = getattr(self._local, "connection", None) is None
+            if fresh:
+                self._local.connection = self._kind(self._netloc, timeout=_SECONDS)
+            connection = self._local.connection
+            try:
+                connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                data = response.read(_MOST_BYTES + 1)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._local.connection = None
+                # A connection that was kept may have been closed by the server meanwhile; a new one may not.
+                if fresh or last:
+                    raise ModelError(f"{self.url}: cannot be reached ({error}); is the server up?") from error
+        if len(data) > _MOST_BYTES:
+            connection.close()
+            self._local.connection = None
+            raise ModelError(f"{self.url}: the server's answer is larger than {_MOST_BYTES:,} bytes")
+        if response.status != 200:
+            said = data[:200].decode("utf-8", "replace")
+            raise ModelError(f"{self.url}: the server answered {response.status} {response.reason}: {said}")
+        length = response.headers.get(_HEADER_LENGTH, "")
+        return data, int(length) if length.isdigit() else None
+
+
+def _tensors(answer: bytes, size: int | None) -> Outputs:
+    """The tensors of an answer: numbers in its JSON, or bytes behind it in the order of the outputs."""
+    position = len(answer) if size is None else size
+    results: Outputs = {}
+    for output in json.loads(answer[:position])["outputs"]:
+        shape = [int(length) for length in output["shape"]]
+        count = math.prod(shape)
+        if output["datatype"] != "FP32" or min(shape, default=1) < 0:
+            raise ValueError(f"output '{output['name']}' is {output['datatype']} {shape}")
+        length = (output.get("parameters") or {}).get("binary_data_size")
+        if length is None:
+            values = np.asarray(output["data"], np.float32).ravel()
+        else:
+            values = np.frombuffer(answer[position : position + length], "<f4")
+            position += length
+        if len(values) != count:
+            raise ValueError(f"output '{output['name']}' holds {len(values)} of {count} numbers")
+        results[str(output["name"])] = values.reshape(shape)
+    return results
+
+
+def _shapes(about: Mapping[str, Any], which: str, url: str) -> dict[str, Shape]:
+    try:
+        return {
+            str(tensor["name"]): tuple(None if size < 0 else int(size) for size in tensor["shape"])
+            for tensor in about[which]
+        }
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{url}: the server does not describe the {which} of this model") from error

@@ -1,0 +1,155 @@
+"""A Screener whose model runs on a server of the Open Inference Protocol gives the rows of the model itself."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mskscreen import Screener
+from mskscreen.contract import METADATA_KEY
+from mskscreen.errors import ModelError
+from mskscreen.inference import open_engine
+from mskscreen.inference.remote import open_remote
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The protocol over one of our engines; the server's `trouble` spoils what it says."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        engine = self.server.engine
+        if self.server.trouble == "closes" and self.server.asked:
+            self.server.trouble = ""
+            self.close_connection = True
+            return
+        self.server.asked += 1
+        ports = {
+            kind: [
+                {"name": name, "datatype": "FP32", "shape": [-1, *(size or -1 for size in (shape or ())[1:])]}
+                for name, shape in found.items()
+            ]
+            for kind, found in (("inputs", engine.backend.inputs), ("outputs", engine.backend.outputs))
+        }
+        if self.server.trouble == "lacks":
+            ports["outputs"] = ports["outputs"][:1]
+        config = {"parameters": {METADATA_KEY: {"string_value": engine.contract.to_json()}}}
+        answers = {
+            "/v2": {"name": "test", "extensions": ["binary_tensor_data"] * self.server.binary},
+            "/v2/models/tiny": {"name": "tiny", "versions": ["1"], **ports},
+            "/v2/models/tiny/config": config if self.server.knows else None,
+        }
+        answer = answers.get(self.path)
+        self.reply(json.dumps(answer or {"error": "unknown"}).encode(), 200 if answer else 404)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        head = int(self.headers.get("Inference-Header-Content-Length") or len(body))
+        asked = json.loads(body[:head])
+        (image,) = asked["inputs"]
+        assert bool(image.get("parameters")) == self.server.binary
+        values = np.frombuffer(body[head:], "<f4") if self.server.binary else np.array(image["data"], np.float32)
+        if self.server.trouble == "fails":
+            self.reply(b'{"error": "out of memory"}', 500)
+            return
+        results = self.server.engine.run(values.reshape(image["shape"]))
+        outputs, tail = [], b""
+        for wanted in asked["outputs"]:
+            value = np.ascontiguousarray(results[wanted["name"]], "<f4")
+            entry = {"name": wanted["name"], "datatype": "FP32", "shape": list(value.shape)}
+            if self.server.trouble == "short":
+                value = value.ravel()[:-1]
+            if self.server.binary:
+                entry["parameters"] = {"binary_data_size": value.nbytes}
+                tail += value.tobytes()
+            else:
+                entry["data"] = value.ravel().tolist()
+            outputs.append(entry)
+        head_out = json.dumps({"model_name": "tiny", "outputs": outputs}).encode()
+        length = {"Inference-Header-Content-Length": str(len(head_out))} if self.server.binary else {}
+        self.reply(head_out + tail, 200, length)
+
+    def reply(self, data: bytes, status: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def serve(model: Path) -> Iterator[Callable[..., str]]:
+    """Start a server with the tiny model; its address is returned."""
+    servers = []
+
+    def start(*, binary: bool = True, knows: bool = True, trouble: str = "") -> str:
+        server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.engine, server.binary, server.knows = open_engine(model, threads=1), binary, knows
+        server.trouble, server.asked = trouble, 0
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v2/models/tiny"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_rows_from_a_server_are_those_of_the_model(
+    serve: Callable, model: Path, write_png: Callable, tmp_path: Path, binary: bool
+) -> None:
+    for i in range(7):
+        write_png(tmp_path / f"{i}.png", i)
+    (tmp_path / "7.png").write_bytes(b"no image")
+    table = Screener(remote=serve(binary=binary)).predict(tmp_path)
+    expected = Screener.load(model).predict(tmp_path)
+    assert [row.error for row in table] == [row.error for row in expected]
+    for one, other in zip(table.images[:7], expected.images[:7], strict=True):
+        np.testing.assert_allclose(one.pred1, other.pred1, rtol=1e-6)
+        assert (one.file, one.joint, one.digest) == (other.file, other.joint, other.digest)
+    assert table.model["engine"] == "remote"
+
+
+def test_an_address_is_a_name_of_a_model(serve: Callable, write_png: Callable, tmp_path: Path) -> None:
+    image = write_png(tmp_path / "a.png")
+    assert Screener.load(serve()).predict(image).images[0].error is None
+
+
+def test_a_server_without_contract_needs_one_that_is_given(serve: Callable, model: Path) -> None:
+    url = serve(knows=False)
+    with pytest.raises(ModelError, match="holds no contract"):
+        Screener(remote=url)
+    contract = open_engine(model).contract
+    assert open_remote(url, contract).contract == contract
+
+
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable) -> None:
+    assert open_remote(serve(trouble="closes")).contract.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [("fails", "answered 500.*out of memory"), ("short", "not of the protocol"), ("lacks", "has no output")],
+)
+def test_what_a_server_does_wrong_is_one_clear_error(
+    serve: Callable, write_png: Callable, tmp_path: Path, trouble: str, said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        Screener(remote=serve(trouble=trouble)).predict(write_png(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v2/models/tiny", "http://127.0.0.1:1", "ftp://a/v2/models/b"])
+def test_an_address_that_leads_nowhere_is_named(url: str) -> None:
+    with pytest.raises(ModelError, match=url.split("/")[2]):
+        Screener(remote=url)

@@ -1,0 +1,88 @@
+"""What is written for Triton and OpenVINO Model Server is what they read: config by schema, model by its ports."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from mskscreen.contract import ModelContract, Novelty
+from mskscreen.errors import ModelError
+from mskscreen.inference import open_engine
+from mskscreen.inference.repository import triton_config, write_ovms, write_triton
+
+# Properties and types of a model in the published schema of config.json; further ones are refused by the server.
+OVMS = {
+    "name": str,
+    "base_path": str,
+    "batch_size": (int, str),
+    "model_version_policy": dict,
+    "shape": (dict, str),
+    "nireq": int,
+    "target_device": str,
+    "plugin_config": dict,
+}
+
+
+def parse(text: str):
+    protobuf = pytest.importorskip("google.protobuf.text_format")
+    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    return protobuf.Parse(text, model_config.ModelConfig())
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_triton_reads_the_config_and_finds_the_ports_of_the_model(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, batch: int | None
+) -> None:
+    contract = tiny_contract(batch=batch, name="../a model: 1")
+    model = tiny_model(tmp_path / "m.onnx", batch=batch, contract=contract)
+    place = write_triton(model, tmp_path / "repository")
+    assert place == tmp_path / "repository" / "a-model-1"
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "repository"}
+    config = parse((place / "config.pbtxt").read_text())
+    assert config.name == place.name
+    assert (place / "1" / "model.onnx").read_bytes() == model.read_bytes()
+    found = openvino.Core().read_model(place / "1" / "model.onnx")
+    for said, ports in ((config.input, found.inputs), (config.output, found.outputs)):
+        shapes = {port.any_name: port.get_partial_shape() for port in ports}
+        assert {port.name for port in said} == set(shapes)
+        for port in said:
+            dims = [-1, *port.dims] if config.max_batch_size else list(port.dims)
+            assert openvino.PartialShape(dims).compatible(shapes[port.name])
+    assert bool(config.max_batch_size) == (batch is None)
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert ModelContract.from_json(parameters["mskscreen.contract"]) == contract
+    assert parameters["mskscreen.sha256"] == open_engine(model).digest
+
+
+def test_triton_is_told_of_a_number_for_each_image(tiny_contract: Callable) -> None:
+    contract = tiny_contract(novelty=Novelty("mahalanobis", 1.0, 0.95))
+    (port,) = [port for port in parse(triton_config(contract, "m", "0")).output if port.name == "novelty"]
+    assert (list(port.dims), port.HasField("reshape"), list(port.reshape.shape)) == ([1], True, [])
+
+
+def test_ovms_reads_the_config_and_a_second_model_joins_the_first(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
+) -> None:
+    folder = tmp_path / "repository"
+    for name in ("one", "two", "one"):
+        write_ovms(tiny_model(tmp_path / f"{name}.onnx", contract=tiny_contract(name=name)), folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config) == {"model_config_list"}
+    entries = [entry["config"] for entry in config["model_config_list"]]
+    assert [entry["name"] for entry in entries] == ["two", "one"]
+    for entry in entries:
+        assert all(isinstance(value, OVMS[key]) for key, value in entry.items())
+        # The server compiles with these settings; an unknown one would be an error here, too.
+        path = folder / entry["base_path"] / "1" / "model.onnx"
+        compiled = openvino.Core().compile_model(path, entry["target_device"], entry["plugin_config"])
+        assert compiled(np.zeros((1, 1, 32, 32), np.float32))["pred1"].shape == (1, 2)
+
+
+def test_a_config_that_is_not_one_is_left_alone(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="is not a configuration"):
+        write_ovms(model, tmp_path)
+    assert (tmp_path / "config.json").read_text() == "[]"
