@@ -87,20 +87,28 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yield whether Ctrl-C was pressed, so that a job can stop between two rows; a second one stops at once."""
+def interruptible(*others: signal.Signals) -> Iterator[Callable[[], bool]]:
+    """Yield whether Ctrl-C was pressed or one of the `others` came, so that a job can stop between two rows.
+
+    A second one stops at once.
+    """
     pressed = False
+    kinds = (signal.SIGINT, *others)
 
     def note(*_: object) -> None:
         nonlocal pressed
         pressed = True
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+    before = [signal.signal(kind, note) for kind in kinds]
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 @contextmanager

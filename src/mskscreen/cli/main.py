@@ -19,6 +19,7 @@ from mskscreen.cli.inspect import inspect
 from mskscreen.cli.networks import networks
 from mskscreen.cli.predict import predict
 from mskscreen.cli.robustness import robustness
+from mskscreen.cli.train import KEYS, train
 from mskscreen.errors import MskscreenError
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ app.command()(robustness)
 app.command()(calibrate)
 app.command()(card)
 app.command()(networks)
+app.command(epilog=KEYS, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(export)
 app.add_typer(phantom.app, name="phantom")
 app.add_typer(review.app, name="review")

@@ -130,7 +130,8 @@ class Protocol:
 
     def to_toml(self) -> str:
         """All keys as TOML, defaults too, so that the text means the same in a later version."""
-        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in dataclasses.asdict(self).items())
+        values = dataclasses.asdict(self).items()
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
 
     @property
     def digest(self) -> str:

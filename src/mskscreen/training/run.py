@@ -1,46 +1,42 @@
 """One training run: a folder that ends with a model, or goes on where it was stopped.
 
-result = train(Path("folds.parquet"), Protocol.from_toml("paper.toml"), Path("runs/x"))
+    result = train(Path("folds.parquet"), Protocol.from_toml("paper.toml"), Path("runs/x"))
+
+Several GPUs or machines are Lightning's: `lightning={"devices": 4, "num_nodes": 2, "strategy": "ddp"}`.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric import Fabric
+
+from mskscreen.data.lock import locked
+from mskscreen.data.manifest import Manifest
+from mskscreen.errors import DataError, ProtocolError
+from mskscreen.storage import cache_folder, write_text
+from mskscreen.training.course import DONE, Progress, Run, RunResult
+from mskscreen.training.learner import precision
+from mskscreen.training.material import gather, read_data
 from mskscreen.training.protocol import Protocol
+from mskscreen.training.state import writing
+
+__all__ = ["Progress", "RunResult", "train"]
+
+PROTOCOL = "protocol.toml"
+_PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "f32": "32-true"}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: told after every step, and after every epoch with the `metrics` of that epoch."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    images_per_second: float
-    metrics: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    `finished` is False where it was stopped and can go on; `already` says that an earlier call had finished it.
-    `metrics` are those of the best epoch on the development fold, `cost` what it took (`seconds`, `images`,
-    `images_per_second`, `parameters`), `notes` sentences about the data.
-    """
-
-    folder: Path
-    finished: bool
-    already: bool = False
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+class _StoppedError(Exception):
+    """Asked to stop while images were decoded; those that were finished are kept."""
 
 
 def train(
@@ -50,7 +46,9 @@ def train(
     *,
     cache: Path | None = None,
     workers: int = 0,
+    lightning: Mapping[str, Any] | None = None,
     report: Callable[[Progress], None] = lambda _: None,
+    decoded: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Train on a manifest with folds (or a folder of images, which is indexed and split), into the folder `out`.
@@ -58,9 +56,87 @@ def train(
     `out` holds protocol.toml, best.safetensors and last.safetensors with their contracts, metrics.csv (a row an
     epoch), development.parquet (predictions of the best weights on the development fold), curves.png, a folder of
     logs, and in the end done.json with `metrics`, `cost`, `protocol` (digest) and `data` (digest). A run that was
-    killed goes on where it was; a finished one is returned as it is. `stop` is asked after every step: where it
-    says yes the run saves itself and returns unfinished. `cache` is the folder of decoded images.
+    killed goes on where it was; a finished one is returned as it is. `stop` is asked before every step: where it
+    says yes the run saves itself and returns unfinished. `cache` is the folder of decoded images, `workers` the
+    processes that read them; `lightning` holds `accelerator`, `devices`, `num_nodes` and `strategy` of Fabric.
+    `decoded` is told how many images were decoded.
 
     Raises ProtocolError and DataError in one sentence.
     """
-    raise NotImplementedError
+
+    def advance(count: int) -> None:
+        decoded(count)
+        if stop():
+            raise _StoppedError
+
+    manifest = read_data(data, protocol)
+    if (out / DONE).is_file():
+        return _finished(out, protocol, manifest)
+    # Its notices say what the protocol says.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric = _fabric(protocol, lightning or {})
+    fabric.launch()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out / "run.lock", "this run") if fabric.is_global_zero else nullcontext():
+        _claim(out, protocol)
+        try:
+            material = gather(
+                manifest,
+                protocol,
+                cache or cache_folder() / "pixels",
+                decoders=os.cpu_count() or 1,
+                rank=fabric.global_rank,
+                ranks=fabric.world_size,
+                decoded=advance,
+            )
+        except _StoppedError:
+            return RunResult(out, finished=False)
+        return Run(out, protocol, manifest, material, fabric, workers, report, stop).go()
+
+
+def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:
+    """What a finished run left.
+
+    Raises ProtocolError where it is the run of another protocol or of other data.
+    """
+    try:
+        done = json.loads((out / DONE).read_text(encoding="utf-8"))
+        same = {"protocol": protocol.digest, "data": manifest.digest}
+        other = next((name for name, digest in same.items() if done[name] != digest), None)
+        metrics, cost, notes = dict(done["metrics"]), dict(done["cost"]), tuple(done["notes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{out / DONE}: is not the end of a run; choose another folder with --out") from error
+    if other:
+        raise ProtocolError(f"{out}: holds a finished run of other {other}; choose another folder with --out")
+    return RunResult(out, finished=True, already=True, metrics=metrics, cost=cost, notes=notes)
+
+
+def _fabric(protocol: Protocol, options: Mapping[str, Any]) -> Fabric:
+    options = {"accelerator": "auto", "devices": 1, **options}
+    cuda = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if options.get("strategy", "auto") in ("auto", "ddp") and (
+        options["devices"] != 1 or options.get("num_nodes", 1) != 1
+    ):
+        # An output that is not learned, and modules while they are frozen, get no gradient.
+        options["strategy"] = "ddp_find_unused_parameters_true"
+    return Fabric(**options, precision=_PRECISIONS[precision(protocol, cuda=cuda)])
+
+
+def _claim(out: Path, protocol: Protocol) -> None:
+    """Write the protocol into the folder.
+
+    Raises ProtocolError where the folder is that of another one.
+    """
+    path = out / PROTOCOL
+    if path.is_file():
+        other = Protocol.from_toml(path)
+        mine, theirs = asdict(protocol), asdict(other)
+        if name := next((name for name, value in mine.items() if theirs[name] != value), None):
+            raise ProtocolError(
+                f"{out}: holds a run whose key {name} is '{theirs[name]}', not '{mine[name]}'; "
+                "choose another folder with --out"
+            )
+    else:
+        with writing(out):
+            write_text(path, protocol.to_toml())

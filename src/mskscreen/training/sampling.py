@@ -51,16 +51,16 @@ class RadiographSampler(Sampler[Draw]):
         balanced = {Sampling.CLASS: labels, Sampling.JOINT: joints}.get(Sampling(sampling))
         self.rows = len(labels)
         self.weights = None if balanced is None else _weights(balanced)
-        self.seed, self.rank, self.ranks, self.epoch = seed, rank, ranks, 0
+        self.seed, self.rank, self.ranks, self.epoch, self.first = seed, rank, ranks, 0, 0
         if len(self) == 0:
             raise ProtocolError(f"{self.rows} images cannot be shared by {ranks} processes; index more data")
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the epoch that the next iteration draws, and how many of its draws to leave out."""
+        self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
-        return self.rows // self.ranks
+        return self.rows // self.ranks - self.first
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -69,7 +69,7 @@ class RadiographSampler(Sampler[Draw]):
         else:
             rows = rng.choice(self.rows, self.rows, p=self.weights)
         seeds = rng.integers(0, 2**63 - 1, self.rows)
-        mine = slice(self.rank, len(self) * self.ranks, self.ranks)
+        mine = slice(self.rank + self.first * self.ranks, self.rows // self.ranks * self.ranks, self.ranks)
         return map(Draw, rows[mine].tolist(), seeds[mine].tolist())
 
 

@@ -1,0 +1,308 @@
+"""The course of a run: epoch after epoch, measured on the development fold and saved, from wherever it stands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
+from torch import Tensor
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.data.manifest import Manifest
+from mskscreen.errors import ProtocolError
+from mskscreen.networks.checkpoint import save_checkpoint
+from mskscreen.storage import write_text
+from mskscreen.training.curves import draw_curves
+from mskscreen.training.learner import BEST, Learner, contract_of, precision, scores, start_network
+from mskscreen.training.loader import loader
+from mskscreen.training.logs import log_epoch, open_loggers, write_history
+from mskscreen.training.losses import ScreeningLoss, learned
+from mskscreen.training.material import Material, preprocessing
+from mskscreen.training.optimise import average, begin_epoch, build_optimiser, rate, set_rate
+from mskscreen.training.protocol import Protocol
+from mskscreen.training.sampling import RadiographSampler
+from mskscreen.training.score import Scores, figures, joint_numbers, write_predictions
+from mskscreen.training.state import FILE, Position, load_state, save_state, writing
+
+log = logging.getLogger(__name__)
+
+LAST, DONE, PREDICTIONS, CURVES = "last.safetensors", "done.json", "development.parquet", "curves.png"
+# A kill costs at most these seconds, however long an epoch takes.
+SAVE_EVERY = 600.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: told after every step, and after every epoch with the `metrics` of that epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    metrics: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    `finished` is False where it was stopped and can go on; `already` says that an earlier call had finished it.
+    `metrics` are those of the best epoch on the development fold, `cost` what it took (`seconds`, `images`,
+    `images_per_second`, `epochs`, `parameters`), `notes` sentences about the data.
+    """
+
+    folder: Path
+    finished: bool
+    already: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Run:
+    """A run in progress: what it learns, from what, and where it is."""
+
+    def __init__(
+        self,
+        out: Path,
+        protocol: Protocol,
+        manifest: Manifest,
+        material: Material,
+        fabric: Fabric,
+        workers: int,
+        report: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.out, self.protocol, self.manifest, self.material = out, protocol, manifest, material
+        self.fabric, self.report, self.stop = fabric, report, stop
+        training = material.training
+        self.sampler = RadiographSampler(
+            training.labels,
+            training.joints,
+            protocol.sampling,
+            seed=protocol.seed,
+            rank=fabric.global_rank,
+            ranks=fabric.world_size,
+        )
+        self.draws = protocol.batch * protocol.accumulate
+        self.steps = len(self.sampler) // self.draws
+        self.batches = loader(training, self.sampler, batch=protocol.batch, workers=workers)
+        self.network = start_network(protocol)
+        self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
+        self.loss = ScreeningLoss(protocol, training.labels, training.joints)
+        optimiser = build_optimiser(protocol, self.network, self.loss)
+        self.position = load_state(
+            out, Position(protocol.digest, manifest.digest, fabric.world_size), self._modules(), optimiser
+        )
+        self.learner, self.optimiser = fabric.setup(Learner(self.network, self.loss), optimiser)
+        if self.average is not None:
+            self.average.to(fabric.device)
+        self.loggers: list[Logger] = []
+        if fabric.is_global_zero:
+            for note in material.notes:
+                log.warning("%s", note)
+            self.loggers = open_loggers(out, protocol, self.position.epoch * self.steps)
+
+    def go(self) -> RunResult:
+        """Train until the last epoch, until it no longer gets better, or until asked to stop."""
+        while not self.position.finished:
+            if not self._learn():
+                self._save()
+                return RunResult(self.out, finished=False, notes=self.material.notes)
+            self._score()
+        return self._conclude()
+
+    def _learn(self) -> bool:
+        """What is left of the present epoch; False where asked to stop before its end."""
+        at, protocol = self.position, self.protocol
+        begin_epoch(protocol, self.network, at.epoch)
+        self.sampler.set_epoch(at.epoch, at.step * self.draws)
+        batches = iter(self.batches)
+        losses = [row["dev_loss"] for row in at.history]
+        saved = time.monotonic()
+        while at.step < self.steps:
+            if self._told_to_stop():
+                return False
+            began = time.monotonic()
+            number = at.epoch * self.steps + at.step
+            set_rate(self.optimiser, rate(protocol, number, self.steps * protocol.epochs, losses))
+            # A seed for every step: what dropout draws depends on nothing that would have to be saved.
+            torch.manual_seed(_seed(protocol.seed, number, self.fabric.global_rank))
+            found = self._step(batches)
+            if self.average is not None:
+                average(self.average, self.network, protocol.averaging, number)
+            at.sums = [total + value for total, value in zip(at.sums, found, strict=True)]
+            at.step += 1
+            seconds, images = time.monotonic() - began, self.draws * self.fabric.world_size
+            at.seconds, at.images = at.seconds + seconds, at.images + images
+            self.report(
+                Progress(at.epoch, protocol.epochs, at.step, self.steps, found[0], images / max(seconds, 1e-9))
+            )
+            if time.monotonic() - saved > SAVE_EVERY:
+                self._save()
+                saved = time.monotonic()
+        return True
+
+    def _step(self, batches: Iterator[dict[str, Tensor]]) -> list[float]:
+        """One step of the optimiser; returns its losses.
+
+        Raises ProtocolError where the loss is not finite.
+        """
+        found = np.zeros(3)
+        for left in reversed(range(self.protocol.accumulate)):
+            batch = self.fabric.to_device(next(batches))
+            with self.fabric.no_backward_sync(self.learner, enabled=left > 0):
+                losses = self.learner(batch["image"], batch["label"], batch["joint"])
+                self.fabric.backward(losses[0] / self.protocol.accumulate)
+            found += losses.detach().double().cpu().numpy() / self.protocol.accumulate
+        self._check_finite(found[0])
+        if self.protocol.clip:
+            self.fabric.clip_gradients(
+                self.learner, self.optimiser, max_norm=self.protocol.clip, error_if_nonfinite=False
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return found.tolist()
+
+    def _score(self) -> None:
+        """Measure the network on the development fold, end the epoch, and save what is there."""
+        at, protocol, tasks = self.position, self.protocol, learned(self.protocol)
+        began = time.monotonic()
+        result, loss = self._evaluate()
+        self._check_finite(loss)
+        found = figures(result, self.material.fold, protocol.labels, tasks)
+        means = [total / self.steps for total in at.sums]
+        row = {"epoch": at.epoch + 1, "rate": self.optimiser.param_groups[0]["lr"], "loss": means[0]}
+        row |= {f"loss_{task}": means[1 + ("abnormality", "joint").index(task)] for task in tasks}
+        at.history.append({**row, "dev_loss": loss, **found})
+        at.epoch, at.step, at.sums = at.epoch + 1, 0, [0.0, 0.0, 0.0]
+        better = at.best < 0 or self._rank(at.history[-1]) > self._rank(at.history[at.best])
+        if better:
+            at.best = len(at.history) - 1
+        waited = len(at.history) - 1 - at.best
+        at.finished = at.epoch == protocol.epochs or bool(protocol.patience and waited >= protocol.patience)
+        at.seconds += time.monotonic() - began
+        if self.fabric.is_global_zero:
+            with writing(self.out):
+                self._keep(result, found, best=better)
+            log_epoch(self.loggers, at.history[-1], at.epoch * self.steps)
+        self._save()
+        self.report(
+            Progress(at.epoch - 1, protocol.epochs, self.steps, self.steps, means[0], self._speed(), found)
+        )
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[Scores, float]:
+        """Scores of the whole development fold and their loss, on every process."""
+        network = (self.network if self.average is None else self.average).eval()
+        rows: list[np.ndarray] = []
+        for batch in loader(self.material.development, None, batch=self.protocol.batch):
+            with self.fabric.autocast():
+                pred1, pred2 = scores(network, self.fabric.to_device(batch["image"]))
+            table = torch.cat([pred1.float(), pred2.float()], 1).double().cpu().numpy()
+            rows.append(np.column_stack([self.material.mine[batch["row"].numpy()], table]))
+        table = np.concatenate(rows)
+        # Processes may hold one image more or less than others, and gather tables of one size.
+        size = -(-len(self.material.fold) // self.fabric.world_size)
+        padded = np.pad(table, ((0, size - len(table)), (0, 0)), constant_values=-1)
+        gathered = self.fabric.all_gather(torch.from_numpy(padded).to(self.fabric.device))
+        assert isinstance(gathered, Tensor)  # noqa: S101 - what went in
+        result = Scores.of(gathered.reshape(-1, padded.shape[1]).cpu().numpy())
+        labels = self.material.fold.numbers(self.protocol.labels)[result.row]
+        joints = joint_numbers(self.material.fold)[result.row]
+        tensors = (
+            torch.from_numpy(array).to(self.fabric.device)
+            for array in (result.pred1, result.pred2, labels, joints)
+        )
+        return result, float(self.loss(*tensors)[0])
+
+    def _rank(self, row: Mapping[str, float]) -> tuple[float, float]:
+        """What makes an epoch better: the figure, and where it is the same, the loss."""
+        task = "joint" if self.protocol.tasks == "joint" else "abnormality"
+        return row[f"{task}_auroc"], -row["dev_loss"]
+
+    def _keep(self, result: Scores, found: Mapping[str, float], *, best: bool) -> None:
+        """Write the weights of this epoch, its predictions where it is the best, and the figures of all."""
+        network = self.network if self.average is None else self.average
+        contract = contract_of(
+            self.out.resolve().name, self.protocol, self.manifest, preprocessing(self.protocol), found
+        )
+        if best:
+            save_checkpoint(network, contract, self.out / BEST)
+            write_predictions(self.out / PREDICTIONS, result, self.material.fold, self.material.errors, contract)
+        save_checkpoint(network, contract, self.out / LAST)
+        write_history(self.out, self.position.history)
+        draw_curves(self.position.history, self.out / CURVES)
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            # Lightning's wrapper of the optimiser passes its state through.
+            save_state(self.out, self.position, self._modules(), self.optimiser.optimizer)
+        self.fabric.barrier()
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        modules: dict[str, torch.nn.Module] = {"network": self.network, "loss": self.loss}
+        return modules if self.average is None else {**modules, "average": self.average}
+
+    def _conclude(self) -> RunResult:
+        """Write done.json; the state has served its purpose."""
+        at = self.position
+        best = {name: value for name, value in at.history[at.best].items() if name != "rate"}
+        cost = {
+            "seconds": round(at.seconds, 3),
+            "images": at.images,
+            "images_per_second": round(self._speed(), 3),
+            "epochs": at.epoch,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "processes": self.fabric.world_size,
+            "device": self.fabric.device.type,
+            "precision": precision(self.protocol, cuda=self.fabric.device.type == "cuda"),
+        }
+        done = {
+            "protocol": at.protocol,
+            "data": at.data,
+            "metrics": best,
+            "cost": cost,
+            "notes": self.material.notes,
+            "intended_use": NOT_FOR_DIAGNOSIS,
+        }
+        if self.fabric.is_global_zero:
+            for logger in self.loggers:
+                logger.finalize("success")
+            with writing(self.out):
+                write_text(self.out / DONE, json.dumps(done, indent=1) + "\n")
+            (self.out / FILE).unlink(missing_ok=True)
+        self.fabric.barrier()
+        return RunResult(self.out, finished=True, metrics=best, cost=cost, notes=self.material.notes)
+
+    def _speed(self) -> float:
+        return self.position.images / max(self.position.seconds, 1e-9)
+
+    def _told_to_stop(self) -> bool:
+        told = self.stop()
+        return bool(self.fabric.broadcast(told)) if self.fabric.world_size > 1 else told
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            where = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
+            raise ProtocolError(
+                f"{self.out}: the loss is {loss} at {where}; what was saved before is whole: "
+                "train anew with a lower --rate, with --clip 1 or with --precision f32"
+            )
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

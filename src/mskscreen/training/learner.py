@@ -1,0 +1,122 @@
+"""The network that a protocol asks for, what of it a training step runs, and the contract it is saved with."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mskscreen.contract import METADATA_KEY, ModelContract, Provenance
+from mskscreen.data.manifest import Manifest
+from mskscreen.errors import ProtocolError
+from mskscreen.inference.machine import machine_kind
+from mskscreen.networks import Architecture, ScreeningNetwork, build_network
+from mskscreen.networks.checkpoint import load_checkpoint
+from mskscreen.pixels import Preprocessing
+from mskscreen.training.losses import ScreeningLoss, learned
+from mskscreen.training.protocol import INITS, Protocol
+
+BEST = "best.safetensors"
+_PACKAGES = ("mskscreen", "torch", "timm", "lightning")
+_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+class Learner(nn.Module):
+    """Network and loss as one module, so that a distributed run keeps all that learns in step."""
+
+    def __init__(self, network: ScreeningNetwork, loss: ScreeningLoss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(self, image: Tensor, label: Tensor, joint: Tensor) -> Tensor:
+        return self.loss(*scores(self.network, image), label, joint)
+
+
+def scores(network: ScreeningNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
+    """`pred1` (B, 2) and `pred2` (B, 7) of images (B, 1, H, W), without the map, which no loss here uses."""
+    hidden = network.dropout(functional.relu(network.shared(network.pooled(network.features(image)))))
+    return network.abnormality(hidden), network.joint(hidden)
+
+
+def start_network(protocol: Protocol) -> ScreeningNetwork:
+    """The network as a run begins with it.
+
+    An output that is not learned is zero: it then says of every image that it knows nothing.
+    Raises ProtocolError where an earlier run has another architecture, ModelError where weights do not fit.
+    """
+    torch.manual_seed(protocol.seed)
+    named = protocol.init in INITS
+    earlier = None if named else _checkpoint(Path(protocol.init))
+    network = build_network(
+        protocol.architecture,
+        init=protocol.init if named else "random" if earlier else Path(protocol.init),
+        dropout=protocol.dropout,
+    )
+    if earlier:
+        other, contract = load_checkpoint(earlier)
+        if str(other.architecture) != str(network.architecture):
+            raise ProtocolError(
+                f"key init: '{protocol.init}' holds the architecture {contract.architecture}, "
+                f"not {network.architecture}; name a run of the same one"
+            )
+        network.load_state_dict({k: v for k, v in other.state_dict().items() if not k.startswith("novelty.")})
+    for task, layer in (("abnormality", network.abnormality), ("joint", network.joint)):
+        if task not in learned(protocol):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """The checkpoint that `path`, a run's folder or a file, stands for; None for a file of other weights."""
+    if path.is_dir():
+        if not (path / BEST).is_file():
+            raise ProtocolError(
+                f"key init: '{path}' holds no {BEST}; name the folder of a run or a file of weights"
+            )
+        return path / BEST
+    if not path.is_file():
+        raise ProtocolError(f"key init: '{path}' is neither {', '.join(INITS)} nor a file or folder")
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return path if METADATA_KEY in (file.metadata() or {}) else None
+    except (OSError, SafetensorError) as error:
+        raise ProtocolError(f"key init: '{path}' cannot be read ({error}); fetch it again") from error
+
+
+def precision(protocol: Protocol, *, cuda: bool) -> str:
+    """The precision of a run, `bf16` or `f32`: `auto` is bf16 where the processor computes in it."""
+    if protocol.precision != "auto":
+        return protocol.precision
+    able = torch.cuda.is_bf16_supported() if cuda else bool(_BF16 & set(machine_kind().split("+")))
+    return "bf16" if able else "f32"
+
+
+def contract_of(
+    name: str, protocol: Protocol, manifest: Manifest, preprocessing: Preprocessing, found: Mapping[str, float]
+) -> ModelContract:
+    """The contract of the weights that reached the figures `found` on the development fold."""
+    untaught = {"both": "", "abnormality": "The joint output", "joint": "The abnormality output"}[protocol.tasks]
+    return ModelContract(
+        name=name,
+        architecture=str(Architecture.parse(protocol.architecture)),
+        preprocessing=str(preprocessing),
+        input_size=(preprocessing.height, preprocessing.width),
+        provenance=Provenance(
+            data=f"source {manifest.source}, development fold {protocol.fold}, labels '{protocol.labels}'",
+            data_digest=manifest.digest,
+            seed=protocol.seed,
+            versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+            protocol=dataclasses.asdict(protocol),
+            figures=dict(found),
+            notes=f"{untaught} was not trained and says nothing." if untaught else "",
+        ),
+    )

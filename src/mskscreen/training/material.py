@@ -1,0 +1,141 @@
+"""What a run learns from: a manifest with folds, its decoded images, and whether they can teach the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
+from mskscreen.data.cache import CacheContract
+from mskscreen.data.cache_build import build_cache
+from mskscreen.data.folds import held_out_rows, split, training_rows
+from mskscreen.data.manifest import Manifest
+from mskscreen.data.sources import read_source
+from mskscreen.errors import DataError
+from mskscreen.networks import NETWORKS, Architecture
+from mskscreen.pixels import Preprocessing
+from mskscreen.training.augment import Augmentation
+from mskscreen.training.loader import RadiographDataset
+from mskscreen.training.losses import learned
+from mskscreen.training.protocol import Protocol
+
+DEVELOPMENT_SHARE = 0.1
+_DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Material:
+    """Training images, and the part of the development fold that this process scores.
+
+    `fold` is the manifest of the whole development fold, `errors` says of its images why one could not be decoded,
+    and `mine` which of them are in `development`.
+    """
+
+    training: RadiographDataset
+    development: RadiographDataset
+    mine: np.ndarray
+    fold: Manifest
+    errors: tuple[str | None, ...]
+    notes: tuple[str, ...]
+
+
+def read_data(data: Path, protocol: Protocol) -> Manifest:
+    """The manifest of a file, or of a folder of images, with folds: what has none gets a tenth of its patients.
+
+    Raises DataError where there is no such data, label column or fold.
+    """
+    manifest = read_source(data)[0] if data.is_dir() else Manifest.read(data)
+    if protocol.labels not in manifest.columns:
+        known = ", ".join(name for name in manifest.columns if name.startswith("label"))
+        raise DataError(f"{data}: has no label column '{protocol.labels}'; it has {known}")
+    if "fold" not in manifest.columns:
+        manifest = split(manifest, development=DEVELOPMENT_SHARE, labels=protocol.labels)
+    held_out_rows(manifest, protocol.fold)
+    return manifest
+
+
+def preprocessing(protocol: Protocol) -> Preprocessing:
+    """How images become the input of the network."""
+    name = Architecture.parse(protocol.architecture).name
+    size = protocol.input_size or (NETWORKS[name].input_size if name in NETWORKS else _DEFAULT_SIZE)
+    return Preprocessing(size, size, fit=protocol.resize)
+
+
+def gather(
+    manifest: Manifest,
+    protocol: Protocol,
+    folder: Path,
+    *,
+    decoders: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
+    decoded: Callable[[int], None] = lambda _: None,
+) -> Material:
+    """Decode the images of a manifest, or open what was decoded before, and check that they can be learned from.
+
+    Several runs may call it at once: one decodes, the others wait. Raises DataError where a class is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contract = CacheContract(str(preprocessing(protocol)))
+    cache, _ = build_cache(manifest, folder, contract, workers=decoders, wait=True, advance=decoded)
+    fold = manifest.take(held_out_rows(manifest, protocol.fold))
+    training = RadiographDataset(
+        manifest.take(training_rows(manifest, protocol.fold)),
+        cache,
+        Augmentation.parse(protocol.augmentation),
+        labels=protocol.labels,
+    )
+    whole = RadiographDataset(fold, cache, labels=protocol.labels)
+    notes = [*_undecoded(training.dropped + whole.dropped)]
+    for task in learned(protocol):
+        notes += _check(task, protocol, training, whole)
+    needed = protocol.batch * protocol.accumulate * ranks
+    if len(training) < needed:
+        raise DataError(f"{len(training)} training images do not fill one step of {needed}; lower the key batch")
+    mine = np.arange(rank, len(fold), ranks)
+    part = RadiographDataset(fold.take(mine), cache, labels=protocol.labels)
+    errors = {entry.image: entry.error for entry in cache.entries if entry.error}
+    return Material(training, part, mine, fold, tuple(map(errors.get, fold["image"])), tuple(notes))
+
+
+def _undecoded(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} images cannot be decoded and are left out; mskscreen data audit says which and why"]
+
+
+def _check(
+    task: str, protocol: Protocol, training: RadiographDataset, development: RadiographDataset
+) -> list[str]:
+    """Sentences about what is missing.
+
+    Raises DataError where the task cannot be learned or measured: fewer than two classes.
+    """
+    abnormality = task == "abnormality"
+    names, column, other = (
+        (ABNORMALITY_LABELS, protocol.labels, "joint") if abnormality else (JOINT_LABELS, "joint", "abnormality")
+    )
+    found = {}
+    for part, data in (("the training folds", training), (f"development fold {protocol.fold}", development)):
+        values = data.labels if abnormality else data.joints
+        classes = found[part] = {names[value] for value in np.unique(values[values >= 0])}
+        if len(classes) < 2:
+            held = f"only images of class '{min(classes)}'" if classes else "no image of known class"
+            raise DataError(
+                f"{part}: {held} in column '{column}', which the task {task} cannot be learned from; "
+                f"add images of other classes, split again, or learn the other task alone: --tasks {other}"
+            )
+    (first, taught), (second, asked) = found.items()
+    return [
+        *(
+            f"{first}: no image of class '{name}', which is therefore not learned"
+            for name in sorted(asked - taught)
+        ),
+        *(
+            f"{second}: no image of class '{name}', which is therefore not measured"
+            for name in sorted(taught - asked)
+        ),
+    ]

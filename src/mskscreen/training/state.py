@@ -1,0 +1,133 @@
+"""The state of a run that can go on: one safetensors file with its JSON inside, so both are of the same moment.
+
+No pickle is ever written or read: a run folder may come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mskscreen.errors import DataError, ProtocolError
+from mskscreen.storage import replacing
+
+FILE = "state.safetensors"
+_SCHEMA = 1
+_KEY = "mskscreen.state"
+_OPTIMISER = "optimiser"
+
+
+@dataclass
+class Position:
+    """Where a run is. `protocol`, `data` and `processes` say of which run this is.
+
+    `epoch` counts whole epochs, `step` the steps of the present one, `sums` (3,) its losses so far; `history` has
+    the row of every epoch in metrics.csv; `best` is the number of the best one, -1 before the first.
+    """
+
+    protocol: str
+    data: str
+    processes: int = 1
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: int = -1
+    seconds: float = 0.0
+    images: int = 0
+    finished: bool = False
+
+
+def save_state(
+    folder: Path, position: Position, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> None:
+    """Write the state whole or not at all."""
+    tensors = {
+        f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
+    }
+    for index, values in optimiser.state_dict()["state"].items():
+        tensors |= {
+            f"{_OPTIMISER}.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)
+        }
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    described = json.dumps({"schema": _SCHEMA, **asdict(position)})
+    with writing(folder), replacing(folder / FILE) as partial:
+        save_file(plain, partial, {_KEY: described})
+
+
+def load_state(
+    folder: Path, expected: Position, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> Position:
+    """Load what an earlier run left into modules and optimiser; `expected` where it left nothing.
+
+    Raises DataError where the file is damaged, ProtocolError where it is of another run.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return expected
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = _position((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a whole state of a run; delete it to begin anew") from error
+    for name in ("protocol", "data", "processes"):
+        if getattr(position, name) != getattr(expected, name):
+            raise ProtocolError(f"{path}: the run was started with other {name}; choose another folder with --out")
+    try:
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        _load_optimiser(optimiser, tensors)
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        raise DataError(f"{path}: its tensors do not fit the network; delete it to begin anew") from error
+    return position
+
+
+def _position(text: str) -> Position:
+    value = json.loads(text)
+    if value.pop("schema") != _SCHEMA or set(value) != {f.name for f in fields(Position)}:
+        raise ValueError("another schema")
+    plain = Position("", "")
+    for name, item in value.items():
+        if not isinstance(item, type(getattr(plain, name))):
+            raise TypeError(name)
+    return Position(**value)
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        room, _, rest = name.partition(".")
+        if room == _OPTIMISER:
+            index, _, key = rest.partition(".")
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # In the layout of the parameter, as in a run that was never stopped: sums then round alike.
+                value = torch.empty_like(parameter, device="cpu", dtype=value.dtype).copy_(value)
+            elif value.numel() != 1:
+                raise ValueError(name)
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a full disk does to any writer into one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(
+            f"{folder}: cannot be written ({reason}); what was saved before is whole: make room and start again"
+        ) from error
