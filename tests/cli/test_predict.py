@@ -113,6 +113,17 @@ def test_results_are_on_stdout_and_everything_else_on_stderr(run: Callable, mura
     assert (good.code, good.err) == (0, "")
 
 
+def test_quiet_leaves_the_errors_and_nothing_else(
+    mura: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mskscreen", "-q", "predict", str(mura), "--model", str(model)])
+    with pytest.raises(SystemExit):
+        main.run()
+    error, summary = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: image")
+    assert summary.startswith("1 of 5 images could not be scored")
+
+
 def test_the_table_is_readable_in_eighty_columns(
     run: Callable, mura: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

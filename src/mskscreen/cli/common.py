@@ -41,6 +41,8 @@ class Format(StrEnum):
 _PIPE_WIDTH = 10_000
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+# What --quiet leaves: errors.
+alarm = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def configure(verbosity: int) -> None:

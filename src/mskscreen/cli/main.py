@@ -69,6 +69,5 @@ def run() -> None:
     try:
         app()
     except (MskscreenError, OSError) as error:
-        common.err.quiet = False
-        common.err.print(f"error: {error}")
+        common.alarm.print(f"error: {error}")
         sys.exit(common.Exit.FAILURE)

@@ -136,10 +136,10 @@ class _Run:
     def report(self) -> common.Exit:
         """Say what is left to say on stderr."""
         if self.stopped:
-            common.err.print(f"stopped after {self.done} of {self.total} images")
+            common.alarm.print(f"stopped after {self.done} of {self.total} images")
             return common.Exit.FAILURE
         if self.failed:
-            common.err.print(f"{self.failed} of {self.total} images could not be scored; their rows say why")
+            common.alarm.print(f"{self.failed} of {self.total} images could not be scored; their rows say why")
             return common.Exit.SOME_FAILED
         return common.Exit.OK
 

@@ -26,7 +26,7 @@ def show_predictions(table: Predictions) -> None:
             common.err.print(f"... and {len(rows) - ROWS_SHOWN} more {title.lower()}: see --output")
     errors = [row.error for row in table if row.error]
     for error in errors[:ERRORS_SHOWN]:
-        common.err.print(f"error: {error}")
+        common.alarm.print(f"error: {error}")
     model = table.model
     common.err.print(
         f"model {model['name']} ({model['engine']}, {model['precision']}), operating point "
