@@ -37,6 +37,7 @@ def test_evaluate_prints_joints_average_and_all(folder):
     for word in ("humerus", "shoulder", "average", "all", "kappa"):
         assert word in result.stdout
     assert "left out: not scored" in result.stderr
+    assert "not for diagnosis" in result.stderr
 
 
 def test_evaluate_json_and_report_agree(folder, tmp_path):
@@ -61,6 +62,7 @@ def test_compare_prints_tests_and_refuses_other_studies(folder):
     result = run("compare", folder / "a.json", folder / "b.parquet", "--resamples", 30)
     for word in ("DeLong", "McNemar", "Permutation", "p, Holm", "b - a"):
         assert word in result.stdout
+    assert "not for diagnosis" in result.stderr
     value = json.loads(
         run("compare", folder / "a.json", folder / "b.parquet", "--resamples", 10, "--format", "json").stdout
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
 from mskscreen.cli.cases import join_labels, read_any
 from mskscreen.cli.common import Format
@@ -66,6 +67,7 @@ def compare(
         for test in pair.tests
     ]
     common.show(tests, form, title="Paired tests")
+    common.err.print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -159,6 +159,7 @@ def _show(a: Assessment) -> None:
             common.err.print(f"{step.what}: {step.images or '-'} images, {step.studies} studies")
     if a.development and a.development.shared_patients:
         common.err.print(f"warning: {a.development.shared_patients} patients are in development and evaluation")
+    common.err.print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
 
 
 def _cell(estimate: Estimate | None, reason: str | None = None) -> str:
