@@ -1,6 +1,7 @@
 """The assessment: what development studies allow, what is refused, and JSON that every reader can parse."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -101,14 +102,34 @@ def test_points_of_a_contract_are_refused_on_the_studies_that_chose_them(evaluat
     contract, points = calibrated_contract(CONTRACT, development.cases())
     assert contract.provenance.protocol["calibration"]["fingerprint"] == fingerprint(development.cases())
     assert contract.operating_points == {name: point.threshold for name, point in points.items()}
-    here = assess(development, contract=contract, resamples=20)
-    assert here.study.points == {}
-    assert here.points_reason.startswith("refused")
+    with pytest.raises(DataError, match="were chosen on exactly these studies"):
+        assess(development, contract=contract, resamples=20)
     elsewhere = assess(evaluation, contract=contract, at="sensitive", resamples=20)
     assert elsewhere.study.threshold == contract.operating_points["sensitive"]
     assert set(elsewhere.study.points) == {"balanced", "sensitive", "specific"}
     with pytest.raises(DataError, match="no operating point 'cost'"):
         assess(evaluation, contract=contract, at="cost", resamples=20)
+
+
+def test_one_image_that_chose_the_points_is_enough_to_refuse_whatever_it_is_called(evaluation, development):
+    def with_digests(part, word):
+        digest = [hashlib.sha256(f"{word} {file}".encode()).hexdigest() for file in part.table.file]
+        return dataclasses.replace(part, table=dataclasses.replace(part.table, digest=digest))
+
+    contract, _ = calibrated_contract(CONTRACT, with_digests(development, "dev").cases())
+    other = with_digests(evaluation, "valid")
+    assert assess(other, contract=contract, resamples=20).study.points
+    same_names = with_digests(development, "another data set")
+    with pytest.raises(DataError, match="exactly these studies"):
+        assess(same_names, contract=contract, resamples=20)
+    copied = list(other.table.digest)
+    copied[5] = with_digests(development, "dev").table.digest[7]
+    with pytest.raises(DataError, match="were chosen on 1 of these images"):
+        assess(
+            dataclasses.replace(other, table=dataclasses.replace(other.table, digest=copied)),
+            contract=contract,
+            resamples=20,
+        )
 
 
 def test_a_temperature_needs_raw_scores(development):

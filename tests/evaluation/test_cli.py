@@ -80,8 +80,8 @@ def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
     assert read_contract(out).operating_points == points
     found = run("evaluate", folder / "a.json", "--model", out, "--resamples", 20, "--format", "json")
     assert {k: v["threshold"] for k, v in json.loads(found.stdout)["study"]["points"].items()} == points
-    on_dev = run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20, "--format", "json")
-    assert json.loads(on_dev.stdout)["operating_points_reason"].startswith("refused")
+    with pytest.raises(DataError, match="were chosen on exactly these studies"):
+        run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20)
 
 
 def test_codalab_is_written_and_evaluated(folder, tmp_path):
@@ -112,6 +112,18 @@ def test_the_protocol_of_mura_is_one_command(folder, tmp_path):
     rows = json.loads(run(*arguments, "--format", "json").stdout)
     assert {row["rater"] for row in rows} == {"model", "r4"}
     assert {row["joint"] for row in rows} >= {"all", "hand", "wrist"}
+    # The hidden test has no labels in its names: the readers are the truth.
+    text = (folder / "fewer.json").read_text().replace("_positive/", "/").replace("_negative/", "/")
+    (tmp_path / "hidden.json").write_text(text)
+    hidden = run(*("evaluate", tmp_path / "hidden.json"), *arguments[2:], "--format", "json").stdout
+    assert json.loads(hidden) == rows
+    report = tmp_path / "with-readers.html"
+    result = run(*arguments, "--report", report)
+    assert "average" in result.stdout
+    page = report.read_text().split('id="readers"')[1]
+    kappa = next(row["kappa"] for row in rows if row["rater"] == "model" and row["joint"] == "all")
+    assert f"{kappa:.3f}" in page
+    assert "majority of r1, r2, r3" in page
 
 
 def test_card_is_markdown_on_stdout(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from mskscreen.cli.common import Format
 from mskscreen.storage import write_text
 
 if TYPE_CHECKING:
+    from mskscreen.evaluation.agreement import Agreement
     from mskscreen.evaluation.assess import Assessment
     from mskscreen.evaluation.cases import Joined
     from mskscreen.evaluation.estimates import Estimate
@@ -93,10 +95,14 @@ def evaluate(
         _write_codalab(table, codalab)
         if labels is None and report is None and not _has_labels(table):
             return
-    joined = join_labels(table, labels, label_column)
+    agreement: list[Agreement] = []
     if readers:
-        _agreement(joined, readers, reference, form, resamples, seed)
-        return
+        agreement = _agreement(table, labels, label_column, readers, reference, resamples, seed)
+        if report is None or form is Format.TABLE:
+            _show_agreement(agreement, form)
+        if report is None:
+            return
+    joined = join_labels(table, labels, label_column)
 
     from mskscreen.evaluation.as_json import to_json
     from mskscreen.evaluation.assess import assess
@@ -115,6 +121,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
+    assessment = replace(assessment, agreement=agreement)
     if form is Format.JSON:
         print(to_json(assessment))
     else:
@@ -206,12 +213,25 @@ def _has_labels(table: Table) -> bool:
 
 
 def _agreement(
-    joined: Joined, readers: Path, reference: str | None, form: Format, resamples: int, seed: int
-) -> None:
+    table: Table,
+    labels: Path | None,
+    column: str,
+    readers: Path,
+    reference: str | None,
+    resamples: int,
+    seed: int,
+) -> list[Agreement]:
     from mskscreen.evaluation.agreement import agree, read_readings
+    from mskscreen.evaluation.cases import join
+    from mskscreen.evaluation.labels import unlabelled
 
     names = [name.strip() for name in reference.split(",")] if reference else []
-    found = agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
+    known = labels is not None or _has_labels(table)
+    joined = join_labels(table, labels, column) if known else join(table, unlabelled(table))
+    return agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
+
+
+def _show_agreement(found: list[Agreement], form: Format) -> None:
     rows = [
         {
             "rater": a.one,

@@ -29,6 +29,7 @@ def to_json(assessment: Assessment) -> str:
         "conformal": assessment.conformal,
         "errors": {what: _errors(assessment, rows) for what, rows in worst_errors(assessment).items()},
         "robustness": assessment.robustness,
+        "agreement": assessment.agreement,
         "provenance": assessment.provenance,
     }
     return json.dumps(plain(value), indent=1, allow_nan=False)

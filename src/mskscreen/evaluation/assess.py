@@ -12,9 +12,15 @@ import numpy as np
 from mskscreen.contract import ModelContract
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
+from mskscreen.evaluation.agreement import Agreement
 from mskscreen.evaluation.calibration import Isotonic, ReliabilityBin, fit_isotonic, reliability
 from mskscreen.evaluation.cases import Cases, Joined
-from mskscreen.evaluation.contract_update import chosen_on, fit_calibration, recalibrated, require_same_model
+from mskscreen.evaluation.contract_update import (
+    fit_calibration,
+    recalibrated,
+    require_not_chosen_on,
+    require_same_model,
+)
 from mskscreen.evaluation.curves import GRID, band, curve_statistic
 from mskscreen.evaluation.intervals import Interval, Part, draw, wilson
 from mskscreen.evaluation.metrics import loss_statistic
@@ -91,6 +97,7 @@ class Assessment:
     robustness: Sequence[Robustness]
     contract: ModelContract | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    agreement: Sequence[Agreement] = ()
 
 
 def assess(
@@ -112,7 +119,8 @@ def assess(
 
     Calls are made at the operating point `at`, or else at the threshold of the table. `other_set` declares that
     the development studies are of another data set: see `require_apart`. Raises DataError where development and
-    evaluation share a study, or where a choice needs development studies and there are none.
+    evaluation share a study, where `contract` says that its operating points were chosen on these images, or where
+    a choice needs development studies and there are none.
     """
     cases, images = joined.cases("study"), joined.cases("image")
     dev = development.cases("study") if development else None
@@ -128,7 +136,7 @@ def assess(
     cases, images = (_apply(calibration, part, calibrators) for part in (cases, images))
     if dev is not None:
         dev = _apply(calibration, dev, calibrators)
-    points, reason = _points(dev, contract, cases, rules)
+    points, reason = _points(dev, contract, cases.table.hard, rules)
     thresholds = {name: p.threshold if isinstance(p, OperatingPoint) else p for name, p in points.items()}
     if at is not None and at not in thresholds:
         raise DataError(
@@ -160,6 +168,7 @@ def _require_one_model(cases: Cases, dev: Cases | None, contract: ModelContract 
     """Raise DataError where development or contract are of another model: thresholds would not fit the scores."""
     if contract is not None:
         require_same_model(cases, contract)
+        require_not_chosen_on(contract, cases)
     if dev is None:
         return
     if dev.table.hard and not cases.table.hard:
@@ -194,17 +203,15 @@ def _diagram(name: str, labels: np.ndarray, p: np.ndarray) -> Reliability:
 
 
 def _points(
-    dev: Cases | None, contract: ModelContract | None, cases: Cases, rules: Mapping[str, Rule]
+    dev: Cases | None, contract: ModelContract | None, hard: bool, rules: Mapping[str, Rule]
 ) -> tuple[Mapping[str, OperatingPoint | float], str | None]:
     """Operating points to judge, and the reason where there are none."""
-    if cases.table.hard:
+    if hard:
         return {}, "the table holds calls, not probabilities"
     if dev is not None:
         return choose_all(dev, rules), None
     if contract is None:
         return {}, "none chosen: pass development predictions (--dev) or the model (--model)"
-    if chosen_on(contract, cases):
-        return {}, "refused: the model's operating points were chosen on exactly these studies"
     return contract.operating_points, None
 
 

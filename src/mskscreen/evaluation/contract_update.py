@@ -18,6 +18,7 @@ from mskscreen.predictions import softmax
 
 # Where the provenance of a contract says which studies it was calibrated on.
 PROVENANCE_KEY = "calibration"
+_MARK = 10
 
 
 def fit_calibration(cases: Cases) -> Calibration:
@@ -57,7 +58,8 @@ def calibrated_contract(
     """The contract with temperatures fitted on `fit` and operating points chosen on `development`.
 
     `development` are studies; `fit` is the same table at the level the temperature is fitted on (None: studies).
-    The provenance records the fingerprint of the studies, so that evaluating the points on them can be refused.
+    The provenance records the fingerprint of the studies and a mark of each image, so that evaluating the points
+    on them can be refused.
     Precisions must pass their gate anew, since it counted decisions at the old thresholds.
     """
     calibration = fit_calibration(fit or development)
@@ -66,6 +68,7 @@ def calibrated_contract(
         "studies": len(development),
         "fingerprint": fingerprint(development),
         "rules": {name: str(point.rule) for name, point in points.items()},
+        "images": "".join(sorted(_marks(development))),
     }
     provenance = replace(contract.provenance, protocol={**contract.provenance.protocol, PROVENANCE_KEY: record})
     thresholds = {name: point.threshold for name, point in points.items()}
@@ -80,10 +83,29 @@ def calibrated_contract(
     return updated, points
 
 
-def chosen_on(contract: ModelContract, cases: Cases) -> bool:
-    """Whether the contract says that its operating points were chosen on exactly these studies."""
+def require_not_chosen_on(contract: ModelContract, cases: Cases) -> None:
+    """Raise DataError where the contract says that its operating points were chosen on some of these images.
+
+    Images are told by their digests; without digests only exactly the same studies are.
+    """
     record = contract.provenance.protocol.get(PROVENANCE_KEY)
-    return isinstance(record, Mapping) and record.get("fingerprint") == fingerprint(cases)
+    if not isinstance(record, Mapping):
+        return
+    text = str(record.get("images", ""))
+    chosen = {text[k : k + _MARK] for k in range(0, len(text), _MARK)}
+    shared = len(_marks(cases) & chosen)
+    if shared or record.get("fingerprint") == fingerprint(cases):
+        what = f"{shared} of these images" if shared else "exactly these studies"
+        raise DataError(
+            f"{cases.table.name}: the operating points of model '{contract.name}' were chosen on {what}; "
+            "evaluate it on others"
+        )
+
+
+def _marks(cases: Cases) -> set[str]:
+    """The beginning of the digest of each image: long enough that another image has it once in 10^12."""
+    digests = cases.table.digest
+    return {str(digests[row])[:_MARK] for row in cases.rows.tolist() if digests[row]} if digests else set()
 
 
 def require_same_model(cases: Cases, contract: ModelContract) -> None:
@@ -92,7 +114,7 @@ def require_same_model(cases: Cases, contract: ModelContract) -> None:
     if made_by is not None and made_by != contract.digest:
         raise DataError(
             f"{cases.table.name} was not made by model '{contract.name}' as it is in this file; "
-            "predict the development images with it"
+            "predict the images with it"
         )
 
 

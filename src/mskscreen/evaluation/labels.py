@@ -101,6 +101,18 @@ def labels_from_paths(table: Table) -> Labels:
     )
 
 
+def unlabelled(table: Table) -> Labels:
+    """Every image of `table` as normal: for the agreement of calls, which needs no truth."""
+    return Labels(
+        image=table.file,
+        study=table.study,
+        patient=table.patient,
+        label=np.zeros(len(table)),
+        joint=np.array([_joint(None, file) for file in table.file], np.intp),
+        name="no labels",
+    )
+
+
 def _joint(name: str | None, path: str | None) -> int:
     if name:
         return joint_index(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.assess import Assessment
@@ -37,6 +39,7 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
         ("selective", "Leaving hard studies to a person", sections.selective(a)),
         ("failures", "Worst errors", [*gallery(a, pictures), _pictures_note(pictures)]),
         ("robustness", "Robustness", sections.robustness(a)),
+        *((("readers", "Agreement with readers", sections.agreement(a)),) if a.agreement else ()),
         ("provenance", "Provenance", sections.provenance(a)),
         ("stard", "STARD-AI checklist", [_checklist(STARD, a, numbers="STARD 2015")]),
         ("claim", "CLAIM checklist", [_checklist(CLAIM, a, numbers="CLAIM 2024")]),
@@ -94,8 +97,13 @@ def _checklist(items: tuple[Item, ...], a: Assessment, numbers: str) -> Markup:
         ]
         for item in items
     ]
-    known = sum(bool(answers.get(item.answer)) for item in items)
-    note = f"{known} of {len(items)} items are answered here. Topics are in our words, numbers those of {numbers}."
+    known = [answers.get(item.answer) or AUTHOR for item in items]
+    whole = sum(AUTHOR not in answer for answer in known)
+    part = sum(AUTHOR in answer and answer != AUTHOR for answer in known)
+    note = (
+        f"{whole} of {len(items)} items are answered here and {part} in part. "
+        f"Topics are in our words, numbers those of {numbers}."
+    )
     return tag("div", tag("p", note, class_="note"), table(("Item", "Topic", "Answer"), rows, text=(1, 2)))
 
 
@@ -115,12 +123,13 @@ def _answers(a: Assessment) -> dict[str, str | None]:
         "disjoint": _disjoint(a),
         "model": f"{contract.architecture}, input {contract.input_size}" if contract else None,
         "versions": ", ".join(f"{k} {v}" for k, v in a.provenance["versions"].items()),
-        "training": ", ".join(f"{k} {v}" for k, v in trained.protocol.items()) or None if trained else None,
+        "training": _protocol(trained.protocol) if trained else None,
         "metrics": "section Results by joint; formulas in docs/numbers.md",
         "intervals": f"95 % BCa intervals, {settings['resamples']} resamples of patients, seed {settings['seed']}",
         "robustness": "section Robustness" if a.robustness else None,
         "map": f"{contract.map.method} of the {contract.map.layer}" if contract and contract.map else None,
         "main": "section Results by joint",
+        "partitions": f"evaluation: section Results by joint; other partitions: {AUTHOR}",
         "subgroups": "section Subgroups; clinical characteristics: " + AUTHOR,
         "failures": "section Worst errors",
         "provenance": "section Provenance gives the digests; access: " + AUTHOR,
@@ -130,6 +139,11 @@ def _answers(a: Assessment) -> dict[str, str | None]:
         "confusion": f"section Confusion ({overall.cases} studies)",
         "calibration": "section Calibration" if a.reliability else None,
     }
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str | None:
+    plain = ", ".join(f"{k} {v}" for k, v in protocol.items() if not isinstance(v, Mapping))
+    return f"{plain}; augmentation and duration: {AUTHOR}" if plain else None
 
 
 def _disjoint(a: Assessment) -> str | None:

@@ -225,10 +225,19 @@ def robustness(a: Assessment) -> list[object]:
     return [tag("p", said), table(header, rows)]
 
 
+def agreement(a: Assessment) -> list[object]:
+    """Cohen's kappa of the model with readers, and of readers with each other."""
+    rows = [[k.one, k.other, k.joint, k.studies, cell(k.kappa)] for k in a.agreement]
+    header = ("Rater", "Against", "Joint", "Studies", "Cohen's kappa")
+    return [table(header, rows, text=(1, 2))]
+
+
 def provenance(a: Assessment) -> list[object]:
     """Digests, seeds and versions; the figures that a contract quotes belong to the model card."""
     training = a.provenance["training"] or {}
-    shown = {**a.provenance, "training": {k: v for k, v in training.items() if k != "figures"}}
+    protocol = {k: v for k, v in training.get("protocol", {}).items() if not isinstance(v, Mapping)}
+    kept = {k: v for k, v in training.items() if k != "figures"} | ({"protocol": protocol} if protocol else {})
+    shown = {**a.provenance, "training": kept}
     return [_definitions(shown)]
 
 

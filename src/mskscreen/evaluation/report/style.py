@@ -68,7 +68,7 @@ code{font:.86em ui-monospace,"Liberation Mono",monospace}
  thead{display:table-header-group}
  .charts{grid-template-columns:1fr 1fr}.tile{border:1px solid var(--line);border-left:4px solid #0072B2}
  table{font-size:8.2pt}th,td{padding:.25em .35em}
- .gallery{grid-template-columns:repeat(3,1fr)}.case img{max-height:48mm;width:auto}
+ .gallery{grid-template-columns:repeat(3,minmax(0,1fr))}.case img{max-height:48mm;width:auto}
  a{color:inherit;text-decoration:none}
 }
 """
