@@ -1,4 +1,4 @@
-"""A faster precision runs where its gate passed on this kind of machine, is refused elsewhere, flagged if forced."""
+"""A precision runs where its gate passed on this kind of machine, is refused elsewhere, flagged where forced."""
 
 import dataclasses
 import hashlib

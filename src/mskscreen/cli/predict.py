@@ -54,8 +54,12 @@ def predict(
         Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
     ] = "auto",
     precision: Annotated[
-        Literal["auto", "f32", "bf16"], typer.Option(help="auto is the fastest that the model is approved for.")
+        Literal["auto", "f32", "bf16", "int8"],
+        typer.Option(help="auto is the fastest that passed the model's gate on this kind of machine."),
     ] = "auto",
+    force_precision: Annotated[
+        bool, typer.Option("--force-precision", help="Use the precision even if its gate failed; flags every row.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images; by default one a core.")
     ] = None,
@@ -79,15 +83,24 @@ def predict(
 
     screener: Screener | Ensemble
     if len(model) == 1:
-        screener = Screener.load(model[0], engine=engine, precision=precision, whole=whole)
+        screener = Screener.load(
+            model[0], engine=engine, precision=precision, unapproved=force_precision, whole=whole
+        )
         points = screener.engine.contract.operating_points
     else:
-        screener = Ensemble.load(model, engine=engine, precision=precision, whole=whole)
+        screener = Ensemble.load(
+            model, engine=engine, precision=precision, unapproved=force_precision, whole=whole
+        )
         points = screener.operating_points
     if at not in points:
         raise typer.BadParameter(
             f"model '{', '.join(model)}' has no operating point '{at}'; it has {', '.join(points)}"
         )
+
+    for each in screener.screeners if isinstance(screener, Ensemble) else [screener]:
+        if each.engine.precision != "f32":
+            chosen = f"{each.engine.name}/{each.engine.precision}, {each.engine.why}"
+            common.err.print(f"model {each.engine.contract.name}: {chosen}")
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if isinstance(screener, Ensemble):

@@ -13,8 +13,11 @@ import onnxruntime
 import openvino
 import torch
 
-from mskscreen.contract import METADATA_KEY, MapOutput, ModelContract
+from mskscreen.contract import METADATA_KEY, SCHEMA, MapOutput, ModelContract
 from mskscreen.errors import ModelError
+from mskscreen.inference import open_engine, selftest
+from mskscreen.inference.onnx_file import content_digest, write_metadata
+from mskscreen.inference.precision import Precision
 from mskscreen.networks import ScreeningNetwork
 from mskscreen.storage import replacing
 
@@ -28,8 +31,8 @@ def export_onnx(network: ScreeningNetwork, contract: ModelContract, path: Path) 
     """Write `network` in eval mode to `path` as one ONNX file with dynamic batch, and return its contract.
 
     Input and outputs are those of `ScreeningNetwork.forward` at `contract.input_size`; batch norms are folded
-    and the map reuses the weights of the forward pass. The contract written is `contract` with its `map` filled
-    in. The file is written under a temporary name and renamed once `check_parity` has passed.
+    and the map reuses the weights of the forward pass. The contract written is `contract` with its `map`, digest
+    and self-test filled in. The file is written under a temporary name and renamed once `check_parity` has passed.
 
     Raises ModelError where network and contract disagree or an engine does not reproduce the network.
     """
@@ -39,6 +42,20 @@ def export_onnx(network: ScreeningNetwork, contract: ModelContract, path: Path) 
     with replacing(path) as partial, _evaluating(network):
         _write(network, contract, partial)
         check_parity(partial, network, contract.input_size)
+        return complete(partial, contract)
+
+
+def complete(path: Path, contract: ModelContract) -> ModelContract:
+    """Write `contract` into an ONNX file that has one, with the digest of its content and its self-test.
+
+    Returns the contract as written. Raises ModelError where ONNX Runtime cannot run the file.
+    """
+    precision = typing.cast(Precision, contract.precision)
+    engine = open_engine(path, "onnxruntime", precision, unapproved=True)
+    contract = replace(
+        contract, schema=SCHEMA, content_sha256=content_digest(path), selftest=selftest.record(engine)
+    )
+    write_metadata(path, METADATA_KEY, contract.to_json(), path)
     return contract
 
 

@@ -51,10 +51,16 @@ class Ensemble:
         *,
         engine: EngineName = "auto",
         precision: Precision = "auto",
+        unapproved: bool = False,
         whole: bool = False,
     ) -> Ensemble:
         """Open every model: see `Screener.load`."""
-        return cls([Screener.load(model, engine=engine, precision=precision, whole=whole) for model in models])
+        return cls(
+            [
+                Screener.load(model, engine=engine, precision=precision, unapproved=unapproved, whole=whole)
+                for model in models
+            ]
+        )
 
     @property
     def operating_points(self) -> dict[str, float]:

@@ -20,37 +20,16 @@ class Published:
     input_size: int
     mparams: float
     gflops: float
-    file: str
-    size: int
-    sha256: str
 
 
 # Chakravarty et al., MedNeurIPS 2019, and the model release of 2020 (Open Model Zoo, pull request 1645).
 NETWORKS: dict[str, Published] = {
-    "inception_v3": Published(
-        *("Inception v3", "inception_v3", 299, 21.991, 5.73, "inception.onnx", 88182778),
-        "5b590422f2123dc1c5b1c53b9e6862f2e03e3cf800550c0fe97f655fc3b54962",
-    ),
-    "xception": Published(
-        *("Xception", "legacy_xception", 299, 21.01, 8.44, "xception.onnx", 84305991),
-        "2aa41950f27eefe2e865167d7c0d18fb68bee2de799e5f6895a7d2b2e2d35580",
-    ),
-    "densenet121": Published(
-        *("DenseNet-121", "densenet121", 224, 7.057, 2.90, "densenet.onnx", 28680803),
-        "e73bdad296f8b226c5cb556b73fb794b19494fafb442e5e68fca29b84cfa6d64",
-    ),
-    "resnet18": Published(
-        *("ResNet-18", "resnet18", 224, 11.229, 1.83, "resnet.onnx", 44968586),
-        "59e456a08f13ab94df1ea04b8f1b922a259bd1fe9c66a40884c0fb960a0f3b36",
-    ),
-    "vgg16_bn": Published(
-        *("VGG16", "vgg16_bn", 224, 134.680, 15.53, "vgg16.onnx", 538763987),
-        "f660f56099da085cd41f066f8d83a9d8fe0d8ecaf97987e8ea77ddae86ade7eb",
-    ),
-    "vgg19_bn": Published(
-        *("VGG19", "vgg19_bn", 224, 139.992, 19.69, "vgg19.onnx", 560025444),
-        "f0121e824e0868d379aaf44038712dbf4a63d61973b7cedcb55827d8015a70f2",
-    ),
+    "inception_v3": Published("Inception v3", "inception_v3", 299, 21.991, 5.73),
+    "xception": Published("Xception", "legacy_xception", 299, 21.01, 8.44),
+    "densenet121": Published("DenseNet-121", "densenet121", 224, 7.057, 2.90),
+    "resnet18": Published("ResNet-18", "resnet18", 224, 11.229, 1.83),
+    "vgg16_bn": Published("VGG16", "vgg16_bn", 224, 134.680, 15.53),
+    "vgg19_bn": Published("VGG19", "vgg19_bn", 224, 139.992, 19.69),
 }
 
 _GRAMMAR = re.compile(

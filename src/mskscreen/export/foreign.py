@@ -1,0 +1,168 @@
+"""Makes a foreign ONNX file one of this project: a contract, a present operator set, and any batch size."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+from onnx import numpy_helper, version_converter
+
+from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.errors import ContractError, ModelError
+from mskscreen.export.onnx import complete
+from mskscreen.inference.catalogue import described_by, published_as
+from mskscreen.inference.onnx_file import read_metadata
+from mskscreen.inference.precision import sha256_of
+from mskscreen.storage import replacing
+
+OPSET = 17
+PARITY = 1e-4
+# Where a contract says what the import changed.
+PROVENANCE_KEY = "import"
+_SINGLES = 3
+
+Outputs = list[dict[str, np.ndarray]]
+
+
+def import_model(path: Path, out: Path, description: Path | None = None) -> ModelContract:
+    """Write a foreign ONNX file to `out` with a contract, and return the contract.
+
+    The contract is that of `description` (TOML with the fields of ModelContract), else that of the published file
+    that `path` is. An operator set before 17 is converted and a fixed batch made dynamic, each only if both
+    engines then give the original's outputs on random images. What was changed stands in the provenance.
+
+    Raises ContractError where the file is unknown and not described, ModelError where it cannot be used.
+    """
+    metadata = read_metadata(path)
+    if METADATA_KEY in metadata:
+        raise ModelError(f"{path}: carries a contract already; it needs no import")
+    contract = _contract(path, description)
+    original = onnx.load(os.fspath(path), load_external_data=False)
+    _without_weights_as_inputs(original)
+    batch = _fixed_batch(original)
+    rng = np.random.default_rng(0)
+    images = [rng.random((batch or 1, 1, *contract.input_size), np.float32) for _ in range(_SINGLES)]
+    try:
+        expected = [_onnxruntime(path.read_bytes(), image) for image in images]
+    except Exception as error:  # those of the engine share no base class
+        raise ModelError(f"{path}: ONNX Runtime cannot run it on images of {contract.input_size}") from error
+    model = original
+    notes: dict[str, Any] = {"file": path.name, "sha256": sha256_of(path), "opset": _opset(original)}
+    if _opset(model) < OPSET:
+        model = _converted(model, images, expected) or model
+        notes["opset_converted"] = _opset(model)
+    if batch is not None:
+        found = _with_dynamic_batch(model)
+        if _difference(found, [np.concatenate(images)], [_joined(expected)]) <= PARITY:
+            model, batch = found, None
+        notes["batch"] = batch or "made dynamic"
+    notes["parity"] = _difference(model, images, expected)
+    if notes["parity"] > PARITY:
+        raise ModelError(f"{path}: the engines give different outputs for it; it cannot be imported")
+    protocol = {**contract.provenance.protocol, PROVENANCE_KEY: notes}
+    contract = replace(contract, batch=batch, provenance=replace(contract.provenance, protocol=protocol))
+    onnx.helper.set_model_props(model, {**metadata, METADATA_KEY: contract.to_json()})
+    with replacing(out) as partial:
+        partial.write_bytes(model.SerializeToString())
+        return complete(partial, contract)
+
+
+def _contract(path: Path, description: Path | None) -> ModelContract:
+    if description is not None:
+        return described_by(description)
+    if known := published_as(path):
+        return known.contract
+    raise ContractError(
+        f"{path}: is none of the six published files; describe it in a TOML file and give that with --describe"
+    )
+
+
+def _without_weights_as_inputs(model: onnx.ModelProto) -> None:
+    """Early exporters list every weight among the inputs, which keeps engines from folding them."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [port for port in model.graph.input if port.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The batch that the first input fixes, or None."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    return dimensions[0].dim_value or None if dimensions else None
+
+
+def _converted(model: onnx.ModelProto, images: list[np.ndarray], expected: Outputs) -> onnx.ModelProto | None:
+    """The model at operator set 17, or None where it cannot be converted or then computes something else."""
+    try:
+        found = version_converter.convert_version(model, OPSET)
+    except Exception:  # the converter raises RuntimeError and its own errors for what it does not know
+        return None
+    return found if _difference(found, images, expected) <= PARITY else None
+
+
+def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose ports, and reshapes to a constant shape, take the batch from the input."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    graph = found.graph
+    for port in (graph.input[0], *graph.output):
+        dimensions = port.type.tensor_type.shape.dim
+        if dimensions:
+            dimensions[0].dim_param = "batch"
+    del graph.value_info[:]
+    shapes: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+    shapes |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in shapes:
+            tensor = shapes[node.input[1]]
+            shape = numpy_helper.to_array(tensor).copy()
+            if shape.size > 1 and shape[0] == model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+                shape[0] = 0  # "as in the input"
+                tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+    return found
+
+
+def _difference(model: onnx.ModelProto, batches: list[np.ndarray], expected: Outputs) -> float:
+    """Largest difference on either engine, relative to an output's largest value; infinite where it cannot run."""
+    content = model.SerializeToString()
+    worst = 0.0
+    for batch, wanted in zip(batches, expected, strict=True):
+        for run in (_onnxruntime, _openvino):
+            try:
+                found = run(content, batch)
+            except Exception:  # those of the engines share no base class
+                return float("inf")
+            for name, value in wanted.items():
+                if name not in found or found[name].shape != value.shape:
+                    return float("inf")
+                worst = max(worst, float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6)))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _joined(results: Outputs) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def _onnxruntime(content: bytes, batch: np.ndarray) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: batch}), strict=True))
+
+
+def _openvino(content: bytes, batch: np.ndarray) -> dict[str, np.ndarray]:
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = model({0: batch})
+    return {name: value.copy() for port, value in results.items() for name in port.names}

@@ -1,0 +1,136 @@
+"""The parity gate: may a faster precision stand for f32 on these development images?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from mskscreen.contract import Gate, ModelContract
+from mskscreen.errors import DataError
+from mskscreen.export.images import Images
+from mskscreen.inference import Engine
+from mskscreen.predictions import softmax
+
+MAX_AUROC_CHANGE = 0.005
+MAX_FLIPPED = 0.01
+MAX_P_CHANGE = 0.01
+MIN_MAP_CORRELATION = 0.95
+_FLIPPED = "flipped_"
+_ROUNDS = 5
+_TIMED = 16
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one engine gave: `p` (n,), `p_joint` (n, 7) and, where there is one, the maps (n, cells)."""
+
+    p: np.ndarray
+    p_joint: np.ndarray
+    maps: np.ndarray | None
+
+
+def scores(engine: Engine, images: Images) -> Scores:
+    """Calibrated probabilities and maps of all images."""
+    found = engine.run(images.pixels)
+    calibration = engine.contract.calibration
+    maps = found.get("map")
+    return Scores(
+        softmax(found["pred1"], calibration.abnormality_temperature)[:, 1],
+        softmax(found["pred2"], calibration.joint_temperature),
+        None if maps is None else maps.reshape(len(maps), -1),
+    )
+
+
+def judge(contract: ModelContract, images: Images, f32: Scores, found: Scores, speed: float) -> Gate:
+    """The gate's outcome for scores at another precision against those at f32 from the same engine.
+
+    AUROC (the joint's is the mean over the joint types present) and decisions are of studies, by the mean over
+    their images; the change of p and the correlation of the maps are means over images. Raises DataError where
+    the images hold one class or one joint type only.
+    """
+    measures = {
+        "auroc_change": _auroc_change(images, f32, found),
+        "joint_auroc_change": _joint_auroc_change(images, f32, found),
+        "p_change": float(np.abs(found.p - f32.p).mean()),
+    }
+    before, after = (_by_study(images, values.p) for values in (f32, found))
+    for name, threshold in contract.operating_points.items():
+        measures[_FLIPPED + name] = float(((before >= threshold) != (after >= threshold)).mean())
+    if f32.maps is not None and found.maps is not None:
+        measures["map_correlation"] = _correlation(f32.maps, found.maps)
+    sizes = {"images": float(len(images)), "studies": float(len(before)), "speed": speed}
+    return Gate(worst(measures) <= 1, measures | sizes)
+
+
+def worst(measures: Mapping[str, float]) -> float:
+    """The largest share of its limit that a measure takes: at most 1 where the gate is passed."""
+    shares = [
+        measures["auroc_change"] / MAX_AUROC_CHANGE,
+        measures["joint_auroc_change"] / MAX_AUROC_CHANGE,
+        measures["p_change"] / MAX_P_CHANGE,
+        *(value / MAX_FLIPPED for name, value in measures.items() if name.startswith(_FLIPPED)),
+        (1 - measures.get("map_correlation", 1.0)) / (1 - MIN_MAP_CORRELATION),
+    ]
+    return max(share if np.isfinite(share) else np.inf for share in shares)
+
+
+def relative_speed(f32: Engine, other: Engine, images: Images) -> float:
+    """Images a second of `other` relative to `f32`: median over rounds in which both run in turn."""
+    batch = images.pixels[:_TIMED]
+    ratios = []
+    for _ in range(_ROUNDS):
+        spent = []
+        for engine in (f32, other):
+            start = time.perf_counter()
+            engine.run(batch)
+            spent.append(time.perf_counter() - start)
+        ratios.append(spent[0] / spent[1])
+    return statistics.median(ratios)
+
+
+def _by_study(images: Images, values: np.ndarray) -> np.ndarray:
+    sizes = np.bincount(images.study)
+    columns = values.reshape(len(values), -1).T
+    means = np.stack([np.bincount(images.study, column) / sizes for column in columns], axis=1)
+    return means.reshape(len(sizes), *values.shape[1:])
+
+
+def _study_truth(images: Images, values: np.ndarray) -> np.ndarray:
+    truth = np.full(images.study.max() + 1, -1)
+    np.maximum.at(truth, images.study, values)
+    return truth
+
+
+def _auroc_change(images: Images, f32: Scores, found: Scores) -> float:
+    truth = _study_truth(images, images.label)
+    if len(np.unique(truth)) < 2:
+        raise DataError("the gate needs normal and abnormal studies; give it more development images")
+    one, other = (roc_auc_score(truth, _by_study(images, values.p)) for values in (f32, found))
+    return float(abs(one - other))
+
+
+def _joint_auroc_change(images: Images, f32: Scores, found: Scores) -> float:
+    truth = _study_truth(images, images.joint)
+    present = [joint for joint in np.unique(truth) if joint >= 0]
+    if len(present) < 2:
+        raise DataError("the gate needs studies of at least two joint types; give it more development images")
+    one, other = (
+        np.mean([roc_auc_score((truth == k)[truth >= 0], p[truth >= 0, k]) for k in present])
+        for p in (_by_study(images, values.p_joint) for values in (f32, found))
+    )
+    return float(abs(one - other))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean over images of the correlation of two maps (n, cells); maps that are flat in both count as equal."""
+    a, b = (maps - maps.mean(axis=1, keepdims=True) for maps in (one.astype(np.float64), other.astype(np.float64)))
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    flat = (a == 0).all(axis=1) & (b == 0).all(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.where(norms > 0, (a * b).sum(axis=1) / norms, flat)
+    return float(correlation.mean())

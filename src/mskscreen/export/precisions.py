@@ -1,0 +1,258 @@
+"""Faster precisions of a model: made, gated on every engine, and recorded in the contracts of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mskscreen.contract import METADATA_KEY, SCHEMA, Gate, ModelContract, Variant, gate_key
+from mskscreen.data.manifest import Manifest
+from mskscreen.errors import DataError, ModelError, MskscreenError
+from mskscreen.export import gate as gates
+from mskscreen.export.images import Images, calibration_rows, development_rows, load_images, require_apart
+from mskscreen.export.onnx import complete
+from mskscreen.export.quantise import Quantised
+from mskscreen.inference import open_engine
+from mskscreen.inference.backends import BACKENDS
+from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.machine import machine_kind
+from mskscreen.inference.onnx_file import content_digest, write_metadata
+from mskscreen.inference.precision import choose, sha256_of
+from mskscreen.storage import replacing
+
+log = logging.getLogger(__name__)
+CALIBRATION_IMAGES = 300
+# Where a contract says how its int8 weights were made, and from which job its gates come.
+PROVENANCE_KEY = "precisions"
+
+Track = Callable[[str, int], Callable[[int], None]]
+Gates = dict[str, Gate]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make: `precisions` of bf16 and int8, with the data they need.
+
+    int8 needs `calibration`, unless its file is there and is only to be gated; without `gate` nothing is approved.
+    """
+
+    precisions: Sequence[str]
+    calibration: Manifest | None = None
+    gate: Manifest | None = None
+    calibration_images: int = CALIBRATION_IMAGES
+    seed: int = 0
+
+    def digest(self, model: Path) -> str:
+        """What the outcome depends on, as one SHA-256: graph, contract, data, machine and versions."""
+        parts = [
+            content_digest(model),
+            _plain(read_contract(model)).digest,
+            *self.precisions,
+            *(manifest.digest if manifest else "" for manifest in (self.calibration, self.gate)),
+            str(self.calibration_images),
+            str(self.seed),
+            machine_kind(),
+            *(importlib.metadata.version(name) for name in ("nncf", *BACKENDS)),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def add_precisions(
+    model: Path, request: Request, out: Path, track: Track = lambda *_: lambda _: None
+) -> tuple[ModelContract, bool]:
+    """Write `model`, an f32 ONNX file with a contract, to `out` with what `request` asks for.
+
+    int8 weights go to `NAME.int8.onnx` beside it. Gates of other kinds of machine are kept. Returns the contract
+    and whether anything was done: nothing is where `out` is the outcome of the same request already.
+
+    Raises ModelError, ContractError, DataError.
+    """
+    contract = read_contract(model)
+    if contract.precision != "f32":
+        raise ModelError(f"{model}: holds {contract.precision} weights; start from the f32 file")
+    job = request.digest(model)
+    if out.is_file() and _is_outcome(out, job):
+        return read_contract(out), False
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+        work = Path(folder)
+        development = _development(request, contract, work, track)
+        approved, notes = dict(contract.approved), {**_notes(contract), "job": job}
+        if "bf16" in request.precisions and development is not None:
+            approved |= _gated(model, model, "bf16", development)
+        int8 = work / f"{out.stem}.int8.onnx"
+        if "int8" in request.precisions and request.calibration is not None:
+            calibration = _calibration(request, request.calibration, contract, work, track)
+            gate, notes["int8"] = _make_int8(model, int8, calibration, development, track)
+            # Those of other machines were of other weights.
+            approved = {key: value for key, value in approved.items() if "/int8@" not in key} | gate
+        elif "int8" in request.precisions:
+            shutil.copyfile(_existing_int8(model, contract), int8)
+            if development is not None:
+                approved |= _gated(model, int8, "int8", development)
+        return _write(model, int8, out, contract, approved, notes), True
+
+
+def _existing_int8(model: Path, contract: ModelContract) -> Path:
+    if "int8" not in contract.variants:
+        raise DataError("int8 needs images to calibrate on; name their manifest with --calibration")
+    return choose(contract, model, "onnxruntime", "int8", {"int8"}, unapproved=True).path
+
+
+def _calibration(
+    request: Request, manifest: Manifest, contract: ModelContract, work: Path, track: Track
+) -> Images:
+    rows = calibration_rows(manifest, request.calibration_images, request.seed)
+    if request.gate is not None:
+        require_apart(manifest, rows, request.gate, development_rows(request.gate))
+    return load_images(manifest, rows, contract, work, track("calibration images", len(rows)))
+
+
+def _development(request: Request, contract: ModelContract, work: Path, track: Track) -> Images | None:
+    if request.gate is None:
+        return None
+    rows = development_rows(request.gate)
+    return load_images(request.gate, rows, contract, work, track("development images", len(rows)))
+
+
+def _gated(f32: Path, other: Path, precision: Any, images: Images) -> Gates:
+    """The gate of a precision on every engine of this machine that computes in it."""
+    found = {}
+    for name, backend in BACKENDS.items():
+        if precision not in backend.precisions():
+            continue
+        one, two = (
+            open_engine(path, engine, wanted, unapproved=True, cached=False)
+            for path, engine, wanted in _pairs(f32, other, name, precision)
+        )
+        reference, fast = gates.scores(one, images), gates.scores(two, images)
+        speed = gates.relative_speed(one, two, images)
+        outcome = gates.judge(one.contract, images, reference, fast, speed)
+        log.info("%s/%s: %s %s", name, precision, "passed" if outcome.passed else "failed", outcome.measures)
+        found[gate_key(name, precision, machine_kind())] = outcome
+    return found
+
+
+def _pairs(f32: Path, other: Path, engine: Any, precision: Any) -> list[tuple[Path, Any, Any]]:
+    return [(f32, engine, "f32"), (other, engine, precision)]
+
+
+def _make_int8(
+    model: Path, out: Path, calibration: Images, development: Images | None, track: Track
+) -> tuple[Gates, Mapping[str, Any]]:
+    """Write int8 weights to `out`; while a gate fails, give more of the most sensitive layers back to f32.
+
+    1, 2, 4, ... layers are tried, up to half of them; the attempt that comes closest to passing is kept.
+    """
+    advance = track("quantise", 1)
+    quantised = Quantised(model, calibration.pixels)
+    advance(1)
+    contract = replace(_plain(read_contract(model)), precision="int8")
+    ranking: list[str] = []
+    best: tuple[float, int, Gates] | None = None
+    for count in _attempts(len(quantised.layers)):
+        if count and not ranking:
+            ranking = quantised.ranking()
+        _save(quantised.model(ranking[:count]), contract, out)
+        if development is None:
+            return {}, _how(quantised, [], calibration)
+        found = _gated(model, out, "int8", development)
+        share = max(gates.worst(outcome.measures) for outcome in found.values())
+        if best is None or share < best[0]:
+            best = share, count, found
+        if share <= 1:
+            break
+    assert best is not None  # noqa: S101 - the first attempt has been judged
+    _save(quantised.model(ranking[: best[1]]), contract, out)
+    return best[2], _how(quantised, ranking[: best[1]], calibration)
+
+
+def _attempts(layers: int) -> list[int]:
+    """How many layers stay f32: none, then 1, 2, 4, ... up to half of them."""
+    return [0, *(1 << power for power in range(layers.bit_length()) if 1 << power <= layers // 2)]
+
+
+def _how(quantised: Quantised, kept: Sequence[str], calibration: Images) -> dict[str, Any]:
+    return {
+        "method": "NNCF static int8, one scale a channel, weights of 7 bits",
+        "layers": len(quantised.layers),
+        "layers_in_f32": list(kept),
+        "calibration_images": len(calibration),
+        "nncf": importlib.metadata.version("nncf"),
+    }
+
+
+def _save(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
+    path.write_bytes(model.SerializeToString())
+    write_metadata(path, METADATA_KEY, contract.to_json(), path)
+
+
+def _write(
+    model: Path,
+    int8: Path,
+    out: Path,
+    contract: ModelContract,
+    approved: Gates,
+    notes: Mapping[str, Any],
+) -> ModelContract:
+    """Put the int8 file in its place first, then the f32 file that names it."""
+    protocol = {**contract.provenance.protocol, PROVENANCE_KEY: dict(notes)}
+    contract = replace(
+        contract,
+        schema=SCHEMA,
+        approved=approved,
+        provenance=replace(contract.provenance, protocol=protocol),
+    )
+    if int8.is_file():
+        complete(int8, replace(contract, precision="int8", variants={}))
+        variant = Variant(int8.name, int8.stat().st_size, sha256_of(int8))
+        contract = replace(contract, variants={**contract.variants, "int8": variant})
+        int8.replace(out.with_name(int8.name))
+    elif model.parent.resolve() != out.parent.resolve():
+        contract = replace(contract, variants={})
+    with replacing(out) as partial:
+        write_metadata(model, METADATA_KEY, contract.to_json(), partial)
+        if not contract.content_sha256 or contract.selftest is None:
+            contract = complete(partial, contract)
+    return contract
+
+
+def _plain(contract: ModelContract) -> ModelContract:
+    """The contract without what this module writes into it."""
+    protocol = {name: value for name, value in contract.provenance.protocol.items() if name != PROVENANCE_KEY}
+    return replace(
+        contract,
+        schema=SCHEMA,
+        approved={},
+        variants={},
+        selftest=None,
+        content_sha256="",
+        provenance=replace(contract.provenance, protocol=protocol),
+    )
+
+
+def _notes(contract: ModelContract) -> dict[str, Any]:
+    """What an earlier run has recorded of how the precisions were made."""
+    recorded = contract.provenance.protocol.get(PROVENANCE_KEY)
+    return dict(recorded) if isinstance(recorded, Mapping) else {}
+
+
+def _is_outcome(out: Path, job: str) -> bool:
+    """Whether a file is what this job would write, with the files that it names."""
+    try:
+        contract = read_contract(out)
+    except MskscreenError:
+        return False
+    there = all(
+        (file := out.with_name(variant.file)).is_file() and sha256_of(file) == variant.sha256
+        for variant in contract.variants.values()
+    )
+    return _notes(contract).get("job") == job and there
