@@ -157,6 +157,7 @@ def test_file_names_can_neither_style_nor_steer_the_terminal(
         (["a.png", "--engine", "magic"], "magic"),
         (["a.png", "--study-by", "magic"], "magic"),
         (["a.png", "--colour"], "--colour"),
+        (["a.png", "--maps", "a.png"], "is a file"),
         ([], "SOURCES"),
     ],
 )

@@ -48,7 +48,8 @@ def predict(
         typer.Option("--output", "-o", help="Write to this file. A run that was stopped goes on where it was."),
     ] = None,
     maps: Annotated[
-        Path | None, typer.Option(help="Folder for pictures of where the model saw evidence of abnormality.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for pictures of where the model saw evidence of abnormality."),
     ] = None,
     engine: Annotated[
         Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
