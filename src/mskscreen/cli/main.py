@@ -9,7 +9,7 @@ import typer
 
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.cli import common, data, explain, model, phantom, review
+from mskscreen.cli import common, data, explain, model, phantom, review, search
 from mskscreen.cli.bench import bench
 from mskscreen.cli.calibrate import calibrate
 from mskscreen.cli.card import card
@@ -65,6 +65,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(phantom.app, name="phantom")
 app.add_typer(review.app, name="review")
 app.add_typer(explain.app, name="explain")
+app.add_typer(search.app, name="search")
 
 
 def run() -> None:

@@ -1,0 +1,243 @@
+"""`mskscreen search`: train a space of protocols on one machine or on a cluster, and read the result."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
+from mskscreen.cli import common
+from mskscreen.cli.common import Exit, Format, err, needs, show
+
+if TYPE_CHECKING:
+    from mskscreen.search.plan import Plan
+    from mskscreen.search.space import Run
+
+
+class _RunByDefault(TyperGroup):
+    """`search DATA ...` is short for `search run DATA ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    help="Train a space of protocols, on one machine or many, and read the result.",
+    no_args_is_help=True,
+)
+Folder = Annotated[Path, typer.Argument(metavar="SEARCH", help="Folder of a search.", exists=True)]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+Resamples = Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")]
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(help="A manifest with folds, or a folder of images.", exists=True)],
+    space: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped space.")] = "paper-space.toml",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the search; one to go on with.")] = Path(
+        "search"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and what they cost; train none.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Use a Ray cluster: its address, or auto.")] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="Processors of each run on Ray.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="Graphics processors of each run on Ray.")] = 0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Begin failed runs again.")] = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Train every cell of a space; the same command goes on after any stop, and trains no finished cell again.
+
+    Exit code 0 says that all ended well, 3 that some failed: `search status` says why.
+    """
+    with needs("train"):
+        from mskscreen.search.plan import Plan
+        from mskscreen.search.space import Space
+        from mskscreen.training.material import read_data
+    found = Space.from_toml(space)
+    if dry_run:
+        plan = Plan(out, "", found)
+        _show_costs(plan, read_data(data, found.runs[0].protocol), form)
+        return
+    plan = Plan.make(out, data, found)
+    todo = plan.todo(failed=retry_failed)
+    if not todo:
+        err.print(f"{out}: all {len(plan.runs)} runs have ended already; nothing to do")
+    elif ray is None:
+        _locally(plan, todo, jobs)
+    else:
+        _on_ray(plan, todo, ray, cpus, gpus)
+    raise typer.Exit(_report_ends(plan))
+
+
+@app.command()
+def status(folder: Folder, form: FormatOption = Format.TABLE) -> None:
+    """Show what is waiting, running, done, stopped or failed, why, and how long the rest will take."""
+    with needs("train"):
+        from mskscreen.data.manifest import Manifest
+        from mskscreen.search.cost import costs
+        from mskscreen.search.plan import Plan
+        from mskscreen.search.status import seconds_left, standings
+    plan = Plan.read(folder)
+    found = standings(plan, costs(plan, Manifest.read(plan.data)))
+    rows = [
+        {
+            "run": standing.run.name,
+            "cell": standing.run.cell,
+            "seed": standing.run.protocol.seed,
+            "state": standing.state,
+            "epochs": f"{standing.epoch}/{standing.run.protocol.epochs}",
+            "development": standing.score,
+            "left": _time(standing.seconds_left),
+            "where": standing.where if standing.state == "running" else "",
+            "reason": standing.reason,
+        }
+        for standing in found
+    ]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(s.state for s in found).items())
+    show(rows, form, title=f"{len(found)} runs: {counts}; about {_time(seconds_left(found))} left")
+
+
+@app.command()
+def report(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; else SEARCH/report.")] = None,
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Time the models on this CPU.")] = True,
+    resamples: Resamples = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+) -> None:
+    """Write leaderboard, Pareto front, the effect of each axis and the tests of the best against the rest."""
+    with needs("train"):
+        from mskscreen.search.latency import ROUNDS, latencies
+        from mskscreen.search.plan import Plan
+        from mskscreen.search.report import write_report
+        from mskscreen.search.results import gather
+    plan = Plan.read(folder)
+    with err.status("reading the predictions"):
+        findings = gather(plan)
+    with common.progress("timing the models", ROUNDS + 1) as advance:
+        timed = latencies(plan, findings, measured=advance) if latency else {}
+    out = out or folder / "report"
+    with err.status("resampling patients"):
+        sections = write_report(plan, findings, timed, out, resamples=resamples, seed=seed)
+    board = sections[0]
+    show([dict(zip(board.header, row, strict=True)) for row in board.rows], Format.TABLE, title=board.title)
+    err.print(f"{out}: report.md, report.html and CSV written; {NOT_FOR_DIAGNOSIS}")
+
+
+@app.command()
+def ensemble(
+    folder: Folder,
+    most: Annotated[int, typer.Option(min=1, help="At most so many choices of a model.")] = 10,
+    resamples: Resamples = 2000,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Choose models greedily by the development fold, and score their mean on the evaluation set."""
+    with needs("train"):
+        from mskscreen.search.ensemble import FILE, command, select, write
+        from mskscreen.search.plan import Plan
+        from mskscreen.search.results import gather
+    plan = Plan.read(folder)
+    chosen = select(plan, gather(plan), most=most, resamples=resamples)
+    write(plan, chosen)
+    rows = [
+        {"cell": result.run.cell, "seed": result.run.protocol.seed, "weight": weight, "development": result.score}
+        for result, weight in chosen.members
+    ]
+    show(rows, form, title=f"development AUROC: {' -> '.join(f'{score:.4f}' for score in chosen.development)}")
+    for name, figures in (("best single", chosen.single), ("ensemble", chosen.together)):
+        if figures:
+            err.print(f"evaluation set, {name}: AUROC {figures['auroc']}, accuracy {figures['accuracy']}")
+    if chosen.pair:
+        err.print(f"ensemble minus best single: AUROC {chosen.pair.differences['auroc']}")
+    err.print(f"{folder / FILE}: written; {NOT_FOR_DIAGNOSIS}; to use it:\n{command(plan, chosen)}")
+
+
+def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
+    from mskscreen.search.cost import costs
+
+    with err.status("counting"):
+        found = costs(plan, manifest)
+    rows = [
+        {
+            "run": run.name,
+            "cell": run.cell,
+            "seed": run.protocol.seed,
+            "input": found[run.name].size,
+            "mparams": found[run.name].complexity.parameters / 1e6,
+            "gflops": found[run.name].complexity.gflops,
+            "images": found[run.name].images,
+            "petaflops": found[run.name].petaflops,
+            "hours": found[run.name].seconds / 3600,
+        }
+        for run in plan.runs
+    ]
+    hours = sum(cost.seconds for cost in found.values()) / 3600
+    show(rows, form, title=f"{len(plan.space.cells)} cells, {len(rows)} runs, about {hours:.1f} hours one by one")
+
+
+def _locally(plan: Plan, todo: list[Run], jobs: int) -> None:
+    from mskscreen.search.local import run_here
+
+    with _asked_to_stop() as stop, common.progress("training", len(todo)) as advance:
+        if not run_here(plan, todo, jobs=jobs, stop=stop, ended=lambda run: _tell(plan, run, advance)):
+            err.print("stopped; what was begun is saved, and the same command goes on")
+
+
+def _on_ray(plan: Plan, todo: list[Run], address: str, cpus: float, gpus: float) -> None:
+    with needs("cluster"):
+        from mskscreen.search.cluster import run_on_ray
+    with common.progress("training", len(todo)) as advance:
+        run_on_ray(plan, todo, address=address, cpus=cpus, gpus=gpus, ended=lambda run: _tell(plan, run, advance))
+
+
+def _tell(plan: Plan, run: Run, advance: Any) -> None:
+    from mskscreen.search.plan import ending
+
+    end = ending(plan.of(run))
+    if end is not None:
+        advance(1)
+        because = f": {end.reason}" if end.reason else ""
+        err.print(f"{end.state}: {run.cell}, seed {run.protocol.seed}{because}")
+
+
+def _report_ends(plan: Plan) -> Exit:
+    from mskscreen.search.plan import State, ending
+
+    ends = [ending(plan.of(run)) for run in plan.runs]
+    counts = Counter(str(end.state) if end else "not ended" for end in ends)
+    err.print(f"{plan.folder}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    return Exit.SOME_FAILED if any(end and end.state is State.FAILED for end in ends) else Exit.OK
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Any]:
+    """Yield whether Ctrl-C or SIGTERM has come."""
+    told = False
+
+    def note(*_: object) -> None:
+        nonlocal told
+        told = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        with common.interruptible() as interrupted:
+            yield lambda: told or interrupted()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))

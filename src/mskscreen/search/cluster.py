@@ -1,0 +1,111 @@
+"""The executor of many machines: Ray Tune, with the same runs in the same folders, which all machines must share.
+
+Ray places the runs and begins those of a lost machine anew elsewhere, where they go on from what they saved. What
+has ended stands in the folders and not in Ray: after the loss of the head, or of the process that drives the
+search, the same command begins with what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray import tune
+
+from mskscreen.errors import DataError, MskscreenError
+from mskscreen.search.plan import Plan, State, end, ending, holding
+from mskscreen.search.runner import conduct
+from mskscreen.search.space import Run
+from mskscreen.training.run import Progress
+
+# A worker of a lost machine may live on for a moment and hold its run.
+_PATIENCE = 120.0
+# Times a run is begun anew after the loss of its machine.
+LOSSES = 5
+
+
+def run_on_ray(
+    plan: Plan,
+    runs: Sequence[Run],
+    *,
+    address: str = "auto",
+    cpus: float = 1,
+    gpus: float = 0,
+    ended: Callable[[Run], None] = lambda _: None,
+) -> None:
+    """Conduct `runs` as trials of Ray Tune, each with so many processors and graphics processors.
+
+    `address` is that of a cluster, or `auto` for the one this machine belongs to, or a new one of this machine
+    alone. Raises MskscreenError where there is no cluster at the address.
+    """
+    _connect(address)
+    # The workers have working folders of their own.
+    plan = replace(plan, folder=plan.folder.resolve())
+    try:
+        names = [run.name for run in runs]
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": cpus, "gpu": gpus}),
+            param_space={"run": tune.grid_search(names)},
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(plan.folder),
+                failure_config=tune.FailureConfig(max_failures=LOSSES),
+                callbacks=[_Watch(plan, ended)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+
+
+class _Watch(tune.Callback):
+    """Tells of each trial that has ended, and says of one that Ray gave up why its run failed."""
+
+    def __init__(self, plan: Plan, ended: Callable[[Run], None]) -> None:
+        self.plan, self.ended = plan, ended
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+        """Called by Tune."""
+        self.ended(self.plan.run(trial.config["run"]))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+        """Called by Tune, after every loss of a worker."""
+        run = self.plan.run(trial.config["run"])
+        folder = self.plan.of(run)
+        if ending(folder) is None and trial.num_failures > LOSSES:
+            with suppress(DataError), holding(folder):
+                end(folder, State.FAILED, f"Ray lost its worker {trial.num_failures} times", where="ray")
+        self.ended(run)
+
+
+def _connect(address: str) -> None:
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, **{k: v for k, v in options.items() if k != "include_dashboard"})
+    except ConnectionError as error:
+        if address != "auto":
+            raise MskscreenError(
+                f"no Ray cluster answers at '{address}'; start one with: ray start --head"
+            ) from error
+        ray.init(**options)
+
+
+def _trial(config: dict[str, str], plan: Plan) -> None:
+    """One trial: conducts its run, and reports the development figures of every epoch to Ray."""
+    where = f"ray node {ray.get_runtime_context().get_node_id()}, process {os.getpid()}"
+
+    def report(progress: Progress) -> None:
+        if progress.metrics is not None:
+            tune.report({"epoch": progress.epoch, **progress.metrics})
+
+    found = conduct(plan, plan.run(config["run"]), report=report, where=where, patience=_PATIENCE)
+    tune.report({"state": str(found.state if found else State.WAITING)})

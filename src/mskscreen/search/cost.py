@@ -1,0 +1,110 @@
+"""What a run costs: counted in multiply-adds before it is begun, and in hours once any of the search has ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from mskscreen.data.folds import training_rows
+from mskscreen.data.manifest import Manifest
+from mskscreen.networks import build_network
+from mskscreen.networks.complexity import Complexity, measure
+from mskscreen.search.plan import Plan
+from mskscreen.search.space import Run
+from mskscreen.training.material import preprocessing
+from mskscreen.training.protocol import Protocol
+
+# A pass forward and, for the gradients of activations and of weights, twice as much backward.
+_TRAINING = 3
+_REFERENCE = Protocol(architecture="resnet18", init="random", input_size=128)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed."""
+
+    size: int
+    complexity: Complexity
+    images: int
+    petaflops: float
+    seconds: float
+
+
+def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
+    """Cost of every run by its name, at the speed of what has ended of the same architecture, else of anything.
+
+    Where nothing has ended the speed is that of one small network on this machine, which is right to a factor of
+    about three. Halving is not counted on.
+    """
+    speeds = _speeds(plan)
+    every = [speed for found in speeds.values() for speed in found]
+    typical = median(every) if every else _reference_speed()
+    found = {}
+    for run in plan.runs:
+        size, complexity, images, work = _work(run, manifest)
+        speed = median(speeds.get(run.protocol.architecture) or [typical])
+        found[run.name] = Cost(size, complexity, images, work / 1e6, work / speed)
+    return found
+
+
+def trained(folder: Path) -> Mapping[str, Any] | None:
+    """What training said of the cost of a finished run: `seconds`, `images`, `images_per_second`, `parameters`."""
+    try:
+        return dict(json.loads((folder / "done.json").read_text(encoding="utf-8"))["cost"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def complexity_of(protocol: Protocol) -> Complexity:
+    """Parameters and multiply-adds of the network of a protocol at its input size."""
+    return _complexity(protocol.architecture, preprocessing(protocol).height)
+
+
+@lru_cache(maxsize=256)
+def _complexity(architecture: str, size: int) -> Complexity:
+    return measure(architecture, (size, size))
+
+
+def _work(run: Run, manifest: Manifest) -> tuple[int, Complexity, int, float]:
+    """Input size, complexity, images shown, and 10^9 multiply-adds of the whole run."""
+    protocol = run.protocol
+    complexity = complexity_of(protocol)
+    images = len(training_rows(manifest, protocol.fold)) * protocol.epochs
+    return preprocessing(protocol).height, complexity, images, _TRAINING * complexity.gflops * images
+
+
+def _speeds(plan: Plan) -> dict[str, list[float]]:
+    """10^9 multiply-adds a second of the runs that have ended, by architecture."""
+    found: dict[str, list[float]] = {}
+    for run in plan.runs:
+        cost = trained(plan.of(run))
+        if cost and cost.get("seconds", 0) > 0:
+            work = _TRAINING * complexity_of(run.protocol).gflops * cost["images"]
+            found.setdefault(run.protocol.architecture, []).append(work / cost["seconds"])
+    return found
+
+
+def _reference_speed(batch: int = 8, times: int = 3) -> float:
+    """10^9 multiply-adds a second of training steps of a small network in float32 on this machine."""
+    network = build_network(_REFERENCE.architecture).train()
+    images = torch.rand(batch, 1, _REFERENCE.input_size, _REFERENCE.input_size)
+    spans: list[float] = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        pred1, pred2 = network.read_out(network.features(images))[:2]
+        (pred1.sum() + pred2.sum()).backward()  # type: ignore[no-untyped-call]
+        spans.append(time.perf_counter() - begin)
+    return _TRAINING * complexity_of(_REFERENCE).gflops * batch / min(spans)
+
+
+def total(costs: Mapping[str, Cost], runs: Sequence[Run]) -> float:
+    """Seconds that `runs` take one after the other."""
+    return sum(costs[run.name].seconds for run in runs)

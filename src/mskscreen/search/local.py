@@ -1,0 +1,85 @@
+"""The executor of one machine: every run is a process of its own, so that a crash is the end of one run only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from mskscreen.errors import DataError
+from mskscreen.inference.engines import cores
+from mskscreen.search.plan import Plan, State, end, ending, holding
+from mskscreen.search.space import Run
+
+LOG = "log.txt"
+_POLL = 0.2
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def run_here(
+    plan: Plan,
+    runs: Sequence[Run],
+    *,
+    jobs: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+    ended: Callable[[Run], None] = lambda _: None,
+) -> bool:
+    """Conduct `runs`, as many as `jobs` at a time, each with its share of the cores; False where `stop` said yes.
+
+    A process that saves itself is waited for. One that was killed leaves its run failed. `ended` is told of each
+    run whose process has ended, however it ended.
+    """
+    waiting = list(reversed(runs))
+    active: list[tuple[Run, subprocess.Popen[bytes]]] = []
+    stopped = False
+    try:
+        while waiting or active:
+            if not stopped and stop():
+                stopped = True
+                waiting.clear()
+                for _, process in active:
+                    process.terminate()
+            while waiting and len(active) < jobs:
+                run = waiting.pop()
+                active.append((run, _begin(plan, run, jobs)))
+            for run, process in active:
+                if process.poll() is not None:
+                    if not stopped:
+                        _close(plan, run, process.returncode)
+                    ended(run)
+            active = [(run, process) for run, process in active if process.returncode is None]
+            time.sleep(_POLL if active else 0)
+    finally:
+        for _, process in active:
+            process.kill()
+            process.wait()
+    return not stopped
+
+
+def _begin(plan: Plan, run: Run, jobs: int) -> subprocess.Popen[bytes]:
+    folder = plan.of(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    share = {name: str(max(1, cores() // jobs)) for name in _THREADS if name not in os.environ}
+    with (folder / LOG).open("ab") as log:
+        # The process reads stdin to its end, which comes when this one ends: no orphan goes on training.
+        return subprocess.Popen(  # noqa: S603 - our own module, with names that we made
+            [sys.executable, "-m", "mskscreen.search.runner", str(plan.folder), run.name],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | share,
+        )
+
+
+def _close(plan: Plan, run: Run, code: int) -> None:
+    """Say of a process that died without a word that its run failed, unless another process has taken it over."""
+    folder = plan.of(run)
+    if code == 0 or ending(folder) is not None:
+        return
+    # Killed by a signal: most often the system's, for want of memory.
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    with suppress(DataError), holding(folder):
+        end(folder, State.FAILED, f"its process {how}; {folder / LOG} has what it said last", where="local")

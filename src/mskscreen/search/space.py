@@ -1,0 +1,218 @@
+"""The space of a search as TOML: axes whose product gives the cells, each a protocol once for every seed.
+
+protocol = "paper.toml"               # shipped, or a path relative to this file
+seeds = [0, 1, 2]
+
+[axes]
+architecture = ["resnet18", "densenet121"]
+init = ["imagenet", "random"]
+size = [                              # a level may change several keys at once
+  {name = "small", input_size = 128, batch = 64},
+  {name = "large", input_size = 320},
+]
+
+[[more]]                              # a further product, over axes of its own
+architecture = ["timm:tf_efficientnet_lite0"]
+tasks = ["abnormality", "joint"]
+
+[[skip]]                              # leaves out the cells that have all of these levels
+architecture = "densenet121"
+init = "random"
+
+[halving]                             # of the runs that reach epoch 2, 6, 18 ... the best third goes on
+factor = 3
+first = 2
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mskscreen.errors import ProtocolError
+from mskscreen.training.protocol import Protocol
+
+SHIPPED = Path(__file__).parent / "spaces"
+_KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
+# Enough of a SHA-256 that no two of a million protocols share it.
+_DIGITS = 16
+
+Level = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One protocol of a search: its cell, which all seeds share, and the level of the cell on each axis."""
+
+    levels: Mapping[str, str]
+    protocol: Protocol
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell: its levels."""
+        return " ".join(self.levels.values()) or self.protocol.architecture
+
+    @property
+    def name(self) -> str:
+        """Name of the folder: the digest of the whole protocol."""
+        return self.protocol.digest[:_DIGITS]
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Asynchronous successive halving (Li et al., arXiv:1810.05934): epochs `first` x `factor`^k are rungs."""
+
+    factor: int = 3
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        for key, low in (("factor", 2), ("first", 1)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise ProtocolError(f"table halving: key {key} is {value!r}; write a whole number from {low} on")
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Epochs at which a run of so many epochs may be stopped."""
+        powers = (self.first * self.factor**k for k in itertools.count())
+        return list(itertools.takewhile(lambda rung: rung < epochs, powers))
+
+
+@dataclass(frozen=True)
+class Space:
+    """The runs of a search, each once, those of the first seed first."""
+
+    runs: tuple[Run, ...]
+    halving: Halving | None = None
+
+    @classmethod
+    def from_toml(cls, path: Path | str) -> Space:
+        """Read a space, or a shipped one by its name (`paper-space` or `paper-space.toml`).
+
+        Raises ProtocolError that names the file and the key.
+        """
+        file = Path(path)
+        if not file.is_file() and file.parent == Path():
+            file = SHIPPED / f"{file.stem}.toml"
+        try:
+            with file.open("rb") as stream:
+                value = tomllib.load(stream)
+        except FileNotFoundError:
+            known = ", ".join(sorted(shipped.name for shipped in SHIPPED.glob("*.toml")))
+            raise ProtocolError(f"space '{path}': no such file; shipped are {known}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise ProtocolError(f"space '{path}': cannot be read as TOML ({error})") from error
+        try:
+            return _space(value, file.parent)
+        except ProtocolError as error:
+            raise ProtocolError(f"space '{path}': {error}") from error
+
+    @property
+    def cells(self) -> list[str]:
+        """Names of the cells in order."""
+        return list(dict.fromkeys(run.cell for run in self.runs))
+
+
+def _space(value: Mapping[str, Any], folder: Path) -> Space:
+    if unknown := next((key for key in value if key not in _KEYS), None):
+        nearest = difflib.get_close_matches(unknown, _KEYS, n=1, cutoff=0)[0]
+        raise ProtocolError(f"key '{unknown}' is unknown; the nearest known one is '{nearest}'")
+    products = [_axes(table) for table in (_table(value.get("axes", {}), "axes"), *_tables(value, "more"))]
+    base = _protocol(value.get("protocol", "paper.toml"), folder)
+    halving = _table(value.get("halving", {}), "halving")
+    if unknown := next((key for key in halving if key not in ("factor", "first")), None):
+        raise ProtocolError(f"table halving: key '{unknown}' is unknown; it has factor and first")
+    named = list(dict.fromkeys(axis for axes in products for axis in axes))
+    cells = [cell for axes in products for cell in _cells(_completed(axes, named, base), base)]
+    skips = _tables(value, "skip")
+    for skip in skips:
+        if not any(_has(levels, skip) for levels, _ in cells):
+            raise ProtocolError(f"table skip: no cell has {', '.join(f'{k} = {v}' for k, v in skip.items())}")
+    kept = [(levels, p) for levels, p in cells if not any(_has(levels, skip) for skip in skips)]
+    if not kept:
+        raise ProtocolError("every cell is skipped; leave out a table skip")
+    _require_names(kept)
+    runs: dict[str, Run] = {}
+    for seed in _seeds(value.get("seeds", [0])):
+        for levels, protocol in kept:
+            run = Run(levels, protocol.replace(seed=seed))
+            runs.setdefault(run.name, run)
+    return Space(tuple(runs.values()), Halving(**halving) if halving else None)
+
+
+def _protocol(name: Any, folder: Path) -> Protocol:
+    if not isinstance(name, str):
+        raise ProtocolError("key protocol: write the name of a protocol, such as 'paper.toml'")
+    beside = folder / name
+    return Protocol.from_toml(beside if beside.is_file() else name)
+
+
+def _seeds(value: Any) -> list[int]:
+    if not isinstance(value, list) or not value or not all(type(seed) is int for seed in value):
+        raise ProtocolError("key seeds: write a list of whole numbers, such as [0, 1, 2]")
+    return value
+
+
+def _table(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ProtocolError(f"key '{name}' must be a table: [{name}]")
+    return value
+
+
+def _tables(value: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    tables = value.get(name, [])
+    if not isinstance(tables, list):
+        raise ProtocolError(f"key '{name}' must be a list of tables: [[{name}]]")
+    return [_table(table, name) for table in tables]
+
+
+def _axes(table: Mapping[str, Any]) -> dict[str, list[Level]]:
+    """The levels of each axis: their names, and what they change in the protocol."""
+    axes = {}
+    for axis, values in table.items():
+        if not isinstance(values, list) or not values:
+            raise ProtocolError(f"axis '{axis}': write a list of levels")
+        levels = [_level(axis, value) for value in values]
+        names = [name for name, _ in levels]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ProtocolError(f"axis '{axis}': level '{twice}' is given twice")
+        axes[axis] = levels
+    return axes
+
+
+def _level(axis: str, value: Any) -> Level:
+    if isinstance(value, dict):
+        changes = {key: item for key, item in value.items() if key != "name"}
+        return str(value.get("name", " ".join(map(str, changes.values())))), changes
+    return str(value), {axis: value}
+
+
+def _completed(axes: Mapping[str, list[Level]], named: Sequence[str], base: Protocol) -> dict[str, list[Level]]:
+    """All axes of all products: on one that a product leaves out its cells have the value of the protocol."""
+    return {axis: axes.get(axis) or [(str(getattr(base, axis, "-")), {})] for axis in named}
+
+
+def _require_names(cells: Sequence[tuple[Mapping[str, str], Protocol]]) -> None:
+    by_name: dict[tuple[str, ...], str] = {}
+    for levels, protocol in cells:
+        name = tuple(levels.values())
+        if by_name.setdefault(name, protocol.digest) != protocol.digest:
+            raise ProtocolError(f"two cells are named '{' '.join(name)}', but differ; name their levels")
+
+
+def _cells(axes: Mapping[str, Sequence[Level]], base: Protocol) -> Iterator[tuple[dict[str, str], Protocol]]:
+    for levels in itertools.product(*axes.values()):
+        changes: dict[str, Any] = {}
+        for axis, (_, change) in zip(axes, levels, strict=True):
+            if clash := next((key for key in change if key in changes or key == "seed"), None):
+                raise ProtocolError(f"axis '{axis}': key '{clash}' is set by another axis, or by seeds")
+            changes |= change
+        yield {axis: name for axis, (name, _) in zip(axes, levels, strict=True)}, base.replace(**changes)
+
+
+def _has(levels: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
+    return all(levels.get(axis) == str(level) for axis, level in wanted.items())

@@ -1,0 +1,67 @@
+"""How far a search is, read from its folder while it runs or when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mskscreen.errors import DataError
+from mskscreen.search.cost import Cost
+from mskscreen.search.halving import best_until, development_scores
+from mskscreen.search.plan import Plan, State, ending, events, holding
+from mskscreen.search.space import Run
+
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far one run is: its state, why it ended so, the epochs it has had, and its best development score.
+
+    `state` is that of `State`, or `running` where a process holds the run; `where` is the process that had it
+    last; `seconds_left` is what it still needs, None where it has ended.
+    """
+
+    run: Run
+    state: str
+    reason: str
+    epoch: int
+    score: float | None
+    where: str
+    seconds_left: float | None
+
+
+def standings(plan: Plan, costs: Mapping[str, Cost]) -> list[Standing]:
+    """How far every run is, in the order in which they are begun."""
+    return [_standing(plan, run, costs[run.name].seconds) for run in plan.runs]
+
+
+def seconds_left(found: list[Standing]) -> float:
+    """Seconds until all have ended, if as many go on at a time as do now (at least one)."""
+    running = sum(standing.state == RUNNING for standing in found)
+    return sum(standing.seconds_left or 0.0 for standing in found) / max(1, running)
+
+
+def _standing(plan: Plan, run: Run, seconds: float) -> Standing:
+    folder = plan.of(run)
+    end = ending(folder)
+    epoch = len(development_scores(plan, run))
+    return Standing(
+        run=run,
+        state=str(end.state) if end else RUNNING if _is_held(plan, run) else str(State.WAITING),
+        reason=end.reason if end else "",
+        epoch=epoch,
+        score=best_until(plan, run, epoch) if epoch else None,
+        where=next((event["where"] for event in reversed(list(events(folder))) if event["event"] == "begin"), ""),
+        seconds_left=None if end else seconds * (1 - epoch / run.protocol.epochs),
+    )
+
+
+def _is_held(plan: Plan, run: Run) -> bool:
+    if not plan.of(run).exists():
+        return False
+    try:
+        with holding(plan.of(run)):
+            return False
+    except DataError:
+        return True

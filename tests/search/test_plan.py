@@ -1,0 +1,149 @@
+"""The folder of a search is all there is: what has ended, what has not, and who holds a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from hypothesis import given
+from hypothesis import strategies as st
+from small_search import small_data, small_space
+
+from mskscreen.errors import DataError
+from mskscreen.search.halving import survives, verdict
+from mskscreen.search.plan import EVENTS, Plan, State, end, ending, holding, note, spent
+from mskscreen.search.space import Run, Space
+
+HALVED = (
+    'protocol="tiny.toml"\nseeds=[0,1,2,3,4,5]\n[axes]\ntasks=["both","joint"]\nepochs=[9]\n[halving]\nfactor=3'
+)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    data = small_data(tmp_path / "data")
+    return Plan.make(tmp_path / "search", data, Space.from_toml(small_space(tmp_path, HALVED)))
+
+
+def _end(plan: Plan, run: Run, state: State) -> None:
+    with holding(plan.of(run)):
+        end(plan.of(run), state)
+
+
+def test_a_plan_read_again_is_the_same_plan(plan: Plan) -> None:
+    again = Plan.read(plan.folder)
+    assert again.space == plan.space
+    assert again.digest == plan.digest
+    assert [run.name for run in again.runs] == [run.name for run in plan.runs]
+
+
+def test_a_folder_takes_a_further_space_but_no_other_data(plan: Plan, tmp_path: Path) -> None:
+    (first, *_) = plan.runs
+    _end(plan, first, State.DONE)
+    larger = Space.from_toml(small_space(tmp_path, HALVED.replace("[9]", "[9, 18]")))
+    grown = Plan.make(plan.folder, tmp_path / "data" / "MURA-v1.1", larger)
+    assert len(grown.runs) == 24
+    assert [run.name for run in grown.todo()] == [run.name for run in grown.runs if run.name != first.name]
+    other = small_data(tmp_path / "other")
+    (other / "valid_image_paths.csv").write_text("")
+    with pytest.raises(DataError, match="other data"):
+        Plan.make(plan.folder, other, larger)
+
+
+def test_a_run_ends_once(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    assert ending(folder) is None
+    with holding(folder):
+        first = end(folder, State.FAILED, "no disk left")
+        assert end(folder, State.DONE) == first == ending(folder)
+    assert sum(json.loads(line)["event"] == "end" for line in (folder / EVENTS).read_text().splitlines()) == 1
+
+
+def test_failed_runs_are_begun_again_only_when_asked(plan: Plan) -> None:
+    done, failed, stopped = plan.runs[:3]
+    for run, state in ((done, State.DONE), (failed, State.FAILED), (stopped, State.STOPPED)):
+        _end(plan, run, state)
+    assert {run.name for run in plan.runs} - {run.name for run in plan.todo()} == {
+        run.name for run in (done, failed, stopped)
+    }
+    assert failed.name in {run.name for run in plan.todo(failed=True)}
+    assert len(plan.todo()) == len(plan.runs) - 2
+
+
+def test_a_held_run_is_refused_to_others_until_its_holder_dies(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    code = f"""
+import sys
+from pathlib import Path
+from mskscreen.search.plan import holding
+with holding(Path({str(folder)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(DataError, match="another process"), holding(folder):
+            pass
+        process.kill()
+        with holding(folder, patience=30):
+            pass
+
+
+def test_time_is_that_between_beginnings_and_what_followed_them(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    folder.mkdir()
+    lines = [("begin", 0), ("save", 10), ("begin", 20), ("begin", 25), ("end", 31)]
+    (folder / EVENTS).write_text(
+        "".join(json.dumps({"time": f"2026-01-01T00:00:{s:02d}+00:00", "event": e}) + "\n" for e, s in lines)
+    )
+    assert spent(folder) == 16
+    with (folder / EVENTS).open("a") as stream:
+        stream.write('{"time": "2026-01-0')
+    assert spent(folder) == 16
+    note(folder, "begin", "here")
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40), factor=st.integers(2, 5))
+def test_the_best_always_survives_and_no_more_than_the_share_do(values: list[float], factor: int) -> None:
+    kept = [value for k, value in enumerate(values) if survives(value, values[:k] + values[k + 1 :], factor)]
+    assert max(values) in kept
+    distinct = len(set(values)) == len(values)
+    assert not distinct or len(kept) == max(1, len(values) // factor)
+
+
+def _scored(plan: Plan, number: int, *scores: float) -> None:
+    run = plan.runs[number]
+    name = "joint_auroc" if run.protocol.tasks == "joint" else "abnormality_auroc"
+    plan.of(run).mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{k},{score}\n" for k, score in enumerate(scores, 1))
+    (plan.of(run) / "metrics.csv").write_text(f"epoch,{name}\n{rows}")
+
+
+def test_a_run_behind_at_a_rung_is_stopped_and_says_why(plan: Plan) -> None:
+    both = [k for k, run in enumerate(plan.runs) if run.protocol.tasks == "both"]
+    joint = next(k for k, run in enumerate(plan.runs) if run.protocol.tasks == "joint")
+    for k, score in zip(both[:4], (0.6, 0.7, 0.9, 0.8), strict=True):
+        _scored(plan, k, score)
+    _scored(plan, both[4], 0.5, 0.95, 0.5)
+    runs = plan.runs
+    assert verdict(plan, runs[both[2]], 1) == ""
+    assert verdict(plan, runs[both[3]], 1) == "at epoch 1 1 of 5 runs were better than its 0.800"
+    assert verdict(plan, runs[both[3]], 2) == ""
+    assert verdict(plan, runs[both[4]], 1)
+    assert verdict(plan, runs[both[4]], 3) == "", "alone at this rung"
+    _scored(plan, joint, 0.1)
+    assert verdict(plan, runs[joint], 1) == "", "joint types are not compared with abnormality"
+    _scored(plan, both[5], float("nan"))
+    assert verdict(plan, runs[both[5]], 1)
+
+
+def test_without_halving_nothing_is_stopped(plan: Plan, tmp_path: Path) -> None:
+    space = Space.from_toml(small_space(tmp_path, HALVED.partition("[halving]")[0]))
+    plain = Plan(plan.folder, plan.digest, space)
+    for k in range(4):
+        _scored(plain, k, 0.9 - 0.1 * k)
+    assert {verdict(plain, run, 1) for run in plain.runs[:4]} == {""}

@@ -1,0 +1,121 @@
+"""A space of cells: what is written is what is trained, each cell once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_search import small_space
+
+from mskscreen.errors import ProtocolError
+from mskscreen.networks import NETWORKS
+from mskscreen.search.space import Halving, Space
+from mskscreen.training.protocol import Protocol
+
+
+def _space(folder: Path, text: str) -> Space:
+    return Space.from_toml(small_space(folder, text))
+
+
+def test_the_shipped_space_is_the_published_search() -> None:
+    space = Space.from_toml("paper-space.toml")
+    paper = Protocol.from_toml("paper.toml")
+    assert len(space.cells) == len(space.runs) == len({run.name for run in space.runs}) == 48
+    expected = {
+        (architecture, init, loss, tasks)
+        for architecture in NETWORKS
+        for init in ("imagenet", "random")
+        for loss in ("cross-entropy", "weighted")
+        for tasks in ("both", "abnormality")
+    }
+    found = {(p.architecture, p.init, p.loss, p.tasks) for p in (run.protocol for run in space.runs)}
+    assert found == expected
+    for run in space.runs:
+        changed = {
+            "architecture": paper.architecture,
+            "init": paper.init,
+            "loss": paper.loss,
+            "tasks": paper.tasks,
+        }
+        assert run.protocol.replace(**changed) == paper
+
+
+def test_every_seed_of_every_cell_once_and_the_first_seed_first(tmp_path: Path) -> None:
+    space = _space(tmp_path, 'protocol="tiny.toml"\nseeds=[3,1]\n[axes]\ntasks=["both","joint"]\nepochs=[2,4]')
+    assert [run.protocol.seed for run in space.runs] == [3] * 4 + [1] * 4
+    assert space.cells == ["both 2", "both 4", "joint 2", "joint 4"]
+    assert all(run.protocol.input_size == 32 for run in space.runs)
+
+
+def test_a_level_may_change_several_keys(tmp_path: Path) -> None:
+    text = 'protocol="tiny.toml"\n[axes]\nsize=[{name="small",input_size=32,batch=4},{input_size=64}]'
+    small, large = _space(tmp_path, text).runs
+    assert (small.cell, small.protocol.input_size, small.protocol.batch) == ("small", 32, 4)
+    assert (large.cell, large.protocol.input_size, large.protocol.batch) == ("64", 64, 8)
+
+
+def test_further_products_have_the_values_of_the_protocol_on_axes_they_leave_out(tmp_path: Path) -> None:
+    space = _space(
+        tmp_path,
+        """
+protocol = "tiny.toml"
+[axes]
+tasks = ["both", "joint"]
+loss = ["cross-entropy"]
+[[more]]
+tasks = ["both", "abnormality"]
+init = ["random"]
+""",
+    )
+    assert space.cells == [
+        *("both cross-entropy random", "joint cross-entropy random", "abnormality cross-entropy random"),
+    ]
+    assert all(list(run.levels) == ["tasks", "loss", "init"] for run in space.runs)
+
+
+def test_skipped_cells_are_left_out(tmp_path: Path) -> None:
+    text = 'protocol="tiny.toml"\n[axes]\ntasks=["both","joint"]\nepochs=[2,4]\n[[skip]]\ntasks="joint"\nepochs=4'
+    assert _space(tmp_path, text).cells == ["both 2", "both 4", "joint 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sedes = [1]", "nearest known one is 'seeds'"),
+        ("seeds = []", "seeds"),
+        ("seeds = [1.5]", "seeds"),
+        ('[axes]\nlos = ["focal"]', "nearest known one is 'loss'"),
+        ('[axes]\nloss = ["hinge"]', "'hinge' is not one of"),
+        ('[axes]\nloss = "focal"', "axis 'loss': write a list"),
+        ('[axes]\nloss = ["focal", "focal"]', "given twice"),
+        ("[axes]\nseed = [1]", "set by another axis, or by seeds"),
+        ("[axes]\nbatch=[4]\nsize=[{batch=8}]", "axis 'size': key 'batch' is set by another axis"),
+        ('[[skip]]\ntasks="joint"', "no cell has tasks = joint"),
+        ('[axes]\ntasks=["both"]\n[[skip]]\ntasks="both"', "every cell is skipped"),
+        ('[axes]\nloss=[{name="a",epochs=1}]\n[[more]]\nloss=[{name="a",epochs=2}]', "two cells are named 'a'"),
+        ("[halving]\nfactor = 1", "key factor"),
+        ("[halving]\nfirst = true", "key first"),
+        ("[halving]\nrung = 1", "'rung' is unknown"),
+        ("axes = 3", "must be a table"),
+        ("protocol = 3", "name of a protocol"),
+        ('protocol = "absent.toml"', "no such file"),
+        ("= 3", "cannot be read as TOML"),
+    ],
+)
+def test_a_space_that_is_wrong_is_refused_by_file_and_key(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ProtocolError, match=r"space\.toml") as caught:
+        _space(tmp_path, text if "protocol" in text or text == "= 3" else f'protocol="tiny.toml"\n{text}')
+    assert said in str(caught.value)
+
+
+def test_an_absent_space_names_the_shipped_ones() -> None:
+    with pytest.raises(ProtocolError, match=r"paper-space\.toml"):
+        Space.from_toml("absent")
+
+
+def test_rungs_grow_by_the_factor_and_end_before_the_run_does() -> None:
+    assert Halving(3, 1).rungs(10) == [1, 3, 9]
+    assert Halving(3, 1).rungs(9) == [1, 3]
+    assert Halving(2, 4).rungs(4) == []
