@@ -44,6 +44,7 @@ def test_pictures_hold_nothing_but_pixels(pack):
             chunks.add(kind)
             at += 12 + length
         assert chunks == {b"IHDR", b"IDAT", b"IEND"}
+    assert len({path.stat().st_mtime for path in pack.rglob("*.*")}) == 1
 
 
 def test_a_picture_is_its_radiograph(pack, study):

@@ -92,6 +92,7 @@ def test_one_reader_and_missing_answers_are_no_obstacle(opened, pack, fill, tmp_
     found = scored(opened, pack, fill, tmp_path, answer)
     assert {row.who for row in found.accuracy} == {MODEL, "reader-1"}
     assert next(row for row in found.accuracy if row.who == "reader-1").cases == 7
+    assert not any("-" in row.of for row in found.accuracy)
     assert found.between[0].figures["fleiss"].value is None
     assert found.maps == ()
     with pytest.raises(DataError, match="no form holds an answer"):
@@ -107,6 +108,7 @@ def test_one_reader_and_missing_answers_are_no_obstacle(opened, pack, fill, tmp_
         ("box", "7 1 1 5 9", "box .* names no view"),
         ("box", "1 nan 1 5 9", "box .* names no view of the case or is empty"),
         ("box", "left knee", "box .* is not VIEW LEFT TOP RIGHT BOTTOM"),
+        ("reader", "somebody", "reader 'somebody' is not in the protocol"),
         ("case", "XXXX", "case 'XXXX' is not in this phase"),
     ],
 )
@@ -140,6 +142,8 @@ def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path)
     assert "nothing to do" in run(*ask).stderr
     with pytest.raises(DataError, match="is there already and is not this pack"):
         run(*ask[:4], 8, *ask[5:])
+    with pytest.raises(DataError, match="is the key of another pack"):
+        run(*ask[:6], tmp_path / "second", *ask[7:], "--key", tmp_path / "pack.key.json")
     key = open_pack(tmp_path / "pack", tmp_path / "pack.key.json")[0]
     forms = fill(tmp_path / "pack", tmp_path / "back", answering(key))
     value = json.loads(run("review", "score", tmp_path / "pack", *forms, "--format", "json").stdout)

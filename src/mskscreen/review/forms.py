@@ -94,6 +94,8 @@ def _answer(row: Mapping[str, str], where: str, key: Key) -> Answer:
         raise DataError(
             f"{where}: case '{row['case']}' is not in this phase of the pack; use the form of the pack"
         )
+    if row["reader"] not in key.protocol["readers"]:
+        raise DataError(f"{where}: reader '{row['reader']}' is not in the protocol; use the form of the pack")
     views = key.cases[showing.case].views
     return Answer(
         row["reader"],

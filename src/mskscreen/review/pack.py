@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from mskscreen.review.forms import write_form
 from mskscreen.review.protocol import AIDED, FORMS, PROTOCOL, UNAIDED, Key, ReviewCase, Showing, View
 from mskscreen.review.selection import choose, reading_order, showings
 from mskscreen.saliency.overlay import draw_overlay
-from mskscreen.storage import write_text
+from mskscreen.storage import replacing, write_text
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screened, Screener
@@ -83,9 +85,14 @@ def make_pack(
         write_text(folder / PROTOCOL, text)
         write_text(folder / "README.txt", _instructions(phases))
         folder.chmod(0o755)
+        # Pictures were written in the order of the table, which may be sorted by label.
+        now = time.time()
+        for path in folder.rglob("*"):
+            os.utime(path, (now, now))
         # The key first: a pack that is there is then never without its key.
-        write_text(key_path, key)
-        key_path.chmod(0o600)
+        with replacing(key_path) as partial:
+            partial.touch(mode=0o600)
+            partial.write_text(key, encoding="utf-8")
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,9 +102,11 @@ def make_pack(
 def finished(out: Path, key_path: Path, request: Mapping[str, Any]) -> bool:
     """Whether `out` is there already and was asked for in the same words.
 
-    Raises DataError where something else is there.
+    Raises DataError where something else is there, or the key of another pack.
     """
     if not out.exists():
+        if key_path.exists():
+            raise DataError(f"{key_path}: is the key of another pack; name another file with --key or remove it")
         return False
     if key_path.is_file() and Key.read(key_path).request == request:
         return True

@@ -142,7 +142,8 @@ def _accuracy(
             rows.append(Row(who, phase, _read_by(call, 1), figures))
         if len(found) == 2:
             figures = crossed(_difference(found), len(truth), len(chosen), why=_NOTHING, **settings)
-            rows.append(Row(who, f"{AIDED} - {UNAIDED}", len(truth), figures))
+            twice = [(read.call[:, chosen] != UNRATED) for read in phases.values()]
+            rows.append(Row(who, f"{AIDED} - {UNAIDED}", int((twice[0] & twice[1]).any(axis=1).sum()), figures))
     return tuple(rows)
 
 
