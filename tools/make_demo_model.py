@@ -27,7 +27,7 @@ from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.contract import Calibration, ModelContract, Novelty, Provenance
 from mskscreen.evaluation.calibration import fit_temperature
 from mskscreen.evaluation.operating import RULES, choose
-from mskscreen.evaluation.phantoms import phantom_figures, pointing_game
+from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.export import export_onnx
 from mskscreen.inference import Screener
 from mskscreen.networks import ScreeningNetwork, build_network
@@ -36,6 +36,7 @@ from mskscreen.phantom.plan import Recipe
 from mskscreen.phantom.priors import location_prior
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import softmax
+from mskscreen.saliency.measures import pointing_game
 from mskscreen.training.loop import Phase, Schedule, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 

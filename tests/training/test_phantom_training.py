@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from mskscreen.errors import ProtocolError
-from mskscreen.evaluation.phantoms import phantom_figures, pointing_game
+from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.networks import build_network
 from mskscreen.phantom.dataset import make
 from mskscreen.phantom.manifest import read_manifest
 from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import Prediction, Predictions
+from mskscreen.saliency.measures import pointing_game
 from mskscreen.training.loop import Phase, Schedule, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 from mskscreen.training.randomise import randomise

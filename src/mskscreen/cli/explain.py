@@ -127,3 +127,71 @@ def files(
         common.err.print(f"stopped after {done} of {len(paths)} images; the same command goes on")
         raise typer.Exit(common.Exit.FAILURE)
     raise typer.Exit(common.Exit.SOME_FAILED if errors else common.Exit.OK)
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="The predictions table of the images.", exists=True)],
+    maps: Annotated[Path, typer.Argument(help="Folder of maps that explain wrote.", exists=True, file_okay=False)],
+    truth: Annotated[
+        Path,
+        typer.Option(
+            help="Phantoms, a CSV of boxes or masks, COCO .json, or a folder of YOLO labels.", exists=True
+        ),
+    ],
+    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    level: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Fixed threshold of IoU, as a share of a map's peak.")
+    ] = None,
+    dev_maps: Annotated[
+        Path | None, typer.Option(help="Maps of development images, to choose --level.", exists=True)
+    ] = None,
+    dev_predictions: Annotated[Path | None, typer.Option(help="Predictions of --dev-maps.", exists=True)] = None,
+    dev_truth: Annotated[
+        Path | None, typer.Option(help="Truth of --dev-maps, if not --truth.", exists=True)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model, for insertion, deletion, ROAD, infidelity and counterfactuals.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images for the measures that need the model.")] = 32,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
+) -> None:
+    """Judge maps by the truth, beside maps that know no image: methods by measures, with intervals and cost."""
+    with common.needs("phantom"):
+        from mskscreen.evaluation.explain import report as pages
+        from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
+        from mskscreen.evaluation.explain.score import development_level, measure, right_cases, table
+        from mskscreen.evaluation.explain.truth import read_truth
+    from mskscreen.inference import Screener
+    from mskscreen.predictions import Predictions
+    from mskscreen.saliency.maps import read_records
+
+    if (dev_maps is None) != (dev_predictions is None) or (dev_maps and level is not None):
+        raise typer.BadParameter("name --dev-maps with --dev-predictions, or --level instead")
+    truths = read_truth(truth)
+    if dev_maps and dev_predictions:
+        known = read_truth(dev_truth) if dev_truth else truths
+        level = development_level(
+            right_cases(Predictions.read(dev_predictions), read_records(dev_maps), known), dev_maps
+        )
+    table_of = Predictions.read(predictions)
+    cases = right_cases(table_of, read_records(maps), truths)
+    values = measure(cases, maps, level)
+    if model:
+        with common.progress("asking the model", min(images, len(cases))) as advance:
+            measure_faithfulness(values, maps, Screener.load(model), images, advance)
+    rows = table(values, resamples=resamples, seed=seed)
+    common.show(pages.lines(rows), form)
+    if report:
+        about = {
+            "model": table_of.model.get("name", "a model"),
+            "class explained": next(iter(cases[0].records.values())).of,
+            "images": len(cases),
+            "patients": len({case.patient for case in cases}),
+            "fixed level of IoU": "not chosen" if level is None else f"{level:.2f} of the peak",
+        }
+        pages.write_report(report, rows, about, pictures(cases, maps, 24))
+        print(report)
+    common.err.print(f"{len(cases)} images that were called right; {NOT_FOR_DIAGNOSIS}")

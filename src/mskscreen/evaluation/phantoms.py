@@ -12,8 +12,6 @@ from mskscreen.evaluation.metrics import loss_statistic
 from mskscreen.phantom.manifest import Row
 from mskscreen.predictions import Predictions
 
-TOLERANCE = 0.03
-
 
 def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]:
     """Joint accuracy, abnormality AUROC (all, visible and by kind) and calibration error over studies.
@@ -41,21 +39,6 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
         found |= _auroc(f"auroc_{kind.replace(' ', '_')}", labels[chosen], p[chosen])
     error = loss_statistic(labels, p)(np.ones((1, len(labels))))["ece"][0]
     return found | {"calibration_error": float(error)}
-
-
-def pointing_game(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether the peak of each map (h, w) lies in its mask (H, W), or within 3 % of the long side of it.
-
-    Zhang et al., arXiv:1608.00507; the peak is the centre of the highest cell.
-    """
-    hits = []
-    for evidence, mask in zip(maps, masks, strict=True):
-        peak = np.array(np.unravel_index(int(evidence.argmax()), evidence.shape))
-        centre = (peak + 0.5) * np.array(mask.shape) / np.array(evidence.shape) - 0.5
-        distance = np.linalg.norm(np.argwhere(mask) - centre, axis=1).min(initial=np.inf)
-        # Half a pixel: the centre of a cell lies between pixels.
-        hits.append(distance <= TOLERANCE * max(mask.shape) + 0.5)
-    return np.array(hits, bool)
 
 
 def _share(name: str, hits: Sequence[bool]) -> dict[str, float]:

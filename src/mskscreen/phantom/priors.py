@@ -49,15 +49,25 @@ def location_prior(folder: Path, rows: Sequence[Row], tolerance: float = TOLERAN
     ]
 
 
-def _target(folder: Path, row: Row, tolerance: float) -> np.ndarray:
-    """Where a point counts as a hit: bool (48, 48) over the image in fractions of its width and height."""
-    with Image.open(folder / str(row.mask)) as stored:
-        mask = np.asarray(stored) > 0
-    reach = tolerance * max(mask.shape)
-    near = ndimage.distance_transform_edt(~mask) <= reach
+def within_reach(mask: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
+    """Where a point counts as a hit of a mask: bool (48, 48) over the image in fractions of its sides."""
+    near = ndimage.distance_transform_edt(~mask) <= tolerance * max(mask.shape)
     down = (np.arange(_GRID) + 0.5) * mask.shape[0] / _GRID
     across = (np.arange(_GRID) + 0.5) * mask.shape[1] / _GRID
     return np.asarray(near[np.ix_(down.astype(int), across.astype(int))])
+
+
+def hit_counts(targets: np.ndarray) -> np.ndarray:
+    """How many of the `targets` (n, 48, 48) each place hits; of equally good places one amid good ones leads."""
+    counts = targets.sum(axis=0).astype(np.float64)
+    # The edge of a plateau is the first to miss elsewhere.
+    counts += 1e-6 * ndimage.gaussian_filter(counts, 2)
+    return np.asarray(counts)
+
+
+def _target(folder: Path, row: Row, tolerance: float) -> np.ndarray:
+    with Image.open(folder / str(row.mask)) as stored:
+        return within_reach(np.asarray(stored) > 0, tolerance)
 
 
 def _score(
@@ -74,8 +84,6 @@ def _score(
 
 
 def _best(targets: np.ndarray) -> tuple[int, int]:
-    counts = targets.sum(axis=0).astype(np.float64)
-    # Of equally good places the one amid good ones: the edge of a plateau is the first to miss elsewhere.
-    counts += 1e-6 * ndimage.gaussian_filter(counts, 2)
+    counts = hit_counts(targets)
     row, column = np.unravel_index(int(counts.argmax()), counts.shape)
     return int(row), int(column)

@@ -1,0 +1,93 @@
+"""Whether the model uses what its maps say: measures of each map against the model itself, and against twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mskscreen.evaluation.explain.explainer import Explainer
+from mskscreen.evaluation.explain.score import Case, Values, location_priors, references
+from mskscreen.inference.screener import Screener
+from mskscreen.pixels import Geometry, read_radiograph
+from mskscreen.saliency.faithfulness import infidelity, insertion_deletion, road
+from mskscreen.saliency.measures import rank_correlation, resample
+from mskscreen.saliency.patches import counterfactual
+from mskscreen.saliency.target import Score, Target
+
+COUNTERFACTUAL = "rank with counterfactual"
+FAITHFUL = ("insertion", "deletion", "road", "infidelity", COUNTERFACTUAL)
+_PATCHES = 16
+
+
+def measure_faithfulness(
+    values: Values,
+    folder: Path,
+    screener: Screener,
+    limit: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Add the measures `FAITHFUL` of every map and reference, for at most `limit` cases spread evenly.
+
+    The last is taken where the truth has a twin. Images are read from the files that the records name.
+    """
+    explainer = Explainer(screener.engine)
+    priors = location_priors(values.cases)
+    for number in np.unique(
+        np.linspace(0, len(values.cases) - 1, min(limit, len(values.cases))).round().astype(int)
+    ):
+        case = values.cases[number]
+        radiograph = read_radiograph(case.file)
+        image = screener.preprocessing(radiograph)
+        geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
+        maps = {method: record.values(folder) for method, record in case.records.items()}
+        maps = {
+            name: to_input(geometry, found) for name, found in (maps | references(case, priors[number])).items()
+        }
+        score = explainer.score(_target(case))
+        for name, found in infidelity(score, image, maps, seed=int(number)).items():
+            values.put(number, name, {"infidelity": found})
+        reference = _counterfactual(case, screener, score, image)
+        for name, found in maps.items():
+            taken = insertion_deletion(score, image, found) | {"road": road(score, image, found, seed=int(number))}
+            if reference is not None:
+                taken[COUNTERFACTUAL] = rank_correlation(resample(found, *reference.shape), reference)
+            values.put(number, name, taken)
+        advance(1)
+
+
+def to_input(geometry: Geometry, values: np.ndarray) -> np.ndarray:
+    """A map in the frame of the radiograph as one of the model's input (H, W); the margin is least relevant."""
+    box = resample(values, geometry.box_height, geometry.box_width)
+    least = np.nextafter(np.float32(min(float(box.min()), 0.0)), np.float32(-np.inf))
+    found = np.full((geometry.height, geometry.width), least, np.float32)
+    rows = slice(geometry.top, geometry.top + geometry.box_height)
+    found[rows, geometry.left : geometry.left + geometry.box_width] = box
+    return found
+
+
+def _counterfactual(case: Case, screener: Screener, score: Score, image: np.ndarray) -> np.ndarray | None:
+    if case.truth.twin is None or not case.truth.twin.is_file():
+        return None
+    twin = screener.preprocessing(read_radiograph(case.truth.twin))
+    found = counterfactual(score, image, twin, _PATCHES).values
+    return found if found.any() else None
+
+
+def _target(case: Case) -> Target:
+    return Target.parse(next(iter(case.records.values())).of)
+
+
+def pictures(cases: Sequence[Case], folder: Path, most: int) -> list[tuple[Case, Image.Image]]:
+    """The overlay of the first method of at most `most` cases, spread evenly, at 480 pixels."""
+    chosen = np.unique(np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int))
+    found = []
+    for number in chosen:
+        record = next(iter(cases[number].records.values()))
+        if record.overlay and (folder / record.overlay).is_file():
+            with Image.open(folder / record.overlay) as picture:
+                picture.thumbnail((720, 480))
+                found.append((cases[number], picture.convert("RGB")))
+    return found

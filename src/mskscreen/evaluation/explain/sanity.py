@@ -1,0 +1,134 @@
+"""Whether maps depend on what the model has learned, and on nothing that should not matter.
+
+Adebayo et al., arXiv:1810.03292: a map that stays the same when the weights are lost, or were learned from
+shuffled labels, shows the image and not the model. Similarity is the rank correlation of the absolute maps.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mskscreen.evaluation.explain.explainer import Explainer
+from mskscreen.inference.backends import OpenVino
+from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.engines import open_engine
+from mskscreen.inference.screener import Screener
+from mskscreen.inference.tail import Tail, read_graph
+from mskscreen.pixels import Radiograph, read_radiograph
+from mskscreen.saliency.cam import hirescam
+from mskscreen.saliency.measures import rank_correlation, resample
+from mskscreen.saliency.target import Target
+
+ABNORMAL = Target("pred1", 1)
+_LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+_QUALITY = 90
+
+
+def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int = 0) -> list[dict[str, float]]:
+    """Mean similarity of HiResCAM while the weights are shuffled from the scores down to the image.
+
+    `images` are model inputs (1, H, W); one line a stage with the `share` of the layers that are shuffled, the
+    first with none. Each layer's weights are permuted, so that their distribution stays.
+    """
+    layers = len(_layers(read_graph(path)))
+    counts = [0, *np.unique(np.geomspace(2, layers, stages).round().astype(int)).tolist()]
+    original = [_map(Tail.read(path), image) for image in images]
+    found = []
+    for count in counts:
+        tail = Tail(_shuffled(path, count, seed), path)
+        similar = [_similarity(_map(tail, image), before) for image, before in zip(images, original, strict=True)]
+        found.append({"share": count / layers, "similarity": float(np.nanmean(similar))})
+    return found
+
+
+def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]) -> float:
+    """Mean similarity of the HiResCAM of a model with that of one trained on shuffled labels."""
+    one, other = Tail.read(path), Tail.read(shuffled)
+    return float(np.nanmean([_similarity(_map(one, image), _map(other, image)) for image in images]))
+
+
+def repeatability(
+    model: str | Path, radiographs: Sequence[Radiograph], method: str = "hirescam"
+) -> dict[str, float]:
+    """Mean similarity of a map with that of the same image as JPEG, moved by a pixel, on another engine, and in
+    bfloat16 where the processor has it (whether or not the model is approved for it).
+    """
+    path = model_path(model)
+    base = Screener.load(path, engine="openvino", precision="f32")
+    variants = {"ONNX Runtime": Screener.load(path, engine="onnxruntime", precision="f32")}
+    if "bf16" in OpenVino.precisions():
+        variants["bfloat16"] = Screener(open_engine(path, "openvino", "bf16", unapproved=True))
+    found: dict[str, list[float]] = {}
+    for radiograph in radiographs:
+        image = base.preprocessing(radiograph)
+        before = Explainer(base.engine)(image, method, ABNORMAL).values
+        for name, changed in _changed(radiograph):
+            again = Explainer(base.engine)(base.preprocessing(changed), method, ABNORMAL).values
+            found.setdefault(name, []).append(_similarity(again, before))
+        for name, screener in variants.items():
+            again = Explainer(screener.engine)(image, method, ABNORMAL).values
+            found.setdefault(name, []).append(_similarity(again, before))
+    return {name: float(np.nanmean(values)) for name, values in found.items()}
+
+
+def _changed(radiograph: Radiograph) -> Iterator[tuple[str, Radiograph]]:
+    stored = np.round(radiograph.pixels * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "JPEG", quality=_QUALITY)
+    yield "JPEG of quality 90", read_radiograph(buffer.getvalue())
+    for axis, name in ((0, "moved down by a pixel"), (1, "moved right by a pixel")):
+        yield name, read_radiograph(np.roll(stored, 1, axis))
+
+
+def _similarity(one: np.ndarray, other: np.ndarray) -> float:
+    return rank_correlation(np.abs(resample(one, *other.shape)), np.abs(other))
+
+
+def _map(tail: Tail, image: np.ndarray) -> np.ndarray:
+    features = tail.features(image)
+    direction = ABNORMAL.direction(tail.scores(features, ABNORMAL.output))
+    return hirescam(features, tail.gradient(features, ABNORMAL.output, direction))
+
+
+def _layers(graph: Any) -> list[Any]:
+    """Layers with weights of their own on the way from the image to the scores, the last ones first."""
+    heads = {"pred1", "pred2"}
+    wanted = {node.get_name() for node in _above([graph.output(name).get_node() for name in heads])}
+    return [
+        node
+        for node in reversed(graph.get_ordered_ops())
+        if node.get_name() in wanted
+        and node.get_type_name() in _LAYERS
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+    ]
+
+
+def _above(nodes: list[Any]) -> list[Any]:
+    """All nodes that the given ones depend on."""
+    seen: dict[str, Any] = {}
+    while nodes:
+        node = nodes.pop()
+        if node.get_name() not in seen:
+            seen[node.get_name()] = node
+            nodes += [node.input_value(k).get_node() for k in range(node.get_input_size())]
+    return list(seen.values())
+
+
+def _shuffled(path: Path, count: int, seed: int) -> Any:
+    """The graph of a model with the weights of its last `count` layers permuted."""
+    from openvino import opset13
+
+    graph = read_graph(path)
+    rng = np.random.default_rng(seed)
+    for node in _layers(graph)[:count]:
+        weights = np.array(node.input_value(1).get_node().get_data())
+        node.input(1).replace_source_output(
+            opset13.constant(rng.permutation(weights.ravel()).reshape(weights.shape)).output(0)
+        )
+    return graph
