@@ -1,0 +1,201 @@
+"""Foreign files get a contract, a present operator set and any batch size, and compute what they did."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from mskscreen.cli.main import app
+from mskscreen.errors import ContractError, ModelError
+from mskscreen.export.foreign import OPSET, import_model
+from mskscreen.inference import Screener, catalogue, open_engine
+from mskscreen.inference.catalogue import published, read_contract
+from mskscreen.inference.verify import FAILED, verify
+
+SIZE = 32
+DESCRIPTION = (
+    'name = "stand-in"\narchitecture = "resnet18"\ninput_size = [32, 32]\nbatch = 1\n'
+    'preprocessing = "decode|grayscale|resize(32,32,bilinear,antialias)|unit"\n'
+)
+
+
+def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE):
+    """A file with the signature of the published six: an early exporter's graph of one fixed batch.
+
+    `reshape` flattens to a constant shape, or so that the batch is part of the computation (`mixing`).
+    """
+    rng = np.random.default_rng(0)
+    weights = {
+        "conv": rng.normal(0, 0.3, (6, 1, 3, 3)),
+        "gamma": rng.random(6) + 0.5,
+        "beta": rng.normal(0, 0.1, 6),
+        "mean": rng.normal(0, 0.1, 6),
+        "var": rng.random(6) + 0.5,
+        "head1": rng.normal(0, 1, (2, 6)),
+        "bias1": rng.normal(0, 1, 2),
+        "head2": rng.normal(0, 1, (7, 6)),
+        "bias2": rng.normal(0, 1, 7),
+    }
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    tensors.append(numpy_helper.from_array(np.array([batch, 6]), "shape"))
+    nodes = [
+        helper.make_node("Conv", ["input", "conv"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("BatchNormalization", ["a", "gamma", "beta", "mean", "var"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Reshape", ["d", "shape"], ["e"]),
+        helper.make_node("Gemm", ["f", "head1", "bias1"], ["pred1"], transB=1),
+        helper.make_node("Gemm", ["f", "head2", "bias2"], ["pred2"], transB=1),
+    ]
+    if reshape == "mixing":
+        nodes.insert(5, helper.make_node("Softmax", ["e"], ["f"], axis=0))
+    else:
+        nodes.insert(5, helper.make_node("Identity", ["e"], ["f"]))
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 1, size, size])]
+    # As early exporters did, the weights are inputs too.
+    inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in tensors]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, count])
+        for name, count in {"pred1": 2, "pred2": 7}.items()
+    ]
+    graph = helper.make_graph(nodes, "published", inputs, outputs, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4), path)
+    return path
+
+
+def describe(path: Path, text: str = DESCRIPTION) -> Path:
+    path.write_text(text)
+    return path
+
+
+def original(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    results = [session.run(["pred1", "pred2"], {"input": image[None]}) for image in images]
+    return [np.concatenate(column) for column in zip(*results, strict=True)]
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).random((4, 1, SIZE, SIZE), np.float32)
+
+
+def test_an_old_file_of_one_fixed_batch_becomes_present_and_dynamic(tmp_path, images):
+    path, out = write_published(tmp_path / "old.onnx"), tmp_path / "new.onnx"
+    contract = import_model(path, out, describe(tmp_path / "contract.toml"))
+    assert contract.batch is None
+    assert contract.map is None
+    assert read_contract(out) == contract
+    notes = contract.provenance.protocol["import"]
+    assert (notes["opset"], notes["opset_converted"], notes["batch"]) == (9, OPSET, "made dynamic")
+    assert notes["parity"] < 1e-5
+    assert notes["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    model = onnx.load(out)
+    onnx.checker.check_model(model)
+    assert [port.name for port in model.graph.input] == ["input"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    wanted = original(path, images)
+    for engine in ("openvino", "onnxruntime"):
+        found = open_engine(out, engine, "f32").run(images)
+        np.testing.assert_allclose(found["pred1"], wanted[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["pred2"], wanted[1], rtol=1e-4, atol=1e-5)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["pred2"], {"input": images})[0], wanted[1], rtol=1e-4, atol=1e-5)
+    assert [check for check in verify(out) if check.outcome == FAILED] == []
+
+
+def test_a_graph_that_mixes_its_batch_keeps_it(tmp_path, images):
+    path = write_published(tmp_path / "old.onnx", opset=13, reshape="mixing")
+    contract = import_model(path, tmp_path / "new.onnx", describe(tmp_path / "contract.toml"))
+    assert contract.batch == 1
+    assert contract.provenance.protocol["import"]["batch"] == 1
+    wanted = original(path, images)
+    found = open_engine(tmp_path / "new.onnx", "onnxruntime").run(images)
+    np.testing.assert_allclose(found["pred2"], wanted[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_files_are_known_by_their_digest(tmp_path, monkeypatch):
+    path = write_published(tmp_path / "any name.onnx", size=224)
+    content = path.read_bytes()
+    known = dict(published())
+    values = {name: getattr(known["resnet18"], name) for name in ("name", "title", "file", "input_size", "url")}
+    known["resnet18"] = catalogue.PublishedModel(
+        **values, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    monkeypatch.setattr(catalogue, "published", lambda: known)
+    contract = import_model(path, tmp_path / "new.onnx")
+    assert (contract.architecture, contract.input_size, contract.batch) == ("resnet18", (224, 224), None)
+    assert "assumption" in contract.provenance.notes
+    assert contract.operating_points == {"balanced": 0.5}
+    # It can be used as it is, too: one image at a time.
+    table = Screener.load(path).predict([np.full((60, 40), 90, np.uint8)] * 2)
+    again = Screener.load(tmp_path / "new.onnx").predict([np.full((60, 40), 90, np.uint8)])
+    assert table.images[1].p_abnormal == pytest.approx(again.images[0].p_abnormal, abs=1e-5)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ContractError, match="none of the six published files"):
+        import_model(path, tmp_path / "new.onnx")
+
+
+def test_the_catalogue_is_that_of_the_release():
+    facts = {
+        "inception_v3": ("inception.onnx", 88182778, 299),
+        "xception": ("xception.onnx", 84305991, 299),
+        "densenet121": ("densenet.onnx", 28680803, 224),
+        "resnet18": ("resnet.onnx", 44968586, 224),
+        "vgg16_bn": ("vgg16.onnx", 538763987, 224),
+        "vgg19_bn": ("vgg19.onnx", 560025444, 224),
+    }
+    assert {name: (m.file, m.bytes, m.input_size) for name, m in published().items()} == facts
+    for model in published().values():
+        assert model.url.startswith("https://")
+        assert len(bytes.fromhex(model.sha256)) == 32
+        assert model.contract.batch == 1
+
+
+def test_what_cannot_be_imported_says_so_and_leaves_nothing(tmp_path):
+    path = write_published(tmp_path / "old.onnx")
+    other_size = describe(tmp_path / "size.toml", DESCRIPTION.replace("[32, 32]", "[48, 48]"))
+    with pytest.raises(ModelError, match="cannot run it on images of"):
+        import_model(path, tmp_path / "new.onnx", other_size)
+    with pytest.raises(ContractError, match="field 'nme' is unknown"):
+        import_model(path, tmp_path / "new.onnx", describe(tmp_path / "c.toml", DESCRIPTION + 'nme = "x"\n'))
+    import_model(path, tmp_path / "new.onnx", describe(tmp_path / "contract.toml"))
+    with pytest.raises(ModelError, match="carries a contract already"):
+        import_model(tmp_path / "new.onnx", tmp_path / "newer.onnx")
+    assert not (tmp_path / "newer.onnx").exists()
+
+
+def test_verbs_import_show_verify_compare(tmp_path):
+    path = write_published(tmp_path / "old.onnx")
+    description, out = describe(tmp_path / "contract.toml"), tmp_path / "old-mskscreen.onnx"
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["model", *map(str, arguments)])
+
+    result = run("import", path, "--describe", description)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    assert "batch made dynamic" in result.stderr
+    shown = run("show", out, "--format", "json").stdout
+    for text in ("stand-in", "1 x 32 x 32", "? x 7", hashlib.sha256(out.read_bytes()).hexdigest(), "import.opset"):
+        assert text in shown
+    assert run("verify", out).exit_code == 0
+    damaged = tmp_path / "damaged.onnx"
+    content = bytearray(out.read_bytes())
+    at = content.find(
+        np.float32(onnx.numpy_helper.to_array(onnx.load(out).graph.initializer[0]).flat[0]).tobytes()
+    )
+    content[at + 3] ^= 0x80
+    damaged.write_bytes(content)
+    result = run("verify", damaged, "--format", "json")
+    assert result.exit_code == 3
+    assert result.stdout.count('"failed"') == 3  # the digest, and the self-test on both engines
+    compared = run("compare", out, damaged, "--format", "json").stdout
+    assert "self-test image: p_abnormal" in compared
+    assert "content_sha256" not in compared  # the contracts are the same
+    assert run("download", "resnet19").exit_code == 2
+    assert "vgg16_bn" in run("download").stdout

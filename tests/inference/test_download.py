@@ -1,0 +1,183 @@
+"""A published file arrives whole and right, or not at all: servers break off, lie, and serve other bytes."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mskscreen.errors import ModelError
+from mskscreen.inference.download import fetch
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A loopback server of one file; its fields say how it misbehaves."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.cut: list[int] = []  # bytes after which it breaks off, one request each
+        self.ranges = True
+        self.announced: int | None = None
+        self.moved_to: str | None = None
+        self.shift = 0
+        self.requests: list[str | None] = []
+        self.sent = 0
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        self.requests.append(wanted)
+        if self.moved_to:
+            handler.send_response(302)
+            handler.send_header("Location", self.moved_to)
+            handler.end_headers()
+            return
+        begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
+        body = self.content[begin:]
+        handler.send_response(206 if begin else 200)
+        if begin:
+            handler.send_header("Content-Range", f"bytes {begin + self.shift}-{len(self.content) - 1}/x")
+        if self.announced != -1:
+            handler.send_header("Content-Length", str(self.announced or len(body)))
+        handler.end_headers()
+        stop = self.cut.pop(0) if self.cut else len(body)
+        handler.wfile.write(body[:stop])
+        self.sent += len(body[:stop])
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{running.server_port}/model.onnx"  # type: ignore[attr-defined]
+    yield state
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def get(server: Any, tmp_path: Path) -> Callable[[], bool]:
+    def run() -> bool:
+        return fetch(server.url, tmp_path / "models" / "m.onnx", len(CONTENT), SHA256)
+
+    return run
+
+
+def files(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "models").iterdir())
+
+
+def test_a_file_is_fetched_once(get: Callable, server: Any, tmp_path: Path) -> None:
+    assert get() is True
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+    assert get() is False
+    assert len(server.requests) == 1
+    (tmp_path / "models/m.onnx").write_bytes(CONTENT[:-1] + b"x")
+    assert get() is True
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+    assert files(tmp_path) == ["m.onnx"]
+
+
+def test_what_broke_off_goes_on_where_it_was(get: Callable, server: Any, tmp_path: Path) -> None:
+    server.cut = [1_000_000, 700_000]
+    assert get() is True
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=1000000-", "bytes=1700000-"]
+    assert server.sent == len(CONTENT)
+
+
+def test_a_server_that_brings_nothing_more_ends_it_and_the_next_run_goes_on(
+    get: Callable, server: Any, tmp_path: Path
+) -> None:
+    server.cut = [1_200_000, 0, 0, 0, 0, 0]
+    with pytest.raises(ModelError, match=r"lost after 1,200,000 of 3,000,000 bytes.*goes on from there"):
+        get()
+    assert files(tmp_path) == ["m.onnx.part"]
+    server.cut = []
+    assert get() is True
+    assert server.requests[-1] == "bytes=1200000-"
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(get: Callable, server: Any, tmp_path: Path) -> None:
+    server.ranges, server.cut = False, [1_000_000]
+    assert get() is True
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("announced", [10, 2_999_999, 3_000_001, 10**12])
+def test_another_size_than_published_is_refused_before_a_byte_is_kept(
+    get: Callable, server: Any, tmp_path: Path, announced: int
+) -> None:
+    server.announced = announced
+    with pytest.raises(ModelError, match=r"offers .* bytes where the published file has 3,000,000"):
+        get()
+    assert files(tmp_path) == []
+
+
+def test_more_bytes_than_published_are_not_stored(get: Callable, server: Any, tmp_path: Path) -> None:
+    server.announced, server.content = -1, CONTENT + bytes(50_000_000)
+    with pytest.raises(ModelError, match="more bytes than the published file"):
+        get()
+    assert sum(path.stat().st_size for path in (tmp_path / "models").iterdir()) <= len(CONTENT)
+
+
+def test_other_bytes_of_the_right_size_are_thrown_away(get: Callable, server: Any, tmp_path: Path) -> None:
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(ModelError, match="sent other bytes than the published"):
+        get()
+    assert files(tmp_path) == []
+
+
+def test_a_part_of_another_file_is_found_out(get: Callable, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/m.onnx.part").write_bytes(b"x" * 1000)
+    with pytest.raises(ModelError, match="other bytes"):
+        get()
+    assert get() is True
+
+
+def test_a_part_that_is_too_long_starts_over(get: Callable, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/m.onnx.part").write_bytes(b"x" * (len(CONTENT) + 1))
+    assert get() is True
+
+
+def test_a_range_that_was_not_asked_for_is_refused(get: Callable, server: Any) -> None:
+    server.cut, server.shift = [1_000_000], 5
+    with pytest.raises(ModelError, match="another part of the file"):
+        get()
+
+
+def test_only_https_is_spoken_with_other_machines(get: Callable, server: Any, tmp_path: Path) -> None:
+    for url in ("http://example.org/m.onnx", "ftp://example.org/m.onnx", "file:///etc/passwd"):
+        with pytest.raises(ModelError, match="only HTTPS"):
+            fetch(url, tmp_path / "models/m.onnx", 1, SHA256)
+        server.moved_to = url
+        with pytest.raises(ModelError, match=r"only HTTPS|answered 302"):
+            get()
+    assert not list(tmp_path.rglob("m.onnx"))
+
+
+def test_offline_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/m.onnx"
+        with pytest.raises(ModelError, match=r"cannot be reached.*offline.*mskscreen model import"):
+            fetch(url, tmp_path / "m.onnx", 10, SHA256)
