@@ -72,6 +72,9 @@ def test_kappa_is_undefined_and_ac1_is_one_where_all_always_say_the_same():
     assert np.isnan(found["fleiss"])
     assert found["agreement"] == found["ac1"] == 1
     assert all(np.isnan(value) for value in of(np.full((5, 3), UNRATED), 2).values())
+    ratings = noisy(m=2)
+    constant = np.column_stack([ratings, np.zeros(len(ratings), int)])
+    assert of(constant, 3)["cohen"] == of(ratings, 3)["cohen"]
 
 
 def test_the_interval_knows_of_other_readers_and_of_other_cases():

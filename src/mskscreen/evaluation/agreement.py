@@ -225,7 +225,7 @@ def rater_statistic(ratings: np.ndarray, categories: int) -> CrossedStatistic:
 
 
 def _mean_cohen(ratings: np.ndarray, categories: int, subjects: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Mean of Cohen's kappas of the pairs of raters that are defined, (R,)."""
+    """Mean of Cohen's kappas of the pairs of raters that both use more than one category, (R,)."""
     total, weight = np.zeros(len(subjects)), np.zeros(len(subjects))
     for one, other in itertools.combinations(range(ratings.shape[1]), 2):
         both = (ratings[:, one] >= 0) & (ratings[:, other] >= 0)
@@ -233,10 +233,12 @@ def _mean_cohen(ratings: np.ndarray, categories: int, subjects: np.ndarray, rate
         table = subjects[:, both] @ (cell[:, None] == np.arange(categories**2)).astype(np.float64)
         table = table.reshape(-1, categories, categories)
         count, same = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
-        chance = (table.sum(axis=1) * table.sum(axis=2)).sum(axis=1)
+        margins = table.sum(axis=1), table.sum(axis=2)
+        chance = (margins[0] * margins[1]).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             kappa = (same * count - chance) / (count * count - chance)
-        defined = raters[:, one] * raters[:, other] * np.isfinite(kappa)
+        varied = np.logical_and(*((margin > 0).sum(axis=1) > 1 for margin in margins))
+        defined = raters[:, one] * raters[:, other] * varied
         total += defined * np.nan_to_num(kappa)
         weight += defined
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
