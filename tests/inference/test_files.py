@@ -22,6 +22,8 @@ def test_a_folder_is_searched_by_suffix_and_by_content(
 ) -> None:
     write_dicom(tmp_path / "dicom" / "IM000001")
     write_dicom(tmp_path / "dicom" / "1.2.840.113")
+    whole = (tmp_path / "dicom" / "IM000001").read_bytes()
+    (tmp_path / "dicom" / "IM000002").write_bytes(whole[132:])
     write_png(tmp_path / "png.png").rename(tmp_path / "no-suffix")
     write_png(tmp_path / "deep" / "er" / "a.PNG")
     (tmp_path / "broken.jpeg").touch()
@@ -41,6 +43,7 @@ def test_a_folder_is_searched_by_suffix_and_by_content(
         "deep/er/a.PNG",
         "dicom/1.2.840.113",
         "dicom/IM000001",
+        "dicom/IM000002",
         "no-suffix",
     ]
 

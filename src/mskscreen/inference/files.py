@@ -61,4 +61,9 @@ def _looks_like_image(path: Path) -> bool:
             head = stream.read(132)
     except OSError:
         return False
-    return head[128:] == b"DICM" or raster_format(head) is not None
+    if head[128:] == b"DICM" or raster_format(head):
+        return True
+    from mskscreen.pixels.dicom import looks_like_dicom
+
+    # Old archives hold files without the preamble.
+    return looks_like_dicom(head)
