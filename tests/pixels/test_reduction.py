@@ -44,7 +44,7 @@ def assert_same_input(part, whole):
 
 def test_jpeg_2000_at_a_fraction_lies_where_the_whole_lies(waves, as_jpeg_2000):
     data = as_jpeg_2000(waves, BitsStored=12, WindowCenter=2048, WindowWidth=4096)
-    whole, part = read_radiograph(data), read_radiograph(data, enough=INPUT.enough)
+    whole, part = read_radiograph(data), read_radiograph(data, enough=INPUT.enough("fast"))
     assert (whole.record.halvings, part.record.halvings) == (0, 2)
     assert part.pixels.size < whole.pixels.size / 12
     assert (part.record.rows, part.record.columns) == waves.shape
@@ -55,8 +55,8 @@ def test_jpeg_2000_at_a_fraction_lies_where_the_whole_lies(waves, as_jpeg_2000):
 def test_jpeg_at_a_fraction_lies_where_the_whole_lies(waves):
     file = BytesIO()
     Image.fromarray((waves // 16).astype(np.uint8)).save(file, "JPEG", quality=95)
-    whole, part = (read_radiograph(file.getvalue(), enough=enough) for enough in (None, INPUT.enough))
-    assert (whole.record.halvings, part.record.halvings) == (0, 1)
+    whole, part = (read_radiograph(file.getvalue(), enough=enough) for enough in (None, INPUT.enough("fast")))
+    assert (whole.record.halvings, part.record.halvings) == (0, 2)
     assert (part.record.rows, part.record.columns) == waves.shape
     assert_same_input(part, whole)
 
@@ -65,7 +65,7 @@ def test_the_window_and_its_area_are_those_of_the_source(waves, as_jpeg_2000):
     framed = np.zeros((1000, 900), np.uint16)
     framed[100:900, 80:820] = waves[:800, :740]
     data = as_jpeg_2000(framed, BitsStored=12)
-    whole, part = read_radiograph(data).record, read_radiograph(data, enough=INPUT.enough).record
+    whole, part = read_radiograph(data).record, read_radiograph(data, enough=INPUT.enough("fast")).record
     assert part.halvings == 2
     np.testing.assert_allclose(part.crop, whole.crop, atol=12)
     assert part.digest != whole.digest
@@ -85,14 +85,20 @@ def test_what_has_no_mean_is_read_whole(waves, as_jpeg_2000, fields):
                 f"{colour}PaletteColorLookupTableData": table,
             }
     data = as_jpeg_2000(waves, BitsStored=12, **fields)
-    whole, part = (read_radiograph(data, enough=enough) for enough in (None, INPUT.enough))
+    whole, part = (read_radiograph(data, enough=enough) for enough in (None, INPUT.enough("fast")))
     assert part.record.halvings == 0
     np.testing.assert_array_equal(part.pixels, whole.pixels)
 
 
+def test_reading_safely_keeps_twice_the_detail(waves, as_jpeg_2000):
+    data = as_jpeg_2000(waves, BitsStored=12)
+    found = [read_radiograph(data, enough=INPUT.enough(how)).record.halvings for how in ("whole", "safe", "fast")]
+    assert found == [0, 1, 2]
+
+
 def test_an_image_near_the_size_of_the_input_is_read_whole(waves, as_jpeg_2000):
     small = waves[:200, :150]
-    assert read_radiograph(as_jpeg_2000(small, BitsStored=12), enough=INPUT.enough).record.halvings == 0
+    assert read_radiograph(as_jpeg_2000(small, BitsStored=12), enough=INPUT.enough("fast")).record.halvings == 0
 
 
 def test_a_turned_jpeg_is_read_whole(waves):
@@ -100,7 +106,7 @@ def test_a_turned_jpeg_is_read_whole(waves):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray((waves // 16).astype(np.uint8)).save(file, "JPEG", exif=exif)
-    part = read_radiograph(file.getvalue(), enough=INPUT.enough)
+    part = read_radiograph(file.getvalue(), enough=INPUT.enough("fast"))
     assert (part.record.halvings, part.pixels.shape) == (0, waves.shape[::-1])
 
 

@@ -10,6 +10,7 @@ import typer
 import mskscreen
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common, data, explain, model, phantom, review, search
+from mskscreen.cli.bench import bench
 from mskscreen.cli.calibrate import calibrate
 from mskscreen.cli.card import card
 from mskscreen.cli.compare import compare
@@ -59,6 +60,7 @@ app.command()(card)
 app.command()(networks)
 app.command(epilog=KEYS, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(export)
+app.command()(bench)
 app.add_typer(model.app, name="model")
 app.add_typer(phantom.app, name="phantom")
 app.add_typer(review.app, name="review")

@@ -64,8 +64,12 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images; by default one a core.")
     ] = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Read every pixel, also of JPEG 2000 and JPEG where fewer would do.")
+    reading: Annotated[
+        Literal["whole", "safe", "fast"],
+        typer.Option(help="How finely large JPEG 2000 and JPEG images are read; fast may move a probability."),
+    ] = "safe",
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Share the work out on the Ray cluster at $RAY_ADDRESS, else one here.")
     ] = False,
 ) -> None:
     """Screen radiographs: which joint, how likely abnormal.
@@ -75,6 +79,8 @@ def predict(
     _check_format(form, output)
     if maps and len(model) > 1:
         raise typer.BadParameter("an ensemble has no evidence map; name one --model, or leave out --maps")
+    if ray and (maps or len(model) > 1):
+        raise typer.BadParameter("--ray goes with one --model and without --maps")
     files = find_files(sources, maps)
 
     from mskscreen.cli.predictions import show_predictions
@@ -85,12 +91,12 @@ def predict(
     screener: Screener | Ensemble
     if len(model) == 1:
         screener = Screener.load(
-            model[0], engine=engine, precision=precision, unapproved=force_precision, whole=whole
+            model[0], engine=engine, precision=precision, unapproved=force_precision, reading=reading
         )
         points = screener.engine.contract.operating_points
     else:
         screener = Ensemble.load(
-            model, engine=engine, precision=precision, unapproved=force_precision, whole=whole
+            model, engine=engine, precision=precision, unapproved=force_precision, reading=reading
         )
         points = screener.operating_points
     if at not in points:
@@ -98,19 +104,25 @@ def predict(
             f"model '{', '.join(model)}' has no operating point '{at}'; it has {', '.join(points)}"
         )
 
+    about = screener.describe(at)
+
     for each in screener.screeners if isinstance(screener, Ensemble) else [screener]:
         if each.engine.precision != "f32":
             chosen = f"{each.engine.name}/{each.engine.precision}, {each.engine.why}"
             common.err.print(f"model {each.engine.contract.name}: {chosen}")
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
+        if ray:
+            with common.needs("cluster"):
+                from mskscreen.inference.cluster import stream_on_ray
+
+                return stream_on_ray(paths, model[0], about, study_by=study_by)
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
         inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
     run = _Run(len(files))
-    about = screener.describe(at)
     if output:
         job = {**about, "threshold": points[at], "study_by": study_by, "maps": maps and str(maps)}
         _write(run, output, files, stream, job)

@@ -17,6 +17,7 @@ from mskscreen.errors import ModelError
 from mskscreen.inference.engines import EngineName, Precision
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.screener import Screener
+from mskscreen.pixels import Reading
 from mskscreen.predictions import FLAG_LOW_CONFIDENCE, Prediction, Predictions, threshold
 
 # Keeps the logarithm of a mean probability of zero finite.
@@ -52,12 +53,12 @@ class Ensemble:
         engine: EngineName = "auto",
         precision: Precision = "auto",
         unapproved: bool = False,
-        whole: bool = False,
+        reading: Reading = "safe",
     ) -> Ensemble:
         """Open every model: see `Screener.load`."""
         return cls(
             [
-                Screener.load(model, engine=engine, precision=precision, unapproved=unapproved, whole=whole)
+                Screener.load(model, engine=engine, precision=precision, unapproved=unapproved, reading=reading)
                 for model in models
             ]
         )

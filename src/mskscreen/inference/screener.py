@@ -29,7 +29,7 @@ from mskscreen.inference.files import find_radiographs, printable
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
-from mskscreen.pixels import DecodeRecord, Preprocessing, Radiograph, read_radiograph
+from mskscreen.pixels import DecodeRecord, Preprocessing, Radiograph, Reading, read_radiograph
 from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predictions, score, threshold
 
 if TYPE_CHECKING:
@@ -63,12 +63,14 @@ class _Decoded:
 class Screener:
     """A model and the preprocessing that its contract asks for, ready for radiographs of any kind.
 
-    With `whole` every pixel is read; else large JPEG 2000 and JPEG images only as finely as the model's input
-    needs, which is several times faster and changes a probability by little (`benchmarks/decoding.py`). Raises
+    `reading` says how finely large JPEG 2000 and JPEG images are read: `whole`; `safe`, as finely as the model's
+    input needs for almost the same probabilities; `fast`, half of that (`benchmarks/decoding.py`). Raises
     ContractError where the contract's preprocessing does not give the model's input.
     """
 
-    def __init__(self, engine: Engine | None = None, *, remote: str | None = None, whole: bool = False) -> None:
+    def __init__(
+        self, engine: Engine | None = None, *, remote: str | None = None, reading: Reading = "safe"
+    ) -> None:
         """`engine` is a model that is open, `remote` the address of one on a server: see `open_remote`."""
         if remote:
             from mskscreen.inference.remote import open_remote
@@ -80,7 +82,7 @@ class Screener:
             )
         contract = engine.contract
         self.engine = engine
-        self.whole = whole
+        self.reading = reading
         self.preprocessing = Preprocessing.parse(contract.preprocessing)
         if (self.preprocessing.height, self.preprocessing.width) != contract.input_size:
             raise ContractError(
@@ -97,16 +99,16 @@ class Screener:
         precision: Precision = "auto",
         threads: int | None = None,
         unapproved: bool = False,
-        whole: bool = False,
+        reading: Reading = "safe",
     ) -> Screener:
         """Open an ONNX file, a bundled model by its name, or one on a server by its address: see `open_engine`.
 
         Raises ModelError, ContractError.
         """
         if str(path_or_name).startswith(("http://", "https://")):
-            return cls(remote=str(path_or_name), whole=whole)
+            return cls(remote=str(path_or_name), reading=reading)
         opened = open_engine(model_path(path_or_name), engine, precision, threads, unapproved=unapproved)
-        return cls(opened, whole=whole)
+        return cls(opened, reading=reading)
 
     def predict(
         self,
@@ -155,7 +157,7 @@ class Screener:
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "operating_point": at,
-            "whole": self.whole,
+            "reading": self.reading,
             "mskscreen": mskscreen.__version__,
             "intended_use": contract.intended_use,
         }
@@ -189,7 +191,7 @@ class Screener:
 
     def _decode(self, file: str, source: Source, *, keep: bool) -> _Decoded:
         try:
-            radiograph = read_radiograph(source, enough=None if self.whole else self.preprocessing.enough)
+            radiograph = read_radiograph(source, enough=self.preprocessing.enough(self.reading))
             tensor = self.preprocessing(radiograph)
             if keep and radiograph.record.halvings:
                 # A picture for a person shows all there is, and asking for one must not change the score.

@@ -5,6 +5,7 @@ from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.preprocess import Preprocessing
 from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
 from mskscreen.pixels.read import read_radiograph
+from mskscreen.pixels.reduction import Reading
 
 __all__ = [
     "FLAG_FOR_PROCESSING",
@@ -13,5 +14,6 @@ __all__ = [
     "Limits",
     "Preprocessing",
     "Radiograph",
+    "Reading",
     "read_radiograph",
 ]

@@ -18,7 +18,7 @@ from mskscreen.errors import DecodeError
 from mskscreen.pixels.codec_process import decode_apart
 from mskscreen.pixels.codestream import JPEG_2000_START, LOSSLESS, Codestream, read_codestream
 from mskscreen.pixels.dicom_header import FrameHeader
-from mskscreen.pixels.reduction import JPEG_2000_MARGIN, Enough, halvings
+from mskscreen.pixels.reduction import Enough, halvings
 
 # Decoders report what a DecodeError says anyway, with values of the header in it.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -73,7 +73,7 @@ def decode_frame(
 def _halvings(stream: Codestream, header: FrameHeader, enough: Enough) -> int:
     if stream.samples > 1 or stream.precision > 16 or header.signed:
         return 0
-    return halvings(stream.rows, stream.columns, enough, JPEG_2000_MARGIN, stream.halvings)
+    return halvings(stream.rows, stream.columns, enough, stream.halvings)
 
 
 def _native(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader) -> npt.NDArray:

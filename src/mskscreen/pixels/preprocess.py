@@ -24,6 +24,7 @@ from PIL import Image
 from mskscreen.errors import PreprocessingError
 from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.radiograph import Radiograph
+from mskscreen.pixels.reduction import MARGINS, Enough, Reading
 from mskscreen.pixels.window import auto_window, grid_step
 
 _FITS = {"resize": Geometry.squash, "letterbox": Geometry.letterbox}
@@ -73,10 +74,17 @@ class Preprocessing:
         """How a source of this size maps to the input."""
         return _FITS[self.fit](rows, columns, self.height, self.width)
 
-    def enough(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of the input that a source of this size fills: see `read_radiograph`."""
-        geometry = self.geometry(rows, columns)
-        return geometry.box_height, geometry.box_width
+    def enough(self, reading: Reading) -> Enough:
+        """How many rows and columns of a source are enough for this input: see `read_radiograph`."""
+        margin = MARGINS[reading]
+        if margin is None:
+            return None
+
+        def size(rows: int, columns: int) -> tuple[int, int]:
+            geometry = self.geometry(rows, columns)
+            return margin * geometry.box_height, margin * geometry.box_width
+
+        return size
 
     def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
         """The model's input: float32 (1, height, width) in [0, 1]."""

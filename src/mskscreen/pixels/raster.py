@@ -20,7 +20,7 @@ from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph
-from mskscreen.pixels.reduction import JPEG_MARGIN, Enough, halvings
+from mskscreen.pixels.reduction import Enough, halvings
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -78,7 +78,7 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
     tags: Any = getattr(image, "tag_v2", {})
     rows, columns = image.height, image.width
     upright = image.format == "JPEG" and orientation == 1
-    times = halvings(rows, columns, enough, JPEG_MARGIN, _JPEG_HALVINGS) if upright else 0
+    times = halvings(rows, columns, enough, _JPEG_HALVINGS) if upright else 0
     # Each block of the cosine transform becomes one pixel; what is left of a block at the edge, too.
     drafted = image.draft(image.mode, (columns >> times, rows >> times)) if times else None
     image.load()

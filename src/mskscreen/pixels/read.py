@@ -29,7 +29,7 @@ def read_radiograph(
 ) -> Radiograph:
     """Turn a file, the bytes of one, an array or a DICOM data set into a radiograph.
 
-    The content decides the format, never the name. `enough`, that of a `Preprocessing`, allows fewer pixels than
+    The content decides the format, never the name. `enough`, made by a `Preprocessing`, allows fewer pixels than
     the source has where reading them is quicker and the result for that preprocessing is nearly the same. Raises
     DecodeError where the source cannot be read and LimitError where it asks for more than `limits`; errors name a
     file by its last component alone, since folders may hold labels and names.

@@ -2,25 +2,28 @@
 
 Only where the reader itself can leave detail out: JPEG 2000 by its wavelet levels, JPEG by the size of its cosine
 transforms. What is read keeps a multiple of the model's own resolution, so that the antialiased resize still
-decides what the model sees. The margins are the smallest powers of two that change the probability of abnormality
-by at most 0.01 for 99 % of phantoms, as `benchmarks/decoding.py` measures it.
+decides what the model sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-# Gives for the (rows, columns) of a source the (rows, columns) that are looked at in the end; None looks at all.
+# Gives for the (rows, columns) of a source the (rows, columns) that are enough of it; None wants all.
 Enough = Callable[[int, int], tuple[int, int]] | None
-JPEG_2000_MARGIN, JPEG_MARGIN = 2, 4
+Reading = Literal["whole", "safe", "fast"]
+# How many times the resolution of a model's input is read. `safe` is the smallest power of two that moves the
+# probability of abnormality by at most 0.01 for 99 % of phantoms, as `benchmarks/decoding.py` measures it.
+MARGINS: dict[Reading, int | None] = {"whole": None, "safe": 4, "fast": 2}
 
 
-def halvings(rows: int, columns: int, enough: Enough, margin: int, most: int) -> int:
-    """How often an image may be halved and keep `margin` times what is enough; at most `most` times."""
+def halvings(rows: int, columns: int, enough: Enough, most: int) -> int:
+    """How often an image may be halved and keep what is enough of it; at most `most` times."""
     if enough is None:
         return 0
     height, width = enough(rows, columns)
     times = 0
-    while times < most and rows >= margin * height << (times + 1) and columns >= margin * width << (times + 1):
+    while times < most and rows >= height << (times + 1) and columns >= width << (times + 1):
         times += 1
     return times

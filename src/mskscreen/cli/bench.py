@@ -1,0 +1,138 @@
+"""The verb `bench`: what this machine gives with each model, engine, precision and batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mskscreen.cli.common import Format, err, needs
+
+if TYPE_CHECKING:
+    from mskscreen.inference import Engine
+
+
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="ONNX files, bundled models, or networks (resnet18, ...) with random weights."),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long each figure is measured.")] = 2.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.")] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="table is Markdown, ready for an issue.")
+    ] = Format.TABLE,
+) -> None:
+    """Measure images a second of models on this machine, and the share of its GEMM peak that they reach.
+
+    Each precision is measured whether or not the model is approved for it: nothing is screened. Leave the machine
+    alone meanwhile.
+    """
+    try:
+        batches = [int(size) for size in batch.split(",")]
+    except ValueError:
+        batches = [0]
+    if min(batches) < 1:
+        raise typer.BadParameter("name whole numbers from 1, separated by commas", param_hint="--batch")
+
+    from mskscreen.inference.engines import cores
+    from mskscreen.inference.machine import machine_kind
+
+    count = threads or cores()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in models or ["demo"]:
+            rows += list(_measure(_model(name, Path(folder)), batches, seconds, count))
+    if form is Format.JSON:
+        print(json.dumps(rows, indent=1))
+        return
+    print(
+        f"{machine_kind()}, {count} threads, load average {os.getloadavg()[0]:.1f}, {platform.platform()}, "
+        f"{_versions()}\n"
+    )
+    print("\n".join(_markdown(rows)))
+
+
+def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> Iterator[dict[str, Any]]:
+    from mskscreen.inference.speed import gemm_peak, images_a_second, latency, operations
+
+    work = operations(path)
+    for engine in _engines(path, threads):
+        peak = gemm_peak(engine.precision, threads, seconds)
+        one = latency(engine, seconds)
+        for size in [engine.contract.batch] if engine.contract.batch else batches:
+            with err.status(f"{path.stem} {engine.name} {engine.precision} batch {size}"):
+                speed = images_a_second(engine, size, seconds)
+            yield {
+                "model": engine.contract.name,
+                "engine": engine.name,
+                "precision": engine.precision,
+                "batch": size,
+                "images/s": round(speed, 1),
+                "ms for one": round(1000 * one, 2),
+                "GFLOP an image": round(work / 1e9, 2),
+                "GEMM peak, GFLOP/s": round(peak / 1e9, 1),
+                "share of peak": round(speed * work / peak, 3),
+            }
+
+
+def _engines(path: Path, threads: int) -> Iterator[Engine]:
+    """The model on every engine in every precision that this machine and the model's files have."""
+    from mskscreen.errors import MskscreenError
+    from mskscreen.inference import open_engine
+    from mskscreen.inference.backends import BACKENDS
+
+    for name, kind in BACKENDS.items():
+        for precision in sorted(kind.precisions(), reverse=True):
+            engine: Any = name
+            wanted: Any = precision
+            try:
+                yield open_engine(path, engine, wanted, threads, unapproved=True)
+            except MskscreenError as error:
+                err.print(f"not measured: {error}")
+
+
+def _model(name: str, folder: Path) -> Path:
+    """A model by file or name, or a network of that name with random weights."""
+    from mskscreen.errors import ModelError
+    from mskscreen.inference.catalogue import model_path
+
+    try:
+        return model_path(name)
+    except ModelError as unknown:
+        with needs("train"):
+            from mskscreen.contract import ModelContract
+            from mskscreen.export import export_onnx
+            from mskscreen.networks import NETWORKS, build_network
+        if name not in NETWORKS:
+            raise ModelError(f"{unknown}, nor a network ({', '.join(NETWORKS)})") from unknown
+    size = NETWORKS[name].input_size
+    steps = f"decode|grayscale|window(auto)|resize({size},{size},bilinear,antialias)|unit"
+    path = folder / f"{name}.onnx"
+    with err.status(f"exporting {name}"):
+        export_onnx(build_network(name).eval(), ModelContract(name, name, steps, (size, size)), path)
+    return path
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("mskscreen", "openvino", "onnxruntime"))
+
+
+def _markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A table that is read as it stands and that an issue shows as one."""
+    columns = list(rows[0]) if rows else []
+    lines = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        yield "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
+        if number == 0:
+            yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
