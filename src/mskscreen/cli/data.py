@@ -107,7 +107,7 @@ def audit(
     from mskscreen.inference.engines import cores
     from mskscreen.predictions import Predictions
 
-    joint_head, joint_head_name = _joint_head(model) if model else (None, "")
+    joint_head, joint_head_name = joint_head_of(model) if model else (None, "")
     options = room.Options(
         joint_head=joint_head,
         joint_head_name=joint_head_name,
@@ -221,7 +221,7 @@ def cache(
         raise typer.Exit(Exit.SOME_FAILED)
 
 
-def _joint_head(model: str) -> tuple[JointHead, str]:
+def joint_head_of(model: str) -> tuple[JointHead, str]:
     """The joint probabilities of a model, as the audit asks for them, and the digest of its contract."""
     import numpy as np
 

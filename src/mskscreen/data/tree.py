@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mskscreen.errors import DataError
+
+_UNSAFE = re.compile(r"[\x00-\x1f\\]")
 
 
 class PathError(DataError):
@@ -28,7 +31,7 @@ def inside(relative: str) -> str:
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or not path.parts or relative[1:2] == ":":
         raise PathError("path leaves the root")
-    if "\\" in relative or any(ord(letter) < 32 for letter in relative):
+    if _UNSAFE.search(relative):
         raise PathError("path holds a backslash or a control character; write it with /")
     return str(path)
 
