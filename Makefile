@@ -4,7 +4,7 @@ PYTHON ?= python3
 BASE := .venv-base
 FULL := .venv
 
-.PHONY: help demo test lint check examples demo-model clean
+.PHONY: help demo test lint check examples demo-model saliency-results clean
 
 help:  ## Say what each target does.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ KEEP := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184
 
 demo-model: $(FULL)/ready  ## Regenerate the bundled demonstration model from nothing (about 100 minutes on 2 cores).
 	$(KEEP) $(FULL)/bin/python tools/make_demo_model.py
+
+saliency-results: $(FULL)/ready  ## Measure all maps of the demonstration model on fresh phantoms into docs/results/saliency/.
+	$(FULL)/bin/python tools/saliency_results.py
 
 clean:  ## Remove the environments.
 	rm -rf $(BASE) $(FULL)
