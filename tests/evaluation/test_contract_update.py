@@ -7,7 +7,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from mskscreen.contract import METADATA_KEY, Calibration
+from mskscreen.contract import METADATA_KEY, Calibration, Gate, Variant
 from mskscreen.errors import DataError, ModelError
 from mskscreen.evaluation.as_json import to_json
 from mskscreen.evaluation.assess import assess
@@ -46,6 +46,14 @@ def test_only_the_contract_changes(model, tmp_path):
         (METADATA_KEY, updated.to_json()),
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["calibrated.onnx"]
+
+
+def test_gates_of_the_old_thresholds_are_dropped():
+    gated = dataclasses.replace(
+        SMALL, approved={"openvino/bf16": Gate(True)}, variants={"int8": Variant("m.int8.onnx", 1, "")}
+    )
+    updated, _ = calibrated_contract(gated, make_cases(200, scale=2.0))
+    assert updated.approved == updated.variants == {}
 
 
 def test_the_engine_obeys_the_new_contract(model, tmp_path):

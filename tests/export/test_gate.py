@@ -157,8 +157,16 @@ def test_folds_keep_calibration_and_gate_apart_and_shared_patients_are_refused(p
     drawn, judged = calibration_rows(folds, 100), development_rows(folds)
     assert len(drawn) == len(judged) == 24
     require_apart(folds, drawn, folds, judged)
-    with pytest.raises(DataError, match="12 patients are both"):
+    with pytest.raises(DataError, match="12 patients or images are both"):
         require_apart(plates, np.arange(24), plates, np.arange(24))
+
+
+def test_two_data_sets_may_name_patients_alike_but_not_hold_the_same_files(plates, tmp_path):
+    other = dataclasses.replace(plates, root=tmp_path)
+    require_apart(plates, np.arange(24), other, np.arange(24))
+    known = [m.replace({**m.columns, "sha256": [f"{i:064x}" for i in range(48)]}) for m in (plates, other)]
+    with pytest.raises(DataError, match="1 patients or images are both"):
+        require_apart(known[0], np.array([3]), known[1], np.array([3, 4]))
 
 
 def test_an_image_that_cannot_be_read_is_left_out(plates, tmp_path, caplog):

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.inference import open_engine
-from mskscreen.inference.onnx_file import read_metadata
+from mskscreen.inference.onnx_file import content_digest, read_metadata, write_metadata
 
 
 def external(tensor: TensorProto, location: str = "/etc/passwd") -> TensorProto:
@@ -89,6 +89,22 @@ def test_metadata_is_what_the_onnx_package_reads(tmp_path: Path, tiny_model: Cal
     path = tiny_model(tmp_path / "m.onnx", edit=lambda m: m.metadata_props.add(key="ключ", value="🦴" * 1000))
     assert read_metadata(path) == {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert ModelContract.from_json(read_metadata(path)[METADATA_KEY]).name == "tiny"
+
+
+def test_metadata_is_set_in_place_and_nothing_else_changes(tmp_path: Path, tiny_model: Callable) -> None:
+    path = tiny_model(tmp_path / "m.onnx", edit=lambda m: m.metadata_props.add(key="author", value="somebody"))
+    before, digest = onnx.load(path), content_digest(path)
+    for value in ("a", "ключ 🦴 " * 50_000, ""):
+        write_metadata(path, METADATA_KEY, value, path)
+        assert read_metadata(path) == {"author": "somebody", METADATA_KEY: value}
+        assert content_digest(path) == digest
+    after = onnx.load(path)
+    del before.metadata_props[:], after.metadata_props[:]
+    assert before == after
+    other = tiny_model(tmp_path / "other.onnx", edit=lambda m: m.graph.node[1].ClearField("name"))
+    assert content_digest(other) == digest
+    other = tiny_model(tmp_path / "other.onnx", edit=lambda m: setattr(m.graph.node[1], "name", "x"))
+    assert content_digest(other) != digest
 
 
 @pytest.mark.parametrize(

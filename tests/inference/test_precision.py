@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Calibration, Gate, ModelContract, Variant, gate_key
 from mskscreen.errors import ModelError
 from mskscreen.inference import Screener, open_engine
@@ -157,3 +160,22 @@ def test_new_fields_leave_the_digest_of_old_contracts_alone(tiny_contract: Calla
     assert ModelContract.from_json(old.to_json()) == old
     new = tiny_contract(precision="int8", content_sha256="00")
     assert ModelContract.from_json(new.to_json()) == new
+
+
+def test_predict_says_which_precision_it_took_and_why(pair: Callable, write_png: Callable, tmp_path: Path) -> None:
+    image = str(write_png(tmp_path / "images" / "a.png"))
+
+    def run(path: Path, *options: str) -> Any:
+        arguments = ["predict", image, "--model", str(path), "--engine", "onnxruntime", "--format", "json"]
+        return CliRunner().invoke(app, [*arguments, *options])
+
+    passed = run(pair(gates(int8=True)))
+    assert "onnxruntime/int8, the fastest that passed its gate on this kind of machine" in passed.stderr
+    assert json.loads(passed.stdout)["model"]["precision"] == "int8"
+    assert json.loads(passed.stdout)["images"][0]["flags"] == []
+    path = pair(gates(int8=False))
+    assert json.loads(run(path).stdout)["model"]["precision"] == "f32"
+    assert "failed its gate" in str(run(path, "--precision", "int8").exception)
+    forced = run(path, "--precision", "int8", "--force-precision")
+    assert json.loads(forced.stdout)["images"][0]["flags"] == [FLAG_UNAPPROVED]
+    assert "forced: onnxruntime/int8 failed its gate" in forced.stderr

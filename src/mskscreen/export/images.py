@@ -79,13 +79,15 @@ def calibration_rows(manifest: Manifest, count: int, seed: int = 0) -> np.ndarra
 
 
 def require_apart(calibration: Manifest, drawn: np.ndarray, gate: Manifest, judged: np.ndarray) -> None:
-    """Raise DataError where a patient is both calibrated on and judged."""
-    names = [np.array(manifest.groups, object) for manifest in (calibration, gate)]
-    shared = set(names[0][drawn]) & set(names[1][judged])
+    """Raise DataError where a patient, or the same file, is both calibrated on and judged.
+
+    Patients of two data sets, that is of two roots, may bear the same names.
+    """
+    shared = _identities(calibration, drawn) & _identities(gate, judged)
     if shared:
         raise DataError(
-            f"{len(shared)} patients are both in the calibration and in the gate; split the manifest with: "
-            "mskscreen data split"
+            f"{len(shared)} patients or images are both in the calibration and in the gate; split the manifest "
+            "with: mskscreen data split"
         )
 
 
@@ -132,6 +134,12 @@ def load_images(
         np.array([number.get(manifest["joint"][row], -1) for row in kept]),
         np.unique(studies, return_inverse=True)[1],
     )
+
+
+def _identities(manifest: Manifest, rows: np.ndarray) -> set[str]:
+    groups, digests = manifest.groups, manifest["sha256"]
+    root = manifest.root.resolve()
+    return {f"{root} {groups[row]}" for row in rows} | {digests[row] for row in rows if digests[row]}
 
 
 def _not_held_out(manifest: Manifest) -> np.ndarray:
