@@ -4,7 +4,21 @@
     python benchmarks/audit_flags.py FOLDER      # any folder of `mskscreen phantom make` instead
     python benchmarks/audit_flags.py --model demo          # also images on their side, by the model's joint head
 
-Phantoms are not radiographs: the figures say that the flags work, not how often they will on MURA.
+Phantoms are not radiographs: the figures say that the flags work, not how often they will on MURA. Measured on 23
+November 2026 on `mskscreen phantom make FOLDER --studies 60 --seed 11`; every image is taken in both polarities:
+
+    inverted: raised for 68% of 113 that are, 8% of 113 that are not
+    composite: raised for 100% of 4 that are, 6% of 109 that are not
+    near duplicates, JPEG of quality 40: found 97% of 113
+    near duplicates, half size: found 97% of 113
+    near duplicates, contrast less by 30 %: found 97% of 113
+    near duplicates, contrast more by 30 %: found 93% of 113
+    near duplicates, gamma 1.3: found 97% of 113
+    near duplicates, cropped by 2 % a side: found 64% of 113
+    near duplicates: 0 of 6328 pairs, those of different studies
+    rotated, by demo: right turn for 2% of 84 that are, raised for 3% of 29 that are not
+
+The demonstration model was trained on turned images, so it recognises them as they are: a miss, and a stated one.
 """
 
 from __future__ import annotations

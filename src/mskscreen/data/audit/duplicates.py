@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Bits in which two hashes may differ, and correlation that two thumbnails must have. Of 96 phantoms (November
-# 2026) they find all that were stored anew at JPEG quality 40, at half size or with contrast +-30 %, 99 % with
-# gamma 1.3 and 69 % cropped by 2 % on each side; of 41,155 pairs of different studies they take none (largest
-# correlation 0.90).
+# Bits in which two hashes may differ, and correlation that two thumbnails must have. How many copies they find,
+# and whether two different studies are taken for one: benchmarks/audit_flags.py.
 RADIUS = 10
 CORRELATION = 0.98
 _TILE = 2048

@@ -25,8 +25,7 @@ _SEEN = 256
 _HASHED = 8
 
 
-# Of 288 phantoms (November 2026), `inverted` is raised for 81 % of them when inverted and 4 % when not,
-# `composite` for 8 of 9 plates with several exposures and 4 % of the others.
+# How often `inverted` and `composite` are right: benchmarks/audit_flags.py.
 class Flag(NamedTuple):
     """A finding about single images: when it is raised, and what it means in words."""
 
