@@ -4,7 +4,7 @@ PYTHON ?= python3
 BASE := .venv-base
 FULL := .venv
 
-.PHONY: help demo test lint check examples demo-model saliency-results clean
+.PHONY: help demo test lint check examples demo-model saliency-results report clean
 
 help:  ## Say what each target does.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ demo-model: $(FULL)/ready  ## Regenerate the bundled demonstration model from no
 
 saliency-results: $(FULL)/ready  ## Measure all maps of the demonstration model on fresh phantoms into docs/results/saliency/.
 	$(FULL)/bin/python tools/saliency_results.py
+
+report: $(FULL)/ready  ## Evaluate the demonstration model on its test phantoms (build/demo-model) into docs/results/.
+	$(FULL)/bin/python tools/make_report.py
 
 clean:  ## Remove the environments.
 	rm -rf $(BASE) $(FULL)

@@ -54,6 +54,16 @@ def test_the_protocol_of_mura_judges_the_model_and_the_other_readers_by_the_majo
         agree(cases, readings, reference=["r9"])
 
 
+def test_a_reader_who_calls_every_study_alike_has_no_kappa(cases):
+    readings = readings_of(cases)
+    readings.calls[:, 1] = 1
+    found = {(a.one, a.other): a.kappa for a in agree(cases, readings, resamples=20) if a.joint == "all"}
+    for pair in (("model", "r2"), ("r1", "r2"), ("r2", "r3")):
+        assert found[pair].value is None
+        assert found[pair].reason == "one of the two calls every study alike"
+    assert found["r1", "r3"].value > 0
+
+
 def test_majority_of_an_even_vote_is_unknown():
     nan = np.nan
     calls = np.array([[1, 1, 0], [0, 1, nan], [nan, nan, nan], [0, 0, 1]])

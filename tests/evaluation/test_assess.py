@@ -70,7 +70,8 @@ def test_the_json_is_strict_and_holds_every_figure(assessment):
 
 
 def test_temperatures_fitted_on_development_help_on_evaluation(assessment):
-    loss = {r.name: r.log_loss for r in assessment.reliability}
+    loss = {r.name: r.metrics["log_loss"].value for r in assessment.reliability}
+    assert all(r.metrics[name].interval for r in assessment.reliability for name in ("brier", "log_loss", "ece"))
     assert loss["temperature"] < loss["as-is"]
     assert assessment.development.temperatures[0] > 1.2
 
@@ -87,7 +88,7 @@ def test_study_probabilities_follow_the_new_temperature(development):
 def test_isotonic_and_temperature_can_be_chosen_and_need_development(evaluation, development):
     calibrated = assess(evaluation, development=development, calibration="isotonic", resamples=20)
     assert calibrated.study.overall.abnormality["ece"].value == pytest.approx(
-        next(r.ece for r in calibrated.reliability if r.name == "isotonic")
+        next(r.metrics["ece"].value for r in calibrated.reliability if r.name == "isotonic")
     )
     with pytest.raises(DataError, match="needs development"):
         assess(evaluation, calibration="temperature", resamples=20)

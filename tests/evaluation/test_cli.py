@@ -53,6 +53,21 @@ def test_evaluate_json_and_report_agree(folder, tmp_path):
     assert list(tmp_path.iterdir()) == [report]
 
 
+def test_training_studies_prove_that_patients_are_disjoint(folder, tmp_path):
+    rows = make_predictions(50, seed=8, first_patient=4000, split="train").images
+    lines = {f"{row.file.rsplit('/', 1)[0]}/,{int('positive' in row.file)}" for row in rows}
+    (tmp_path / "train.csv").write_text("\n".join(sorted(lines)))
+    report = tmp_path / "r.html"
+    run(*("evaluate", folder / "a.json", "--train", tmp_path / "train.csv", "--resamples", 5, "--report", report))
+    page = report.read_text()
+    assert "Disjoint by patient" in page
+    assert "0 of the 50 training studies are evaluated" in page
+    lines = {f"{row.file.rsplit('/', 1)[0]}/,1" for row in make_predictions(3)}
+    (tmp_path / "train.csv").write_text("\n".join(sorted(lines)))
+    with pytest.raises(DataError, match=r"3 studies are in both train\.csv and a\.json"):
+        run("evaluate", folder / "a.json", "--train", tmp_path / "train.csv", "--resamples", 5)
+
+
 def test_the_same_table_for_both_is_refused(folder):
     with pytest.raises(DataError, match="studies are in both"):
         run("evaluate", folder / "a.json", "--dev", folder / "a.json", "--resamples", 10)

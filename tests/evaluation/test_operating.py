@@ -7,6 +7,7 @@ import pytest
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation import operating
+from mskscreen.evaluation.labels import labels_from_paths
 from mskscreen.evaluation.operating import Rule, choose
 
 from .conftest import make_cases
@@ -74,6 +75,26 @@ def test_the_same_studies_are_refused_and_shared_patients_counted():
     apart = operating.require_apart(cases.select(np.arange(30)), cases.select(np.arange(30, 60)))
     assert apart == len(set(cases.patient[:30]) & set(cases.patient[30:]))
     assert operating.fingerprint(cases) == operating.fingerprint(cases.select(np.arange(60)[::-1]))
+
+
+def test_training_studies_are_refused_and_training_patients_counted():
+    cases = make_cases(60)
+    table = cases.table
+    everything = labels_from_paths(table)
+    with pytest.raises(DataError, match="60 studies are in both"):
+        operating.require_not_trained_on(everything, cases)
+    chosen = [i for i, key in enumerate(table.study) if key not in set(cases.keys[31:])]
+    part = dataclasses.replace(
+        everything,
+        **{name: [getattr(everything, name)[i] for i in chosen] for name in ("image", "study", "patient")},
+        label=everything.label[chosen],
+        joint=everything.joint[chosen],
+    )
+    found = operating.require_not_trained_on(part, cases.select(np.arange(31, 60)))
+    assert (found.studies, found.patients) == (31, len(set(cases.patient[:31])))
+    assert found.shared_patients == len(set(cases.patient[:31]) & set(cases.patient[31:])) > 0
+    nameless = dataclasses.replace(part, patient=[None] * len(chosen))
+    assert operating.require_not_trained_on(nameless, cases.select(np.arange(31, 60))) == found
 
 
 def test_another_data_set_may_use_the_same_names_but_not_the_same_images():

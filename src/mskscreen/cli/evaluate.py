@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mskscreen.evaluation.assess import Assessment
     from mskscreen.evaluation.cases import Joined
     from mskscreen.evaluation.estimates import Estimate
+    from mskscreen.evaluation.labels import Labels
     from mskscreen.evaluation.table import Table
 
 _COLUMNS = {
@@ -37,6 +38,10 @@ def evaluate(
         typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of the training images: proof that no patient is in both.", exists=True),
+    ] = None,
     dev: Annotated[
         Path | None,
         typer.Option(
@@ -109,6 +114,7 @@ def evaluate(
 
     assessment = assess(
         joined,
+        training=_training(train, label_column),
         development=join_labels(read_any(dev), dev_labels or labels, label_column) if dev else None,
         other_set=dev_other_set,
         contract=_contract(model),
@@ -164,8 +170,9 @@ def _show(a: Assessment) -> None:
     for step in a.joined.flow:
         if step.what.startswith(("left out", "labelled")) and (step.images or step.studies):
             common.err.print(f"{step.what}: {step.images or '-'} images, {step.studies} studies")
-    if a.development and a.development.shared_patients:
-        common.err.print(f"warning: {a.development.shared_patients} patients are in development and evaluation")
+    for what, part in (("training", a.training), ("development", a.development)):
+        if part and part.shared_patients:
+            common.err.print(f"warning: {part.shared_patients} patients are in {what} and evaluation")
     common.err.print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
 
 
@@ -176,6 +183,15 @@ def _cell(estimate: Estimate | None, reason: str | None = None) -> str:
     interval = estimate.interval
     low, high = (f"{limit:.3f}".replace("0.", ".", 1) for limit in interval) if interval else ("", "")
     return f"{estimate.value:.3f}" + (f"\n{low}-{high}" if interval else "")
+
+
+def _training(manifest: Path | None, column: str) -> Labels | None:
+    if manifest is None:
+        return None
+    from mskscreen.evaluation.labels import read_labels
+
+    with common.needs("data"):
+        return read_labels(manifest, label_column=column)
 
 
 def _contract(model: str | None) -> Any:

@@ -19,7 +19,7 @@ from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.intervals import Part, draw
 from mskscreen.evaluation.keys import study_key
 from mskscreen.evaluation.labels import parse_label
-from mskscreen.evaluation.metrics import threshold_statistic
+from mskscreen.evaluation.metrics import Statistic, threshold_statistic
 from mskscreen.evaluation.summary import TOO_FEW
 
 MODEL = "model"
@@ -136,8 +136,8 @@ def _kappas(
             if len(rows):
                 sizes[one, other, joint] = len(both)
             if len(both) >= TOO_FEW:
-                statistic = threshold_statistic(raters[one][both] > 0, raters[other][both] > 0)
-                parts[f"{one}\0{other}\0{joint}"] = Part(both, statistic)
+                calls = [raters[name][both] > 0 for name in (one, other)]
+                parts[f"{one}\0{other}\0{joint}"] = Part(both, _kappa_statistic(*calls))
     draws = draw(parts, cases.patient, resamples=resamples, seed=seed)
 
     def kappa(key: str) -> Estimate:
@@ -150,6 +150,17 @@ def _kappas(
         Agreement(one, other, joint, size, kappa(f"{one}\0{other}\0{joint}"))
         for (one, other, joint), size in sizes.items()
     ]
+
+
+def _kappa_statistic(one: np.ndarray, other: np.ndarray) -> Statistic:
+    """Cohen's kappa of two sets of calls (n,); undefined where either calls every study alike."""
+    ways = (threshold_statistic(one, other), threshold_statistic(other, one))
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = [way(weights)["kappa"] for way in ways]
+        return {"kappa": np.where(np.isfinite(found[1]), found[0], np.nan)}
+
+    return statistic
 
 
 # Takes weights of the subjects (R, n) and of the raters (R, m); gives name -> values (R,).

@@ -23,6 +23,7 @@ def to_json(assessment: Assessment) -> str:
         "study": assessment.study,
         "image": assessment.image,
         "calibration": {"chosen": assessment.calibration, "reliability": assessment.reliability},
+        "training": assessment.training,
         "development": assessment.development,
         "operating_points_reason": assessment.points_reason,
         "curves": assessment.curves,

@@ -22,9 +22,19 @@ from mskscreen.evaluation.contract_update import (
     require_same_model,
 )
 from mskscreen.evaluation.curves import GRID, band, curve_statistic
+from mskscreen.evaluation.estimates import Estimate, estimates
 from mskscreen.evaluation.intervals import Interval, Part, draw, wilson
-from mskscreen.evaluation.metrics import loss_statistic
-from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, require_apart
+from mskscreen.evaluation.labels import Labels
+from mskscreen.evaluation.metrics import ABNORMALITY, loss_statistic
+from mskscreen.evaluation.operating import (
+    RULES,
+    OperatingPoint,
+    Rule,
+    Training,
+    choose_all,
+    require_apart,
+    require_not_trained_on,
+)
 from mskscreen.evaluation.provenance import provenance
 from mskscreen.evaluation.robustness import Robustness, robustness_of
 from mskscreen.evaluation.selective import ConformalResult, fit_conformal, judge_conformal, risk_statistic
@@ -32,6 +42,7 @@ from mskscreen.evaluation.summary import Summary, summarise
 
 CalibrationChoice = Literal["as-is", "temperature", "isotonic"]
 COVERAGE = np.linspace(0.05, 1, 96)
+LOSSES = ("brier", "log_loss", "ece")
 _CURVE_RESAMPLES = 500
 
 
@@ -47,12 +58,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Reliability of one way of calibrating: its bins, log loss and expected calibration error."""
+    """Reliability of one way of calibrating: its bins, and the metrics of `LOSSES` with their intervals."""
 
     name: str
     bins: Sequence[ReliabilityBin]
-    log_loss: float
-    ece: float
+    metrics: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ class Assessment:
     curves: Mapping[str, Curve]
     reliability: Sequence[Reliability]
     calibration: CalibrationChoice
+    training: Training | None
     development: Development | None
     points_reason: str | None
     conformal: Sequence[ConformalSection]
@@ -103,6 +114,7 @@ class Assessment:
 def assess(
     joined: Joined,
     *,
+    training: Labels | None = None,
     development: Joined | None = None,
     other_set: bool = False,
     contract: ModelContract | None = None,
@@ -118,9 +130,9 @@ def assess(
     """Judge a table at both levels, with what `development` studies allow to choose.
 
     Calls are made at the operating point `at`, or else at the threshold of the table. `other_set` declares that
-    the development studies are of another data set: see `require_apart`. Raises DataError where development and
-    evaluation share a study, where `contract` says that its operating points were chosen on these images, or where
-    a choice needs development studies and there are none.
+    the development studies are of another data set: see `require_apart`. Raises DataError where evaluation shares
+    a study with development or `training`, where `contract` says that its operating points were chosen on these
+    images, or where a choice needs development studies and there are none.
     """
     cases, images = joined.cases("study"), joined.cases("image")
     dev = development.cases("study") if development else None
@@ -131,7 +143,9 @@ def assess(
     soft = not cases.table.hard
     calibrators = _calibrators(dev, soft)
     diagrams = (
-        [_diagram(name, cases.labels, _apply(name, cases, calibrators).p) for name in calibrators] if soft else []
+        _diagrams(cases, {name: _apply(name, cases, calibrators).p for name in calibrators}, resamples, seed)
+        if soft
+        else []
     )
     cases, images = (_apply(calibration, part, calibrators) for part in (cases, images))
     if dev is not None:
@@ -155,6 +169,7 @@ def assess(
         curves=_curves(cases, study.threshold, seed) if soft else {},
         reliability=diagrams,
         calibration=calibration,
+        training=require_not_trained_on(training, cases) if training else None,
         development=_development(dev, shared, other_set, points, calibrators) if dev else None,
         points_reason=reason,
         conformal=_conformal(dev, cases) if dev and soft else (),
@@ -197,9 +212,16 @@ def _apply(name: str, cases: Cases, calibrators: Mapping[str, Any]) -> Cases:
     return dataclasses.replace(cases, p=how(cases.p)) if isinstance(how, Isotonic) else recalibrated(cases, how)
 
 
-def _diagram(name: str, labels: np.ndarray, p: np.ndarray) -> Reliability:
-    loss = loss_statistic(labels, p)(np.ones((1, len(p))))
-    return Reliability(name, reliability(labels, p), float(loss["log_loss"][0]), float(loss["ece"][0]))
+def _diagrams(cases: Cases, ways: Mapping[str, np.ndarray], resamples: int, seed: int) -> list[Reliability]:
+    """Reliability of every way of calibrating, on the same resamples of patients."""
+    every = np.arange(len(cases))
+    parts = {name: Part(every, loss_statistic(cases.labels, p)) for name, p in ways.items()}
+    draws = draw(parts, cases.patient, resamples=resamples, seed=seed)
+    metrics = {name: ABNORMALITY[name] for name in LOSSES}
+    return [
+        Reliability(name, reliability(cases.labels, p), estimates(metrics, draws, name, {}, len(cases)))
+        for name, p in ways.items()
+    ]
 
 
 def _points(

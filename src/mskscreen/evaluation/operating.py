@@ -11,6 +11,9 @@ import numpy as np
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.labels import Labels
+from mskscreen.mura_path import mura_path
 
 Criterion = Literal["youden", "sensitivity", "specificity", "cost"]
 # Thresholds of a contract lie in (0, 1).
@@ -114,10 +117,38 @@ def require_apart(development: Cases, evaluation: Cases, *, other_set: bool = Fa
     return len(set(development.patients) & set(evaluation.patients))
 
 
+@dataclass(frozen=True)
+class Training:
+    """The studies a model was trained on, and how many of their patients are evaluated, which should be none."""
+
+    name: str
+    studies: int
+    patients: int
+    shared_patients: int
+
+
+def require_not_trained_on(training: Labels, evaluation: Cases) -> Training:
+    """Count what `training` lists and the patients that it shares with the evaluation, by name.
+
+    Raises DataError, with examples, where a study is in both.
+    """
+    studies: set[str] = set()
+    patients: set[str] = set()
+    for image, study, patient in zip(training.image, training.study, training.patient, strict=True):
+        key = keys(image, study)[1]
+        found = mura_path(key)
+        studies.add(key)
+        patients.add(patient or (found.patient if found else key))
+    shared = sorted(studies & set(evaluation.keys))
+    if shared:
+        raise DataError(_refusal(len(shared), "studies", f"{training.name} and {evaluation.table.name}", shared))
+    return Training(training.name, len(studies), len(patients), len(patients & set(evaluation.patients)))
+
+
 def _refusal(count: int, what: str, names: str, examples: Sequence[str]) -> str:
     listed = ", ".join(map(str, examples[:5])) + (", ..." if len(examples) > 5 else "")
     return (
-        f"{count} {what} are in both {names} ({listed}); choose operating points and calibration on other studies"
+        f"{count} {what} are in both {names} ({listed}); train, calibrate and choose thresholds on other studies"
     )
 
 

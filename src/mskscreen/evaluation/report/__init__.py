@@ -147,9 +147,12 @@ def _protocol(protocol: Mapping[str, Any]) -> str | None:
 
 
 def _disjoint(a: Assessment) -> str | None:
-    dev = a.development
-    if dev is None:
-        return None
-    if dev.other_set:
-        return "development studies are declared to be of another data set; no image is in both, by digest"
-    return f"by patient over all joints: {dev.shared_patients} patients in both development and evaluation"
+    said = []
+    for what, part in (("training", a.training), ("development", a.development)):
+        if part is not None and not getattr(part, "other_set", False):
+            said.append(f"by patient over all joints: {part.shared_patients} patients in {what} and evaluation")
+    if a.development and a.development.other_set:
+        said.append("development studies are declared to be of another data set; no image is in both, by digest")
+    if said and a.training is None:
+        said.append(f"training studies: {AUTHOR}")
+    return "; ".join(said) or None

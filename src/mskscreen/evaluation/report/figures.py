@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mskscreen.evaluation.assess import Assessment, Reliability
+from mskscreen.evaluation.assess import LOSSES, Assessment, Reliability
 from mskscreen.evaluation.calibration import ReliabilityBin
 from mskscreen.evaluation.estimates import Estimate
 from mskscreen.evaluation.metrics import ABNORMALITY
 from mskscreen.evaluation.report import charts
 from mskscreen.evaluation.report.charts import Axes, ForestRow, Series
 from mskscreen.evaluation.report.markup import tag
-from mskscreen.evaluation.report.tables import table
+from mskscreen.evaluation.report.tables import cell, metric_titles, table
 
 # Bins with fewer studies jump about.
 _MIN_BIN = 10
@@ -76,7 +76,7 @@ def calibration(a: Assessment) -> list[object]:
         )
     ]
     rows = [
-        [r.name, f"{r.log_loss:.4f}", f"{r.ece:.4f}", "yes" if r.name == a.calibration else ""]
+        [r.name, *(cell(r.metrics[name]) for name in LOSSES), "yes" if r.name == a.calibration else ""]
         for r in a.reliability
     ]
     dev = a.development
@@ -90,7 +90,7 @@ def calibration(a: Assessment) -> list[object]:
             charts.histogram("Scores", axes.x_label, counts),
             class_="charts",
         ),
-        table(("Calibration", "Log loss", "ECE", "Used in this report"), rows),
+        table(("Calibration", *metric_titles(LOSSES), "Used in this report"), rows),
         tag("p", f"{said} Bins of fewer than {_MIN_BIN} studies are not drawn.", class_="note"),
     ]
 

@@ -56,22 +56,37 @@ def flow(a: Assessment) -> list[object]:
     rows = [[step.what, "-" if step.images is None else step.images, step.studies] for step in a.joined.flow]
     parts: list[object] = [table(("Step", "Images", "Studies"), rows)]
     parts += [tag("p", note) for note in a.joined.notes]
+    return [*parts, *_training(a), *_development(a)]
+
+
+def _training(a: Assessment) -> list[object]:
+    made = a.training
+    if made is None:
+        return [tag("p", "No list of the training studies was given (--train).")]
+    counts = _counts(a, made.patients, "training", made.shared_patients)
+    return [_verdict(made.shared_patients, f"{counts}; 0 of the {made.studies} training studies are evaluated.")]
+
+
+def _development(a: Assessment) -> list[object]:
     dev = a.development
     if dev is None:
-        parts.append(
-            tag("p", "No development predictions were given: nothing was chosen or fitted for this report.")
-        )
-        return parts
-    patients = len(a.cases.patients)
-    counts = f"{dev.patients} development patients, {patients} evaluation patients, {dev.shared_patients} in both"
+        said = "No development predictions were given: nothing was chosen or fitted for this report."
+        return [tag("p", said)]
     if dev.other_set:
         said = "Declared to be of another data set, where equal names mean nothing: "
         proof = f"{dev.studies} development studies; no image is in both, by the digests of the files."
-        return [*parts, tag("p", tag("span", said, class_="good"), proof)]
-    verdict = "Disjoint by patient" if dev.shared_patients == 0 else "NOT disjoint by patient"
-    state = "good" if dev.shared_patients == 0 else "bad"
-    parts.append(tag("p", tag("span", f"{verdict}: ", class_=state), f"{counts}; 0 studies in both."))
-    return parts
+        return [tag("p", tag("span", said, class_="good"), proof)]
+    counts = _counts(a, dev.patients, "development", dev.shared_patients)
+    return [_verdict(dev.shared_patients, f"{counts}; 0 of the {dev.studies} development studies are evaluated.")]
+
+
+def _counts(a: Assessment, patients: int, what: str, shared: int) -> str:
+    return f"{patients} {what} patients, {len(a.cases.patients)} evaluation patients, {shared} in both"
+
+
+def _verdict(shared: int, counts: str) -> Markup:
+    said, state = ("NOT disjoint by patient", "bad") if shared else ("Disjoint by patient", "good")
+    return tag("p", tag("span", f"{said}: ", class_=state), counts)
 
 
 def main_table(a: Assessment) -> list[object]:
