@@ -98,6 +98,8 @@ class _Screen:
 
 
 def _conclude(result: RunResult) -> None:
+    if not result.first:
+        return
     if not result.finished:
         common.err.print(f"{result.folder}: stopped and saved; the same command goes on from here")
         return

@@ -61,7 +61,8 @@ class RunResult:
 
     `finished` is False where it was stopped and can go on; `already` says that an earlier call had finished it.
     `metrics` are those of the best epoch on the development fold, `cost` what it took (`seconds`, `images`,
-    `images_per_second`, `epochs`, `parameters`), `notes` sentences about the data.
+    `images_per_second`, `epochs`, `parameters`), `notes` sentences about the data. Of the processes of a
+    distributed run only one is the `first`.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class RunResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first: bool = True
 
 
 class Run:
@@ -87,7 +89,8 @@ class Run:
         stop: Callable[[], bool],
     ) -> None:
         self.out, self.protocol, self.manifest, self.material = out, protocol, manifest, material
-        self.fabric, self.report, self.stop = fabric, report, stop
+        self.fabric, self.stop = fabric, stop
+        self.report = report if fabric.is_global_zero else lambda _: None
         training = material.training
         self.sampler = RadiographSampler(
             training.labels,
@@ -121,7 +124,7 @@ class Run:
         while not self.position.finished:
             if not self._learn():
                 self._save()
-                return RunResult(self.out, finished=False, notes=self.material.notes)
+                return RunResult(self.out, False, notes=self.material.notes, first=self.fabric.is_global_zero)
             self._score()
         return self._conclude()
 
@@ -184,7 +187,9 @@ class Run:
         result, loss = self._evaluate()
         self._check_finite(loss)
         found = figures(result, self.material.fold, protocol.labels, tasks)
-        means = [total / self.steps for total in at.sums]
+        sums = self.fabric.all_reduce(torch.tensor(at.sums, device=self.fabric.device), reduce_op="mean")
+        assert isinstance(sums, Tensor)  # noqa: S101 - what went in
+        means = (sums / self.steps).tolist()
         row = {"epoch": at.epoch + 1, "rate": self.optimiser.param_groups[0]["lr"], "loss": means[0]}
         row |= {f"loss_{task}": means[1 + ("abnormality", "joint").index(task)] for task in tasks}
         at.history.append({**row, "dev_loss": loss, **found})
@@ -212,8 +217,9 @@ class Run:
         for batch in loader(self.material.development, None, batch=self.protocol.batch):
             with self.fabric.autocast():
                 pred1, pred2 = scores(network, self.fabric.to_device(batch["image"]))
-            table = torch.cat([pred1.float(), pred2.float()], 1).double().cpu().numpy()
-            rows.append(np.column_stack([self.material.mine[batch["row"].numpy()], table]))
+            table = torch.cat([pred1.float(), pred2.float()], 1).cpu().numpy()
+            # float32 counts rows exactly up to 16 million.
+            rows.append(np.column_stack([self.material.mine[batch["row"].numpy()].astype(np.float32), table]))
         table = np.concatenate(rows)
         # Processes may hold one image more or less than others, and gather tables of one size.
         size = -(-len(self.material.fold) // self.fabric.world_size)
@@ -251,7 +257,6 @@ class Run:
         if self.fabric.is_global_zero:
             # Lightning's wrapper of the optimiser passes its state through.
             save_state(self.out, self.position, self._modules(), self.optimiser.optimizer)
-        self.fabric.barrier()
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         modules: dict[str, torch.nn.Module] = {"network": self.network, "loss": self.loss}
@@ -286,7 +291,14 @@ class Run:
                 write_text(self.out / DONE, json.dumps(done, indent=1) + "\n")
             (self.out / FILE).unlink(missing_ok=True)
         self.fabric.barrier()
-        return RunResult(self.out, finished=True, metrics=best, cost=cost, notes=self.material.notes)
+        return RunResult(
+            self.out,
+            finished=True,
+            metrics=best,
+            cost=cost,
+            notes=self.material.notes,
+            first=self.fabric.is_global_zero,
+        )
 
     def _speed(self) -> float:
         return self.position.images / max(self.position.seconds, 1e-9)

@@ -82,8 +82,13 @@ def gather(
     contract = CacheContract(str(preprocessing(protocol)))
     cache, _ = build_cache(manifest, folder, contract, workers=decoders, wait=True, advance=decoded)
     fold = manifest.take(held_out_rows(manifest, protocol.fold))
+    taught = training_rows(manifest, protocol.fold)
+    if not len(taught):
+        raise DataError(
+            f"fold {protocol.fold} is the only one, so nothing is left to learn from; split the data again"
+        )
     training = RadiographDataset(
-        manifest.take(training_rows(manifest, protocol.fold)),
+        manifest.take(taught),
         cache,
         Augmentation.parse(protocol.augmentation),
         labels=protocol.labels,

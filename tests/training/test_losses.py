@@ -1,0 +1,106 @@
+"""Losses are the formulas of their papers, and what is unknown or not learned costs nothing."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from mskscreen.training.losses import ScreeningLoss, balanced, study_type_weights
+from mskscreen.training.protocol import Protocol
+
+LABELS = np.array([0, 1, 0, 0, 1, 0, 1, 0])
+JOINTS = np.array([1, 1, 1, 1, 4, 4, 4, 4])
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pred1, pred2 = (torch.randn(8, width, generator=generator).requires_grad_() for width in (2, 7))
+    return pred1, pred2, torch.from_numpy(LABELS), torch.from_numpy(JOINTS)
+
+
+def loss(protocol, *data):
+    return ScreeningLoss(protocol, LABELS, JOINTS)(*data)
+
+
+def test_the_published_loss_is_the_unweighted_cross_entropy_of_both_tasks():
+    pred1, pred2, label, joint = batch()
+    expected = functional.cross_entropy(pred1, label), functional.cross_entropy(pred2, joint)
+    found = loss(Protocol(abnormality_weight=2, joint_weight=0.5), pred1, pred2, label, joint)
+    assert found.tolist() == pytest.approx([float(2 * expected[0] + 0.5 * expected[1]), *map(float, expected)])
+
+
+def test_class_weights_are_those_of_the_mura_paper():
+    pred1, pred2, label, joint = batch()
+    weights = study_type_weights(LABELS, JOINTS)
+    assert weights[1].tolist() == [0.25, 0.75]
+    assert weights[4].tolist() == [0.5, 0.5]
+    assert weights[7].tolist() == [0.375, 0.625]
+    assert weights[0].tolist() == [1, 1]
+    p = pred1.softmax(1)[:, 1].detach().numpy()
+    by_hand = [
+        -(abnormal * y * np.log(q) + normal * (1 - y) * np.log(1 - q))
+        for y, q, (normal, abnormal) in zip(LABELS, p, weights[JOINTS], strict=True)
+    ]
+    found = loss(Protocol(loss="weighted", tasks="abnormality"), pred1, pred2, label, joint)
+    assert float(found[0]) == pytest.approx(np.mean(by_hand), rel=1e-5)
+    unknown = loss(Protocol(loss="weighted", tasks="abnormality"), pred1, pred2, label, torch.full_like(joint, -1))
+    overall = functional.cross_entropy(pred1, label, torch.tensor([0.375, 0.625]), reduction="none").mean()
+    assert float(unknown[0]) == pytest.approx(float(overall), rel=1e-5)
+
+
+def test_balanced_joint_types_weigh_the_same_together():
+    joints = np.array([0, 0, 0, 2, -1])
+    weights = balanced(joints)
+    assert weights[0] * 3 == pytest.approx(weights[2])
+    assert np.mean(weights[joints[:4]]) == pytest.approx(1)
+
+
+def test_focal_loss_without_its_exponent_is_cross_entropy_and_forgives_what_is_right():
+    pred1, pred2, label, joint = batch()
+    plain = loss(Protocol(), pred1, pred2, label, joint)
+    assert torch.allclose(loss(Protocol(loss="focal", focal_gamma=0), pred1, pred2, label, joint), plain)
+    sure = torch.nn.functional.one_hot(label, 2) * 8.0
+    ratio = [
+        float(loss(Protocol(loss=name, tasks="abnormality"), sure, pred2, label, joint)[0])
+        for name in ("focal", "cross-entropy")
+    ]
+    assert 0 < ratio[0] < ratio[1] / 1000
+
+
+def test_label_smoothing_is_that_of_torch():
+    pred1, pred2, label, joint = batch()
+    found = loss(Protocol(label_smoothing=0.2), pred1, pred2, label, joint)
+    assert float(found[1]) == pytest.approx(float(functional.cross_entropy(pred1, label, label_smoothing=0.2)))
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "weighted", "focal"])
+def test_what_is_unknown_costs_nothing(name):
+    pred1, pred2, label, joint = batch()
+    protocol = Protocol(loss=name)
+    hidden = label.clone()
+    hidden[4:] = -1
+    found = loss(protocol, pred1, pred2, hidden, joint)
+    assert float(found[1]) == pytest.approx(float(loss(protocol, pred1[:4], pred2[:4], label[:4], joint[:4])[1]))
+    nothing = loss(protocol, pred1, pred2, torch.full_like(label, -1), torch.full_like(joint, -1))
+    nothing[0].backward()
+    assert nothing.tolist() == [0, 0, 0]
+    assert not pred1.grad.any()
+
+
+@pytest.mark.parametrize(("tasks", "learned"), [("abnormality", 0), ("joint", 1), ("both", 2)])
+def test_only_the_tasks_named_are_learned(tasks, learned):
+    data = batch()
+    loss(Protocol(tasks=tasks), *data)[0].backward()
+    touched = [scores.grad is not None and bool(scores.grad.any()) for scores in data[:2]]
+    assert touched == [learned != 1, learned != 0]
+
+
+def test_uncertainty_weighting_rests_where_its_formula_does():
+    data = batch()
+    module = ScreeningLoss(Protocol(task_weights="uncertainty"), LABELS, JOINTS)
+    first = module(*data)
+    assert float(first[0]) == pytest.approx(float(first[1] + first[2]))
+    with torch.no_grad():
+        module.log_variances.copy_(torch.log(2 * first[1:]))
+    module(*data)[0].backward()
+    assert module.log_variances.grad.abs().max() < 1e-6

@@ -1,0 +1,238 @@
+"""What a run makes of good data, of bad data and of a full disk."""
+
+import dataclasses
+import json
+import re
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_mura import TINY, decode, small_mura
+
+from mskscreen.data.folds import split
+from mskscreen.errors import DataError, ModelError, ProtocolError
+from mskscreen.evaluation.metrics import abnormality_statistic, joint_statistic
+from mskscreen.export import export_onnx
+from mskscreen.inference import Screener
+from mskscreen.networks import build_network
+from mskscreen.networks.checkpoint import load_checkpoint
+from mskscreen.predictions import Predictions
+from mskscreen.training.learner import start_network
+from mskscreen.training.material import read_data
+from mskscreen.training.run import train
+from mskscreen.training.score import joint_numbers
+
+SHORT = TINY.replace(epochs=1, freeze="none")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    (folder / "cache").mkdir()
+    root = small_mura(folder / "data")
+    manifest = split(read_data(root, TINY), development=0.2)
+    manifest.write(folder / "folds.parquet")
+    decode(folder / "folds.parquet", folder / "cache")
+    return folder / "folds.parquet"
+
+
+@pytest.fixture(scope="module")
+def result(folder, data):
+    told = []
+    # Long enough to learn a square and a stripe.
+    protocol = TINY.replace(epochs=6, rate=1e-2, averaging=0, patience=5)
+    return train(data, protocol, folder / "run", cache=folder / "cache", report=told.append), told
+
+
+def edited(data, out, **columns):
+    """A manifest like that of `data`, with columns made from their old values."""
+    manifest = read_data(data, TINY)
+    made = {name: [change(value) for value in manifest[name]] for name, change in columns.items()}
+    manifest.replace({**manifest.columns, **made}).write(out)
+    return out
+
+
+def test_a_run_learns_what_is_there_to_be_learned(result):
+    assert result[0].metrics["abnormality_auroc"] > 0.8
+    assert result[0].metrics["joint_accuracy"] > 0.8
+    assert result[0].notes == ()
+
+
+def test_every_step_and_epoch_is_reported(result):
+    _, told = result
+    epochs = [at for at in told if at.metrics is not None]
+    steps = [(at.epoch, at.step) for at in told if at.metrics is None]
+    assert steps == [(epoch, step) for epoch in range(len(epochs)) for step in range(1, told[0].steps + 1)]
+    assert all(at.images_per_second > 0 for at in told)
+
+
+def test_figures_are_those_of_the_evaluation_room(data, result):
+    manifest = read_data(data, TINY)
+    table = Predictions.read(result[0].folder / "development.parquet")
+    assert [row.file for row in table] == [
+        image for image, fold in zip(manifest["image"], manifest["fold"], strict=True) if fold == 0
+    ]
+    truth = dict(zip(manifest["study"], manifest["label"], strict=True))
+    labels = np.array([truth[row.study] for row in table.studies])
+    p = np.array([row.p_abnormal for row in table.studies])
+    found = abnormality_statistic(labels, p, 0.5)(np.ones((1, len(p))))
+    assert found["auroc"][0] == pytest.approx(result[0].metrics["abnormality_auroc"])
+    assert found["accuracy"][0] == pytest.approx(result[0].metrics["abnormality_accuracy"])
+    joints = joint_numbers(manifest)[np.array(manifest["fold"]) == 0]
+    found = joint_statistic(joints, np.array([row.p_joint for row in table]))(np.ones((1, len(joints))))
+    assert found["accuracy"][0] == pytest.approx(result[0].metrics["joint_accuracy"])
+
+
+def test_an_exported_run_predicts_what_its_table_says(data, result, tmp_path):
+    export_onnx(*load_checkpoint(result[0].folder / "best.safetensors"), tmp_path / "best.onnx")
+    manifest, table = read_data(data, TINY), Predictions.read(result[0].folder / "development.parquet")
+    found = Screener.load(tmp_path / "best.onnx", precision="f32").predict(
+        [manifest.root / row.file for row in table]
+    )
+    # The cache rounds pixels to 8 bits.
+    for mine, theirs in zip(table, found, strict=True):
+        assert mine.p_abnormal == pytest.approx(theirs.p_abnormal, abs=0.02)
+        assert mine.p_joint == pytest.approx(theirs.p_joint, abs=0.02)
+
+
+def test_the_curves_are_a_picture_and_the_best_epoch_is_the_best(result):
+    with Image.open(result[0].folder / "curves.png") as picture:
+        assert len(picture.convert("L").getcolors(256)) > 10
+    rows = (result[0].folder / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("abnormality_auroc")
+    assert result[0].metrics["abnormality_auroc"] == max(float(row.split(",")[column]) for row in rows[1:])
+
+
+def test_a_run_that_gets_no_better_stops_early(folder, data):
+    protocol = TINY.replace(epochs=50, rate=1e-12, decay=0, patience=2, freeze="backbone", averaging=0)
+    protocol = protocol.replace(task_weights="fixed", schedule="constant")
+    found = train(data, protocol, folder / "early", cache=folder / "cache")
+    assert found.cost["epochs"] == 3
+    assert found.metrics["epoch"] == 1
+
+
+@pytest.mark.parametrize(("tasks", "silent"), [("abnormality", "p_joint"), ("joint", "p_abnormal")])
+def test_a_task_that_is_not_learned_says_nothing(folder, data, tasks, silent):
+    protocol = SHORT.replace(tasks=tasks, task_weights="fixed")
+    found = train(data, protocol, folder / tasks, cache=folder / "cache")
+    assert {name.partition("_")[0] for name in found.metrics} - {"epoch", "loss", "dev"} == {tasks}
+    values = [getattr(row, silent) for row in Predictions.read(found.folder / "development.parquet")]
+    assert np.allclose(values, 1 / 7 if silent == "p_joint" else 1 / 2)
+    _, contract = load_checkpoint(found.folder / "last.safetensors")
+    assert "was not trained" in contract.provenance.notes
+
+
+def test_an_earlier_run_or_a_file_of_weights_begins_a_run(folder, data, result, tmp_path):
+    earlier, _ = load_checkpoint(result[0].folder / "best.safetensors")
+    for init in (result[0].folder, result[0].folder / "best.safetensors"):
+        begun = start_network(SHORT.replace(init=str(init), seed=9))
+        assert all(torch.equal(a, b) for a, b in zip(begun.parameters(), earlier.parameters(), strict=True))
+    torch.save(earlier.backbone.state_dict(), tmp_path / "backbone.pth")
+    begun = start_network(SHORT.replace(init=str(tmp_path / "backbone.pth")))
+    assert torch.equal(next(begun.backbone.parameters()), next(earlier.backbone.parameters()))
+    assert not torch.equal(begun.shared.weight, earlier.shared.weight)
+    with pytest.raises(ProtocolError, match="holds the architecture timm:test_resnet, not timm:test_efficientnet"):
+        start_network(SHORT.replace(init=str(result[0].folder), architecture="timm:test_efficientnet"))
+    with pytest.raises(ProtocolError, match="neither imagenet, random, package nor a file"):
+        start_network(SHORT.replace(init=str(tmp_path / "none")))
+    (tmp_path / "bad.pth").write_bytes(b"\x80\x04cposix\nsystem\n.")
+    with pytest.raises(ModelError, match="cannot be read"):
+        start_network(SHORT.replace(init=str(tmp_path / "bad.pth")))
+
+
+def test_images_that_cannot_be_decoded_are_said_and_left_out(folder, tmp_path):
+    root = small_mura(tmp_path / "data")
+    manifest = read_data(root, SHORT)
+    chosen = [next(i for i, fold in enumerate(manifest["fold"]) if fold == part) for part in (0, 1)]
+    for row in chosen:
+        (root / manifest["image"][row]).write_bytes(b"no image")
+    (tmp_path / "cache").mkdir()
+    decode(root, tmp_path / "cache")
+    found = train(root, SHORT, tmp_path / "run", cache=tmp_path / "cache")
+    assert found.finished
+    assert found.notes[0].startswith("2 images cannot be decoded and are left out")
+    rows = [row for row in Predictions.read(tmp_path / "run" / "development.parquet") if row.error]
+    assert [row.file for row in rows] == [manifest["image"][chosen[0]]]
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["notes"] == list(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "differences", "named"),
+    [
+        ({"label": lambda _: 1}, {}, "the training folds: only images of class 'abnormal' in column 'label'"),
+        ({"label": lambda _: None}, {}, "no image of known class in column 'label'"),
+        ({"joint": lambda _: "hand"}, {}, "only images of class 'hand' in column 'joint'"),
+        ({"fold": lambda _: 0}, {}, "fold 0 is the only one"),
+        ({}, {"fold": 7}, "no fold 7"),
+        ({}, {"labels": "label_second"}, "no label column 'label_second'; it has label"),
+        ({}, {"batch": 4096}, "do not fill one step of 8192"),
+        ({}, {"freeze": "backbone.nothing"}, "has no module 'backbone.nothing'"),
+    ],
+)
+def test_data_that_cannot_teach_is_one_sentence(folder, data, tmp_path, columns, differences, named):
+    poor = edited(data, tmp_path / "poor.parquet", **columns)
+    with pytest.raises((DataError, ProtocolError)) as error:
+        train(poor, SHORT.replace(**differences), tmp_path / "run", cache=folder / "cache")
+    assert named in str(error.value)
+    assert not (tmp_path / "run" / "done.json").exists()
+
+
+def test_a_class_that_one_part_lacks_is_said(folder, data, tmp_path):
+    manifest = read_data(data, TINY)
+    moved = [
+        1 if joint == "elbow" else fold for joint, fold in zip(manifest["joint"], manifest["fold"], strict=True)
+    ]
+    manifest.replace({**manifest.columns, "fold": moved}).write(tmp_path / "folds.parquet")
+    found = train(tmp_path / "folds.parquet", SHORT, tmp_path / "run", cache=folder / "cache")
+    assert found.notes == ("development fold 0: no image of class 'elbow', which is therefore not measured",)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_what_was_saved(folder, data):
+    protocol = SHORT.replace(optimiser="sgd", rate=100, heads=1e6, schedule="constant", epochs=4)
+    with pytest.raises(ProtocolError, match=r"the loss is (nan|inf) at epoch 1, step \d; what was saved before"):
+        train(data, protocol, folder / "infinite", cache=folder / "cache")
+    assert not list((folder / "infinite").glob(".*"))
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(folder, data):
+    protocol = TINY.replace(epochs=2)
+    out = folder / "full"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(at):
+        if at.metrics is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+
+    try:
+        with pytest.raises(DataError, match="what was saved before is whole: make room"):
+            train(data, protocol, out, cache=folder / "cache", report=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(out / "best.safetensors")[1].provenance.figures
+    assert not list(out.glob(".*partial*"))
+    found = train(data, protocol, out, cache=folder / "cache")
+    whole = train(data, protocol, folder / "never full", cache=folder / "cache")
+    assert found.metrics == whole.metrics
+
+
+def test_the_weights_of_the_hub_are_asked_for_by_name(folder, data):
+    with pytest.raises(ModelError, match=re.escape("ImageNet weights of 'resnet18'")):
+        start_network(dataclasses.replace(SHORT, architecture="resnet18", init="imagenet"))
+
+
+def test_random_weights_follow_the_seed():
+    one, same, other = (start_network(SHORT.replace(seed=seed)) for seed in (3, 3, 4))
+    assert torch.equal(one.shared.weight, same.shared.weight)
+    assert not torch.equal(one.shared.weight, other.shared.weight)
+    assert isinstance(one, type(build_network(SHORT.architecture)))
