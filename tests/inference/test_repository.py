@@ -1,6 +1,7 @@
 """What is written for Triton and OpenVINO Model Server is what they read: config by schema, model by its ports."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 
+from mskscreen.cli import main
 from mskscreen.contract import ModelContract, Novelty
 from mskscreen.errors import ModelError
 from mskscreen.inference import open_engine
@@ -86,3 +88,17 @@ def test_a_config_that_is_not_one_is_left_alone(tmp_path: Path, model: Path) -> 
     with pytest.raises(ModelError, match="is not a configuration"):
         write_ovms(model, tmp_path)
     assert (tmp_path / "config.json").read_text() == "[]"
+
+
+def test_export_writes_a_repository_of_a_file_that_is_onnx_already(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    one, two = tmp_path / "triton", tmp_path / "ovms"
+    command = ["mskscreen", "export", str(model), "--triton", str(one), "--ovms", str(two)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert not caught.value.code
+    assert capsys.readouterr().out.split() == [str(one / "tiny"), str(two / "tiny")]
+    assert (one / "tiny" / "config.pbtxt").exists()
+    assert (two / "config.json").exists()

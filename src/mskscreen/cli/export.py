@@ -33,6 +33,12 @@ def export(
         Path | None, typer.Option(help="Manifest whose development fold the gate judges.", exists=True)
     ] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 300,
+    triton: Annotated[
+        Path | None, typer.Option(help="Also write the f32 model as a repository of Triton to this folder.")
+    ] = None,
+    ovms: Annotated[
+        Path | None, typer.Option(help="Also write it as one of OpenVINO Model Server to this folder.")
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the gates.")] = Format.TABLE,
 ) -> None:
     """Write a checkpoint as one ONNX file with its contract, and check it on both engines.
@@ -48,6 +54,9 @@ def export(
         )
     out = out or checkpoint.with_suffix(".onnx")
     faster = [name for name in ("bf16", "int8") if name in wanted]
+    if (triton or ovms) and checkpoint.suffix == ".onnx" and not faster:
+        _write_repositories(checkpoint, triton, ovms)
+        return
     with needs("train"):
         from mskscreen.data.manifest import Manifest
         from mskscreen.export.precisions import Request, add_precisions
@@ -59,6 +68,7 @@ def export(
     )
     if not faster:
         _f32(checkpoint, out)
+        _write_repositories(out, triton, ovms)
     else:
         with ExitStack() as stack:
             model = checkpoint
@@ -71,12 +81,21 @@ def export(
                 return stack.enter_context(progress(text, total))
 
             contract, done = add_precisions(model, request, out, track)
+        _write_repositories(out, triton, ovms)
         if not done:
             err.print(f"{out}: is finished already; nothing to do")
         if not _show_gates(contract, request, form):
             raise typer.Exit(Exit.SOME_FAILED)
     if form is Format.TABLE:
         print(out)
+
+
+def _write_repositories(model: Path, triton: Path | None, ovms: Path | None) -> None:
+    from mskscreen.inference.repository import write_ovms, write_triton
+
+    for folder, write in ((triton, write_triton), (ovms, write_ovms)):
+        if folder:
+            print(write(model, folder))
 
 
 def _f32(checkpoint: Path, out: Path) -> None:
