@@ -14,6 +14,8 @@ Measured 2026-11-22 on 2 cores, median (range) of 5:
     14,863 studies x 2,000 resamples, all metrics and groups: 15.5 (13.5-15.6) s, CPU 23.9 (21.0-24.0) s
     AUROC alone, CPU by copying patients / by weights: 16.1 (14.3-17.3)
     1,000,000 rows: peak 1.72 GiB, 264 s with 20 resamples
+
+Measured again 2026-11-23, loaded (20 processes on the 2 cores), 2 runs of part one: CPU 23.3 and 23.5 s.
 """
 
 from __future__ import annotations
