@@ -76,7 +76,7 @@ def files(
     A map shows what the model used, not where the lesion is. Exit code 3 says that some images could not be read.
     """
     from mskscreen.evaluation.explain.explainer import Explainer, Settings
-    from mskscreen.evaluation.explain.files import Request, explain_file, write_sheet
+    from mskscreen.evaluation.explain.files import Request, explain_files, write_sheet
     from mskscreen.inference import Screener
     from mskscreen.saliency import rise
     from mskscreen.saliency.maps import MapRecord
@@ -90,23 +90,20 @@ def files(
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)
     explainer = Explainer(screener.engine, settings, checkpoint)
     request = Request(tuple(map(str, dict.fromkeys(method or _METHODS[:1]))), of, at, normal, raw, layout)
-    out.mkdir(parents=True, exist_ok=True)
     records: list[MapRecord] = []
     errors: list[str] = []
     found = done = 0
+    budget = len(paths) * sum(map(settings.most_passes, request.methods))
     with (
         common.needs("explain"),
         common.interruptible() as interrupted,
-        common.progress("explaining", len(paths)) as advance,
-        common.progress("passes", None) as spend,
+        common.progress("forward passes", budget) as advance,
     ):
-        for path in paths:
-            made = explain_file(screener, explainer, request, path, out, spend)
+        for made in explain_files(screener, explainer, request, paths, out, advance):
             records += made.records
             found += made.found
             errors += [made.error] if made.error else []
             done += 1
-            advance(1)
             if interrupted():
                 break
     if sheet and (page := write_sheet(out, records)):

@@ -46,6 +46,15 @@ class Settings:
         }
         return chosen.get(method, {})
 
+    def most_passes(self, method: str) -> int:
+        """How many forward passes a map of this method costs at most, as far as that is known beforehand."""
+        costs = {
+            "rise": self.rise.passes,
+            "occlusion": (2 * self.patches - 1) ** 2 + 1,
+            _INTEGRATED: 3 * self.steps,
+        }
+        return costs.get(method, 1)
+
 
 @dataclass(frozen=True)
 class Explainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -50,19 +50,36 @@ class Made:
     error: str | None = None
 
 
-def explain_file(
+def explain_files(
     screener: Screener,
     explainer: Explainer,
     request: Request,
-    path: Path,
+    files: Iterable[Path],
     folder: Path,
     advance: Advance = lambda _: None,
-) -> Made:
-    """Write overlay, raw map and record of each method for one image into `folder`.
+) -> Iterator[Made]:
+    """Write overlay, raw map and record of each method for every image into `folder`, image by image.
 
-    An image that cannot be scored gives no record and its error. Raises ModelError where the model does not allow
-    a method.
+    An image that cannot be scored gives no record and its error. `advance` counts forward passes, and for each
+    image as many as it may cost at most. Raises ModelError where the model does not allow a method.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    most = sum(explainer.settings.most_passes(method) for method in request.methods)
+    for path in files:
+        spent = 0
+
+        def spend(passes: int) -> None:
+            nonlocal spent
+            spent += passes
+            advance(passes)
+
+        yield _explain_file(screener, explainer, request, path, folder, spend)
+        advance(most - spent)
+
+
+def _explain_file(
+    screener: Screener, explainer: Explainer, request: Request, path: Path, folder: Path, advance: Advance
+) -> Made:
     jobs = {method: _job(screener, explainer, request, method) for method in request.methods}
     stem = overlay_name(unlabelled(str(path)), str(path)).removesuffix(".png")
     places = {method: folder / f"{stem}.{method}.{request.of}.map.json" for method in request.methods}
@@ -185,18 +202,3 @@ def _job(screener: Screener, explainer: Explainer, request: Request, method: str
         "request": [request.methods, request.of, request.normal, request.raw, request.layout],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def explain_files(
-    screener: Screener,
-    explainer: Explainer,
-    request: Request,
-    files: list[Path],
-    folder: Path,
-    advance: Callable[[int], None] = lambda _: None,
-) -> Iterator[Made]:
-    """`explain_file` for each of `files`; `advance` counts files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in files:
-        yield explain_file(screener, explainer, request, path, folder)
-        advance(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,9 +53,6 @@ class Truths:
             names.setdefault(PurePosixPath(key).name, []).append(key)
         self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def get(self, file: str) -> Truth | None:
         """The truth of a file, or None."""
         key = str(keys(file, file)[0])
@@ -89,7 +86,11 @@ def _phantoms(folder: Path) -> Iterator[tuple[str, Truth]]:
         if row.mask is not None and not row.occult:
             twin = folder / row.twin if row.twin else None
             mask = _stored(folder, row.mask)
-            yield row.image, Truth(mask, row.kind, row.joint, row.views, row.patient, twin)
+            truth = Truth(mask, row.kind, row.joint, row.views, row.patient, twin)
+            yield row.image, truth
+            if row.dicom:
+                # The twin is a PNG, whose display differs from that of the DICOM file everywhere.
+                yield row.dicom, replace(truth, twin=None)
 
 
 def _table(path: Path) -> Iterator[tuple[str, Truth]]:
