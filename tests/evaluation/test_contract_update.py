@@ -182,8 +182,19 @@ def test_the_card_has_the_sections_of_the_paper_and_quotes_the_evaluation(model,
         "Caveats and recommendations",
     ]
     assert f"{evaluation.study.overall.abnormality['auroc']}" in card
+    assert "Called abnormal at a probability of 0.5000 or more" in card
     assert SMALL.digest in card
     assert "To be written by the author" in card
+
+
+def test_figures_of_the_contract_stand_on_one_line_with_their_limits(model):
+    figures = {"studies": 1400.0, "auroc": 0.7157, "auroc_high": 0.7427, "auroc_low": 0.6886, "ece": 0.06}
+    card = model_card(
+        dataclasses.replace(SMALL, provenance=dataclasses.replace(SMALL.provenance, figures=figures)), model
+    )
+    lines = card.split("Figures in the contract:")[1].strip().splitlines()
+    assert lines[:3] == ["- studies: 1400", "- auroc: 0.716 (0.689 to 0.743)", "- ece: 0.060"]
+    assert "_low" not in card
 
 
 def test_a_card_does_not_quote_another_model_and_hostile_text_stays_text(model, tmp_path):

@@ -42,7 +42,7 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
         "Intended use": [
             f"- Primary use: {contract.intended_use.removesuffix('.')}.",
             "- Out of scope: any diagnosis or treatment.",
-            AUTHOR,
+            f"- {AUTHOR}",
         ],
         "Factors": _factors(evaluation),
         "Metrics": _metrics(contract),
@@ -53,7 +53,7 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
         "Caveats and recommendations": [
             "- Labels of MURA say normal or abnormal, not which abnormality; metalwork counts as abnormal.",
             "- Figures of different data sets are not comparable: say which set a figure is of.",
-            f"- {contract.provenance.notes}" if contract.provenance.notes else AUTHOR,
+            f"- {contract.provenance.notes or AUTHOR}",
         ],
     }
     lines = [f"# Model card: {_cell(contract.name)}", ""]
@@ -86,7 +86,7 @@ def _details(contract: ModelContract, path: Path) -> list[str]:
 def _factors(evaluation: Mapping[str, Any] | None) -> list[str]:
     columns = list((evaluation or {}).get("study", {}).get("groups", {}))
     known = f"- Evaluated by: {', '.join(columns)}." if columns else "- No subgroup was evaluated."
-    return [known, "- Not known: age, sex, vendor and site, unless they are named above.", AUTHOR]
+    return [known, "- Not known: age, sex, vendor and site, unless they are named above.", f"- {AUTHOR}"]
 
 
 def _metrics(contract: ModelContract) -> list[str]:
@@ -107,6 +107,7 @@ def _evaluation_data(evaluation: Mapping[str, Any] | None) -> list[str]:
     table = evaluation["provenance"]["tables"]["evaluation"]
     return [
         f"- {overall['cases']} studies of {overall['patients']} patients, {overall['abnormal']} abnormal.",
+        f"- Called abnormal at a probability of {evaluation['study']['threshold']:.4f} or more.",
         f"- Labels: {_cell(table['labels'])}. Studies: SHA-256 `{table['studies_sha256']}`.",
     ]
 
