@@ -19,7 +19,6 @@ import argparse
 import os
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from mskscreen.export.precisions import Request, add_precisions
 from mskscreen.inference.machine import machine_kind
 from mskscreen.networks import NETWORKS, ScreeningNetwork, build_network
 from mskscreen.pixels import Preprocessing
-from mskscreen.training.loop import Schedule, fit
+from mskscreen.training.loop import Phase, Schedule, fit
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 
 COMPACT = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
@@ -43,16 +42,8 @@ def trained(architecture: str, arrays: PhantomArrays, steps: int, folder: Path) 
     """A network after `steps` steps."""
     torch.manual_seed(0)
     network = build_network(architecture, init="package" if architecture == COMPACT else "random")
-    chosen = np.sort(np.random.default_rng(0).choice(len(arrays), min(steps * BATCH, len(arrays)), replace=False))
-    part = replace(
-        arrays,
-        images=arrays.images[chosen],
-        masks=arrays.masks[chosen],
-        abnormal=arrays.abnormal[chosen],
-        joint=arrays.joint[chosen],
-        rows=[arrays.rows[i] for i in chosen],
-    )
-    return fit(network, part, Schedule(epochs=1, batch=BATCH, rate=1e-3, averaging=0.0), folder).eval()
+    phase = Phase(steps, arrays.images.shape[1], network.architecture.stride)
+    return fit(network, arrays, Schedule((phase,), batch=BATCH, rate=1e-3, averaging=0.0), folder).eval()
 
 
 def measure(architecture: str, options: argparse.Namespace, folder: Path) -> None:
