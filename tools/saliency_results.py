@@ -54,7 +54,7 @@ def main() -> None:
         make(options.work / name, recipe, os.cpu_count() or 1)
     checkpoints = {path.stem: path for path in options.checkpoint}
     for model in options.model:
-        screener = Screener.load(model, precision="f32")
+        screener = Screener.load(model, precision="f32", reading="whole")
         checkpoint = checkpoints.get(screener.engine.path.stem)
         found = _measure(options, screener, checkpoint)
         name = screener.engine.path.stem

@@ -81,6 +81,15 @@ def test_hirescam_is_exact_to_a_part_of_a_pixel(bright_model, tmp_path):
     np.testing.assert_allclose(centre, [135.5, 55.5], atol=1e-3)
 
 
+def test_a_large_jpeg_keeps_all_its_pixels(bright_model, tmp_path):
+    # predict reads such files at a fraction of their resolution.
+    Image.fromarray(with_square((1024, 1280), (700, 300), 250).astype(np.uint8)).save(tmp_path / "a.jpg")
+    explain(tmp_path / "a.jpg", "--out", tmp_path / "o", "--model", bright_model())
+    (record,) = read_records(tmp_path / "o")
+    assert (record.rows, record.columns) == (1024, 1280)
+    assert np.hypot(*(centre_of(record, tmp_path / "o") - (700, 300))) < 60
+
+
 def test_both_heads_and_their_captions(bright_model, write_png, tmp_path):
     file = write_png(tmp_path / "a.png", 4)
     for of in ("abnormal", "joint", "shoulder"):
@@ -164,6 +173,7 @@ def test_names_of_files_do_not_give_a_label_away(bright_model, write_png, tmp_pa
         ({"map": "../a.npy"}, "another folder"),
         ({"surprise": 1}, "not a record"),
         ({"schema": 99}, "schema"),
+        ({"rows": "many"}, "field 'rows'"),
     ],
 )
 def test_records_that_are_none_are_refused(tmp_path, change, message):

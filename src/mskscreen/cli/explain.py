@@ -84,7 +84,8 @@ def files(
 
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
-    screener = Screener.load(model, engine=engine, precision=precision)
+    # Large images are read once and whole: score and map are of the same pixels, those of the file.
+    screener = Screener.load(model, engine=engine, precision=precision, reading="whole")
     if at not in screener.engine.contract.operating_points:
         raise typer.BadParameter(f"model '{model}' has no operating point '{at}'")
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)

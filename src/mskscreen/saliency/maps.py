@@ -22,6 +22,11 @@ Form = Literal["png", "npy"]
 _LEVELS = 65535
 _NOTICE = f"shows what the model used, not where the lesion is; {NOT_FOR_DIAGNOSIS}"
 _LARGEST = 1 << 28
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("file", "study", "method", "of", "job"), str),
+    **dict.fromkeys(("rows", "columns"), int | None),
+    **dict.fromkeys(("slope", "intercept", "passes"), int | float),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ class MapRecord:
         for name in (record.map, record.overlay):
             if name is not None and (not isinstance(name, str) or Path(name).name != name):
                 raise DataError(f"{path}: field 'map' or 'overlay' names a file of another folder; run it again")
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(record, name), kind)]
+        if wrong:
+            raise DataError(f"{path}: field '{wrong[0]}' is not what explain writes; run it again")
         if record.schema != SCHEMA:
             raise DataError(f"{path}: schema {record.schema} is not the schema {SCHEMA}; run explain again")
         return record

@@ -108,6 +108,8 @@ def measure(cases: Sequence[Case], folder: Path, level: float | None = None) -> 
         shown = {method: record.values(folder) for method, record in case.records.items()}
         for method, found in (shown | references(case, priors[number])).items():
             values.put(number, method, agreement(found, mask, level))
+    if not values.found:
+        raise DataError("no mask of these images marks a pixel; is the truth of the same images?")
     _gain(values)
     return values
 
