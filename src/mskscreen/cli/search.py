@@ -100,6 +100,7 @@ def status(folder: Folder, form: FormatOption = Format.TABLE) -> None:
             "state": standing.state,
             "epochs": f"{standing.epoch}/{standing.run.protocol.epochs}",
             "development": standing.score,
+            "taken": _time(standing.seconds),
             "left": _time(standing.seconds_left),
             "where": standing.where if standing.state == "running" else "",
             "reason": standing.reason,

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 
 from mskscreen.errors import DataError, MskscreenError
-from mskscreen.search.plan import Plan, State, end, ending, holding
+from mskscreen.search.plan import Plan, State, end, holding
 from mskscreen.search.runner import conduct
 from mskscreen.search.space import Run
 from mskscreen.training.run import Progress
@@ -69,22 +69,28 @@ class _Watch(tune.Callback):
     def __init__(self, plan: Plan, ended: Callable[[Run], None]) -> None:
         self.plan, self.ended = plan, ended
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune saves its callbacks with the experiment; what draws a progress bar holds locks.
+        return {"plan": self.plan, "ended": _no_one}
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
         self.ended(self.plan.run(trial.config["run"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        """Called by Tune, after every loss of a worker."""
+        """Called by Tune, when it gives a trial up."""
         run = self.plan.run(trial.config["run"])
         folder = self.plan.of(run)
-        if ending(folder) is None and trial.num_failures > LOSSES:
-            with suppress(DataError), holding(folder):
-                end(folder, State.FAILED, f"Ray lost its worker {trial.num_failures} times", where="ray")
+        with suppress(DataError), holding(folder):
+            end(folder, State.FAILED, f"Ray lost its worker {trial.num_failures} times", where="ray")
         self.ended(run)
 
 
+def _no_one(_: Run) -> None:
+    """Stands in a saved callback for whom it told."""
+
+
 def _connect(address: str) -> None:
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     if ray.is_initialized():

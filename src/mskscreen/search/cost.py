@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,8 +103,3 @@ def _reference_speed(batch: int = 8, times: int = 3) -> float:
         (pred1.sum() + pred2.sum()).backward()  # type: ignore[no-untyped-call]
         spans.append(time.perf_counter() - begin)
     return _TRAINING * complexity_of(_REFERENCE).gflops * batch / min(spans)
-
-
-def total(costs: Mapping[str, Cost], runs: Sequence[Run]) -> float:
-    """Seconds that `runs` take one after the other."""
-    return sum(costs[run.name].seconds for run in runs)

@@ -143,7 +143,11 @@ def main(search: str, name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     plan = Plan.read(Path(search))
     with asked_to_stop() as stop:
-        conduct(plan, plan.run(name), stop=stop)
+        try:
+            conduct(plan, plan.run(name), stop=stop)
+        except DataError as error:
+            # Another search has this run: that is no failure.
+            print(error)
 
 
 if __name__ == "__main__":

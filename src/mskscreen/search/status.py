@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mskscreen.errors import DataError
 from mskscreen.search.cost import Cost
 from mskscreen.search.halving import best_until, development_scores
-from mskscreen.search.plan import Plan, State, ending, events, holding
+from mskscreen.search.plan import Plan, State, ending, events, holding, spent
 from mskscreen.search.space import Run
 
 RUNNING = "running"
@@ -19,7 +19,7 @@ class Standing:
     """How far one run is: its state, why it ended so, the epochs it has had, and its best development score.
 
     `state` is that of `State`, or `running` where a process holds the run; `where` is the process that had it
-    last; `seconds_left` is what it still needs, None where it has ended.
+    last; `seconds` is what it has taken, and `seconds_left` what it still needs, None where it has ended.
     """
 
     run: Run
@@ -28,6 +28,7 @@ class Standing:
     epoch: int
     score: float | None
     where: str
+    seconds: float
     seconds_left: float | None
 
 
@@ -53,6 +54,7 @@ def _standing(plan: Plan, run: Run, seconds: float) -> Standing:
         epoch=epoch,
         score=best_until(plan, run, epoch) if epoch else None,
         where=next((event["where"] for event in reversed(list(events(folder))) if event["event"] == "begin"), ""),
+        seconds=end.seconds if end else spent(folder),
         seconds_left=None if end else seconds * (1 - epoch / run.protocol.epochs),
     )
 
