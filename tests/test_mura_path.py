@@ -1,4 +1,4 @@
-"""One grammar of MURA paths: what a name says is read back whatever stands before it, and the label can be left out."""
+"""One grammar of MURA paths: what a name says is read whatever stands before it, and the label can be left out."""
 
 import pytest
 
