@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mskscreen.errors import PreprocessingError
-from mskscreen.pixels import Preprocessing, read_radiograph
+from mskscreen.pixels import Preprocessing, displayed, read_radiograph
 
 RELEASE = "decode|grayscale|window(auto)|resize(224,224,bilinear,antialias)|unit"
 _sides = st.integers(1, 4096)
@@ -108,6 +108,15 @@ def test_window_auto_touches_only_what_nobody_made_for_display(make_dicom):
         read_radiograph(make_dicom(dull.astype(np.uint16))),
     ):
         np.testing.assert_array_equal(windowed(radiograph), plain(radiograph))
+
+
+def test_a_person_sees_sixteen_bits_at_full_contrast_and_eight_as_they_are():
+    eight = np.random.default_rng(3).integers(60, 90, (40, 50)).astype(np.uint8)
+    dim = read_radiograph(eight.astype(np.uint16) * 256)
+    assert dim.pixels.max() < 0.4
+    assert displayed(dim).min() == 0
+    assert displayed(dim).max() == 1
+    np.testing.assert_array_equal(displayed(read_radiograph(eight)), read_radiograph(eight).pixels)
 
 
 def test_sixteen_bit_raster_and_dicom_of_the_same_values_look_the_same(make_dicom):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mskscreen.errors import DataError
-from mskscreen.pixels import read_radiograph
+from mskscreen.pixels import displayed, read_radiograph
 from mskscreen.review.pack import Design, make_pack
 from mskscreen.review.protocol import Key, images_digest, open_pack
 from mskscreen.review.selection import reading_order, showings
@@ -52,7 +52,7 @@ def test_a_picture_is_its_radiograph(pack, study):
     for code, showing in key.showings.items():
         for number, view in enumerate(key.cases[showing.case].views):
             shown = np.asarray(Image.open(pack / showing.phase / f"{code}-{number + 1}.png")) / 255
-            np.testing.assert_allclose(shown, read_radiograph(view.file).pixels, atol=0.51 / 255)
+            np.testing.assert_allclose(shown, displayed(read_radiograph(view.file)), atol=0.51 / 255)
 
 
 def test_other_labels_and_other_patients_make_the_same_pack(study, make_study, screener, tmp_path):

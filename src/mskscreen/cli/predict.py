@@ -207,6 +207,7 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
 
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     from mskscreen.mura_path import unlabelled
+    from mskscreen.pixels import displayed
     from mskscreen.saliency.overlay import draw_overlay, overlay_name
 
     contract = screener.engine.contract
@@ -217,7 +218,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     def draw(image: Screened) -> None:
         if image.radiograph is None or image.evidence is None:
             return
-        pixels = image.radiograph.pixels
+        pixels = displayed(image.radiograph)
         evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         row = image.prediction
         caption = f"{row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"

@@ -2,7 +2,7 @@
 
 from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.preprocess import Preprocessing
+from mskscreen.pixels.preprocess import Preprocessing, displayed
 from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
 from mskscreen.pixels.read import read_radiograph
 from mskscreen.pixels.reduction import Reading
@@ -15,5 +15,6 @@ __all__ = [
     "Preprocessing",
     "Radiograph",
     "Reading",
+    "displayed",
     "read_radiograph",
 ]

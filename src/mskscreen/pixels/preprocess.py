@@ -88,9 +88,7 @@ class Preprocessing:
 
     def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
         """The model's input: float32 (1, height, width) in [0, 1]."""
-        pixels = radiograph.pixels
-        if self.window and not radiograph.record.windowed:
-            pixels = _windowed(pixels)
+        pixels = displayed(radiograph) if self.window else radiograph.pixels
         geometry = self.geometry(radiograph.record.rows, radiograph.record.columns)
         # Pillow's filters widen with the reduction, which is what antialiasing means here.
         size = (geometry.box_width, geometry.box_height)
@@ -105,9 +103,11 @@ class Preprocessing:
         return result
 
 
-def _windowed(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def displayed(radiograph: Radiograph) -> npt.NDArray[np.float32]:
+    """The pixels as `window(auto)` shows them to a model, and as a person should see them."""
+    pixels = radiograph.pixels
     step = grid_step(*pixels.shape)
-    window = auto_window(pixels[::step, ::step], None, step)
+    window = None if radiograph.record.windowed else auto_window(pixels[::step, ::step], None, step)
     if window is None:
         return pixels
     return np.clip((pixels - np.float32(window.low)) * np.float32(1 / (window.high - window.low)), 0, 1)

@@ -19,8 +19,8 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.repredict import find_image
 from mskscreen.inference.files import printable
+from mskscreen.pixels import displayed
 from mskscreen.pixels.raster import raster_format
-from mskscreen.pixels.window import auto_window, grid_step
 from mskscreen.review import protocol
 from mskscreen.review.forms import write_form
 from mskscreen.review.protocol import AIDED, FORMS, PROTOCOL, UNAIDED, Key, ReviewCase, Showing, View
@@ -30,7 +30,6 @@ from mskscreen.storage import replacing, write_text
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screened, Screener
-    from mskscreen.pixels import Radiograph
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _draw(
         case, number, name = place[image.prediction.file]
         if image.radiograph is None:
             raise DataError(f"{image.prediction.error}; predict again before making a pack")
-        pixels = _displayed(image.radiograph)
+        pixels = displayed(image.radiograph)
         evidence = None
         if image.evidence is not None:
             evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
@@ -197,14 +196,6 @@ def _draw(
     for _ in screener.stream(list(map(Path, place)), inspect=draw):
         advance(1)
     return [tuple(views[case, number] for number in range(len(images))) for case, images in enumerate(cases)]
-
-
-def _displayed(radiograph: Radiograph) -> np.ndarray:
-    """The pixels as a person reads them: windowed, if nobody has done so yet."""
-    pixels = radiograph.pixels
-    step = grid_step(*pixels.shape)
-    window = None if radiograph.record.windowed else auto_window(pixels[::step, ::step], None, step)
-    return pixels if window is None else np.clip((pixels - window.low) / (window.high - window.low), 0, 1)
 
 
 def _peak(evidence: np.ndarray | None) -> tuple[float, float] | None:
