@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -49,7 +50,8 @@ def bench(
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in models or ["demo"]:
-            rows += list(_measure(_model(name, Path(folder)), batches, seconds, count))
+            for path in _files(name, Path(folder)):
+                rows += list(_measure(path, batches, seconds, count))
     if form is Format.JSON:
         print(json.dumps(rows, indent=1))
         return
@@ -96,20 +98,21 @@ def _engines(path: Path, threads: int) -> Iterator[Engine]:
             try:
                 yield open_engine(path, engine, wanted, threads, unapproved=True)
             except MskscreenError as error:
-                err.print(f"not measured: {error}")
+                logging.getLogger(__name__).info("not measured: %s", error)
 
 
-def _model(name: str, folder: Path) -> Path:
-    """A model by file or name, or a network of that name with random weights."""
+def _files(name: str, folder: Path) -> list[Path]:
+    """A model by file or name, or a network of that name with random weights, of f32 and of int8."""
     from mskscreen.errors import ModelError
     from mskscreen.inference.catalogue import model_path
 
     try:
-        return model_path(name)
+        return [model_path(name)]
     except ModelError as unknown:
         with needs("train"):
             from mskscreen.contract import ModelContract
             from mskscreen.export import export_onnx
+            from mskscreen.export.quantise import quantise_on_noise
             from mskscreen.networks import NETWORKS, build_network
         if name not in NETWORKS:
             raise ModelError(f"{unknown}, nor a network ({', '.join(NETWORKS)})") from unknown
@@ -118,7 +121,7 @@ def _model(name: str, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     with err.status(f"exporting {name}"):
         export_onnx(build_network(name).eval(), ModelContract(name, name, steps, (size, size)), path)
-    return path
+        return [path, quantise_on_noise(path, path.with_suffix(".int8.onnx"))]
 
 
 def _versions() -> str:
