@@ -77,6 +77,22 @@ def test_the_number_of_workers_changes_nothing(built):
     assert alone != other_epoch
 
 
+def test_images_that_were_read_do_not_stay_in_memory(built):
+    _, cache = built
+    mapped = Path("/proc/self/smaps")
+    if not mapped.exists():
+        pytest.skip("needs the memory maps of Linux")
+
+    def resident() -> int:
+        _, _, rest = mapped.read_text().partition(f"{cache.path.stem}.npy\n")
+        return int(rest.partition("\nRss:")[2].split()[0])
+
+    assert cache.pixels.max() > 0
+    assert resident() > 0
+    assert cache.read(np.arange(len(cache))).max() > 0
+    assert resident() == 0
+
+
 def test_an_image_drawn_twice_is_augmented_twice(built):
     seen: dict[int, set[bytes]] = {}
     draws = 0

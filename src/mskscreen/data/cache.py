@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,6 +134,7 @@ class Cache:
         for number, digest in enumerate(self.digests):
             if digest_of(self.pixels[number * BLOCK : (number + 1) * BLOCK]) != digest:
                 raise DataError(f"{self.path.stem}.npy: the pixels were changed or damaged; build the cache again")
+            self._release()
 
     def rows(self, manifest: Manifest) -> np.ndarray:
         """Row in the cache of each image of a manifest, int64, -1 where the image could not be decoded.
@@ -161,7 +163,13 @@ class Cache:
         """Copy of some images, float32 (n, height, width) in [0, 1]."""
         images = self.pixels[np.asarray(rows)].astype(np.float32)
         images /= np.float32(self.scale)
+        self._release()
         return images
+
+    def _release(self) -> None:
+        """Give back the pages that were read: they stay in the system's cache, and this process does not grow."""
+        if isinstance(self.pixels.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.pixels.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _differs(entry: Entry, size: int | None, sha256: str | None) -> bool:
