@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from mskscreen import Screener
 from mskscreen.errors import ContractError, DataError, ModelError
@@ -166,6 +167,20 @@ def test_a_stream_takes_no_more_than_it_needs_and_can_be_left(write_png: Callabl
     assert len(taken) <= bound
     assert threading.active_count() <= before
     assert screener.predict(np.zeros((8, 8), np.uint8)).images[0].error is None
+
+
+def test_a_picture_of_a_large_image_is_whole_and_its_score_the_same(tmp_path: Path, screener: Screener) -> None:
+    y, x = np.mgrid[:400, :300]
+    Image.fromarray((127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 7)).astype(np.uint8)).save(tmp_path / "a.jpg")
+    seen: list[Screened] = []
+    rows = [*screener.stream(tmp_path), *screener.stream(tmp_path, inspect=seen.append)]
+    assert rows[0] == rows[1]
+    assert seen[0].radiograph is not None
+    assert seen[0].radiograph.pixels.shape == (400, 300)
+    whole = Screener(screener.engine, reading="whole").predict(tmp_path).images[0]
+    assert whole.digest != rows[0].digest
+    assert whole.pred1 == pytest.approx(rows[0].pred1, abs=0.05)
+    assert Screener(screener.engine, reading="whole").describe() != screener.describe()
 
 
 def test_each_image_is_inspected_once_before_its_row_comes(
