@@ -146,6 +146,11 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert next(read_records(out)).passes == 256
+    next(out.glob("*.map.json")).write_text("{")
+    assert "nothing to do" not in explain(*base, "--passes", 256).stderr
+    write_png(file, 3)
+    assert "nothing to do" not in explain(*base, "--passes", 256).stderr
+    assert "nothing to do" in explain(*base, "--passes", 256).stderr
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(bright_model, write_png, tmp_path):

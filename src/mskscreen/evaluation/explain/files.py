@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
@@ -80,12 +81,12 @@ def explain_files(
 def _explain_file(
     screener: Screener, explainer: Explainer, request: Request, path: Path, folder: Path, advance: Advance
 ) -> Made:
-    jobs = {method: _job(screener, explainer, request, method) for method in request.methods}
+    jobs = {method: _job(screener, explainer, request, method, path) for method in request.methods}
     stem = overlay_name(unlabelled(str(path)), str(path)).removesuffix(".png")
     places = {method: folder / f"{stem}.{method}.{request.of}.map.json" for method in request.methods}
-    known = [MapRecord.read(place) for place in places.values() if place.is_file()]
-    if len(known) == len(jobs) and all(record.job == jobs[record.method] for record in known):
-        return Made(tuple(known), found=True)
+    known = [_known(place) for place in places.values()]
+    if all(record and record.job == job for record, job in zip(known, jobs.values(), strict=True)):
+        return Made(tuple(record for record in known if record), found=True)
     image = _screen(screener, path, request.at)
     row = image.prediction
     if row.error is not None or image.radiograph is None:
@@ -191,14 +192,24 @@ def _screen(screener: Screener, path: Path, at: str) -> Screened:
     return seen[0] if seen else Screened(rows[0])
 
 
-def _job(screener: Screener, explainer: Explainer, request: Request, method: str) -> str:
-    """Digest of all that decides a map but the image."""
+def _known(path: Path) -> MapRecord | None:
+    """The record of an earlier run; one that cannot be read is made again."""
+    try:
+        return MapRecord.read(path) if path.is_file() else None
+    except DataError:
+        return None
+
+
+def _job(screener: Screener, explainer: Explainer, request: Request, method: str, path: Path) -> str:
+    """Digest of all that decides a map; of the image its size and time."""
+    status = path.stat() if path.is_file() else None
     checkpoint = explainer.checkpoint if method == "integrated-gradients" else None
     parts = {
         "model": screener.describe(request.at),
         "method": method,
         "settings": explainer.settings.of(method),
         "checkpoint": checkpoint and hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "image": status and [status.st_size, status.st_mtime_ns],
         "request": [request.methods, request.of, request.normal, request.raw, request.layout],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
