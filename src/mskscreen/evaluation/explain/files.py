@@ -16,7 +16,7 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
-from mskscreen.pixels import Radiograph
+from mskscreen.pixels import Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
 from mskscreen.saliency.overlay import contact_sheet, draw_overlay, overlay_name
 from mskscreen.saliency.target import Target
@@ -137,7 +137,7 @@ def _maps(
     stem: Path,
     advance: Advance,
 ) -> list[MapRecord]:
-    pixels = radiograph.pixels
+    pixels = displayed(radiograph)
     tensor = screener.preprocessing(radiograph)
     geometry = screener.preprocessing.geometry(*pixels.shape)
     records, shown = [], {}

@@ -85,13 +85,13 @@ def _thumbnail(path: Path, *, overlay: bool = False) -> bytes | None:
     """JPEG of at most 300 pixels a side, without metadata; None where the file cannot be read."""
     from PIL import Image
 
-    from mskscreen.pixels import read_radiograph
+    from mskscreen.pixels import displayed, read_radiograph
 
     try:
         if overlay:
             image = Image.open(path).convert("RGB")
         else:
-            image = Image.fromarray(np.round(read_radiograph(path).pixels * 255).astype(np.uint8))
+            image = Image.fromarray(np.round(displayed(read_radiograph(path)) * 255).astype(np.uint8))
         image.thumbnail((_PIXELS, _PIXELS))
     except (MskscreenError, OSError, ValueError, Image.DecompressionBombError):
         return None
