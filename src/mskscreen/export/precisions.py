@@ -82,22 +82,23 @@ def add_precisions(
     job = request.digest(model)
     if out.is_file() and _is_outcome(out, job):
         return read_contract(out), False
+    only_gated = "int8" in request.precisions and request.calibration is None
+    there = _existing_int8(model, contract) if only_gated else None
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
         work = Path(folder)
-        development = _development(request, contract, work, track)
+        calibration = _calibration(request, contract, work, track) if "int8" in request.precisions else None
+        judge = _judge(request, model, contract, work, track)
         approved, notes = dict(contract.approved), {**_notes(contract), "job": job}
-        if "bf16" in request.precisions and development is not None:
-            approved |= _gated(model, model, "bf16", development)
+        if "bf16" in request.precisions and judge:
+            approved |= judge.gates(model, "bf16")
         int8 = work / f"{out.stem}.int8.onnx"
-        if "int8" in request.precisions and request.calibration is not None:
-            calibration = _calibration(request, request.calibration, contract, work, track)
-            gate, notes["int8"] = _make_int8(model, int8, calibration, development, track)
+        if calibration is not None:
+            gate, notes["int8"] = _make_int8(model, int8, calibration, judge, track)
             # Those of other machines were of other weights.
             approved = {key: value for key, value in approved.items() if "/int8@" not in key} | gate
-        elif "int8" in request.precisions:
-            shutil.copyfile(_existing_int8(model, contract), int8)
-            if development is not None:
-                approved |= _gated(model, int8, "int8", development)
+        elif there is not None:
+            shutil.copyfile(there, int8)
+            approved |= judge.gates(int8, "int8") if judge else {}
         return _write(model, int8, out, contract, approved, notes), True
 
 
@@ -107,46 +108,49 @@ def _existing_int8(model: Path, contract: ModelContract) -> Path:
     return choose(contract, model, "onnxruntime", "int8", {"int8"}, unapproved=True).path
 
 
-def _calibration(
-    request: Request, manifest: Manifest, contract: ModelContract, work: Path, track: Track
-) -> Images:
+def _calibration(request: Request, contract: ModelContract, work: Path, track: Track) -> Images | None:
+    manifest = request.calibration
+    if manifest is None:
+        return None
     rows = calibration_rows(manifest, request.calibration_images, request.seed)
     if request.gate is not None:
         require_apart(manifest, rows, request.gate, development_rows(request.gate))
     return load_images(manifest, rows, contract, work, track("calibration images", len(rows)))
 
 
-def _development(request: Request, contract: ModelContract, work: Path, track: Track) -> Images | None:
+def _judge(request: Request, model: Path, contract: ModelContract, work: Path, track: Track) -> _Judge | None:
     if request.gate is None:
         return None
     rows = development_rows(request.gate)
-    return load_images(request.gate, rows, contract, work, track("development images", len(rows)))
+    images = load_images(request.gate, rows, contract, work, track("development images", len(rows)))
+    return _Judge(model, images)
 
 
-def _gated(f32: Path, other: Path, precision: Any, images: Images) -> Gates:
-    """The gate of a precision on every engine of this machine that computes in it."""
-    found = {}
-    for name, backend in BACKENDS.items():
-        if precision not in backend.precisions():
-            continue
-        one, two = (
-            open_engine(path, engine, wanted, unapproved=True, cached=False)
-            for path, engine, wanted in _pairs(f32, other, name, precision)
-        )
-        reference, fast = gates.scores(one, images), gates.scores(two, images)
-        speed = gates.relative_speed(one, two, images)
-        outcome = gates.judge(one.contract, images, reference, fast, speed)
-        log.info("%s/%s: %s %s", name, precision, "passed" if outcome.passed else "failed", outcome.measures)
-        found[gate_key(name, precision, machine_kind())] = outcome
-    return found
+class _Judge:
+    """Development images, and what f32 gives for them on each engine of this machine."""
 
+    def __init__(self, model: Path, images: Images) -> None:
+        self.images = images
+        names: list[Any] = list(BACKENDS)
+        self.f32 = {name: open_engine(model, name, "f32", cached=False) for name in names}
+        self.reference = {name: gates.scores(engine, images) for name, engine in self.f32.items()}
 
-def _pairs(f32: Path, other: Path, engine: Any, precision: Any) -> list[tuple[Path, Any, Any]]:
-    return [(f32, engine, "f32"), (other, engine, precision)]
+    def gates(self, model: Path, precision: Any) -> Gates:
+        """The gate of a precision on every engine of this machine that computes in it."""
+        found = {}
+        for name, f32 in self.f32.items():
+            if precision not in BACKENDS[name].precisions():
+                continue
+            fast = open_engine(model, name, precision, unapproved=True, cached=False)
+            scores, speed = gates.scores(fast, self.images), gates.relative_speed(f32, fast, self.images)
+            outcome = gates.judge(f32.contract, self.images, self.reference[name], scores, speed)
+            log.info("%s/%s: %s", name, precision, outcome)
+            found[gate_key(name, precision, machine_kind())] = outcome
+        return found
 
 
 def _make_int8(
-    model: Path, out: Path, calibration: Images, development: Images | None, track: Track
+    model: Path, out: Path, calibration: Images, judge: _Judge | None, track: Track
 ) -> tuple[Gates, Mapping[str, Any]]:
     """Write int8 weights to `out`; while a gate fails, give more of the most sensitive layers back to f32.
 
@@ -162,9 +166,9 @@ def _make_int8(
         if count and not ranking:
             ranking = quantised.ranking()
         _save(quantised.model(ranking[:count]), contract, out)
-        if development is None:
+        if judge is None:
             return {}, _how(quantised, [], calibration)
-        found = _gated(model, out, "int8", development)
+        found = judge.gates(out, "int8")
         share = max(gates.worst(outcome.measures) for outcome in found.values())
         if best is None or share < best[0]:
             best = share, count, found
