@@ -107,12 +107,12 @@ class Run:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
         self.loss = ScreeningLoss(protocol, training.labels, training.joints)
         optimiser = build_optimiser(protocol, self.network, self.loss)
-        self.position = load_state(
-            out, Position(protocol.digest, manifest.digest, fabric.world_size), self._modules(), optimiser
-        )
         self.learner, self.optimiser = fabric.setup(Learner(self.network, self.loss), optimiser)
         if self.average is not None:
             self.average.to(fabric.device)
+        # Behind Lightning's move to the device, which what the optimiser remembers would not follow.
+        begun = Position(protocol.digest, manifest.digest, fabric.world_size)
+        self.position = load_state(out, begun, self._modules(), optimiser)
         self.loggers: list[Logger] = []
         if fabric.is_global_zero:
             for note in material.notes:
