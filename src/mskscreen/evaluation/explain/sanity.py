@@ -43,14 +43,14 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     for count in counts:
         tail = Tail(_shuffled(path, count, seed), path)
         similar = [_similarity(_map(tail, image), before) for image, before in zip(images, original, strict=True)]
-        found.append({"share": count / layers, "similarity": float(np.nanmean(similar))})
+        found.append({"share": count / layers, "similarity": float(np.mean(similar))})
     return found
 
 
 def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]) -> float:
     """Mean similarity of the HiResCAM of a model with that of one trained on shuffled labels."""
     one, other = Tail.read(path), Tail.read(shuffled)
-    return float(np.nanmean([_similarity(_map(one, image), _map(other, image)) for image in images]))
+    return float(np.mean([_similarity(_map(one, image), _map(other, image)) for image in images]))
 
 
 def repeatability(
@@ -74,7 +74,7 @@ def repeatability(
         for name, screener in variants.items():
             again = Explainer(screener.engine)(image, method, ABNORMAL).values
             found.setdefault(name, []).append(_similarity(again, before))
-    return {name: float(np.nanmean(values)) for name, values in found.items()}
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _changed(radiograph: Radiograph) -> Iterator[tuple[str, Radiograph]]:
@@ -87,7 +87,8 @@ def _changed(radiograph: Radiograph) -> Iterator[tuple[str, Radiograph]]:
 
 
 def _similarity(one: np.ndarray, other: np.ndarray) -> float:
-    return rank_correlation(np.abs(resample(one, *other.shape)), np.abs(other))
+    """0 where one of them is constant: nothing is left of the other in it."""
+    return float(np.nan_to_num(rank_correlation(np.abs(resample(one, *other.shape)), np.abs(other))))
 
 
 def _map(tail: Tail, image: np.ndarray) -> np.ndarray:
