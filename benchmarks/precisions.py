@@ -6,11 +6,17 @@
     python benchmarks/precisions.py --train train --dev dev --networks resnet18 --size 96 --images 200
 
 Every network starts from random weights (the compact one from the ImageNet weights of its package), learns for
-`--steps` steps of 16 images, is calibrated to its development scores by nothing, exported, quantised with 100
+`--steps` steps of 16 images, is exported uncalibrated, quantised with 100
 images of the training set, and judged on `--images` images of the development set, as `mskscreen export
 --precision bf16,int8` does it. Speed is images a second relative to f32 on the same engine, one thread, the two in
 turn; the size is that of the file that holds the weights. A brief training gives scores near chance: its gates say
 what rounding does to such a network and nothing of a good one.
+
+Not measured yet: the table itself. On 2026-11-22 and 23 the 2 cores (AMD EPYC, AVX512_VNNI, AVX512_BF16, no AMX)
+were at a load of 25, and no run came to its end. A trial outside this script, at load 6, gave for the compact
+demonstration model at 256 pixels, one thread, medians of 5 images by processor time: OpenVINO f32 24.4 ms, bf16
+13.1 ms (x1.9), int8 9.0 ms (x2.7); ONNX Runtime f32 23.4 ms, int8 21.9 ms (x1.1); f32 14.5 MB, int8 4.7 MB. That
+int8 was calibrated on noise, so it says nothing of a gate.
 """
 
 from __future__ import annotations
