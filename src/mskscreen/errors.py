@@ -1,12 +1,27 @@
 """The exceptions of mskscreen: each message is one sentence that names the file, the field and the remedy."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class MskscreenError(Exception):
     """Base of every error that mskscreen raises on purpose; its text is fit to be shown to a user."""
 
 
 class DecodeError(MskscreenError):
-    """A file could not be turned into a radiograph: unreadable, unsupported, or past a limit."""
+    """A file could not be turned into a radiograph: unreadable, unsupported, or past a limit.
+
+    `dicom` holds the identifiers of a DICOM image whose header could be read, as in its `DecodeRecord`, so that it
+    still counts as part of its study.
+    """
+
+    dicom: Mapping[str, str] | None = None
+
+    @classmethod
+    def corrupt(cls, name: str, error: Exception) -> DecodeError:
+        """Say that a decoder failed: the kind of `error`, never its text, which may quote the patient."""
+        return cls(f"{name}: the file is truncated or corrupt ({type(error).__name__}); export it again")
 
 
 class LimitError(DecodeError):

@@ -137,6 +137,17 @@ def test_dicom_views_of_one_study_are_one_study(tmp_path: Path, write_dicom: Cal
     assert "secret-id" not in table.dumps("json")
 
 
+def test_a_dicom_view_that_cannot_be_decoded_is_an_error_of_its_study(
+    tmp_path: Path, write_dicom: Callable, screener: Screener
+) -> None:
+    paths = [write_dicom(tmp_path / f"{name}.dcm", StudyInstanceUID="1.2.3.4") for name in ("whole", "torn")]
+    paths[1].write_bytes(paths[1].read_bytes()[:-500])
+    found = screener.predict(paths)
+    (study,) = found.studies
+    assert found.images[1].error
+    assert (study.study, study.images, study.errors) == ("1.2.3.4", 2, 1)
+
+
 def test_the_operating_point_decides_and_an_unknown_one_is_refused_at_once(
     tmp_path: Path, write_png: Callable, screener: Screener
 ) -> None:

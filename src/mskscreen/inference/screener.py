@@ -58,6 +58,7 @@ class _Decoded:
     record: DecodeRecord | None = None
     radiograph: Radiograph | None = None
     error: str | None = None
+    dicom: Mapping[str, str] | None = None
 
 
 class Screener:
@@ -193,12 +194,13 @@ class Screener:
         try:
             radiograph = read_radiograph(source, enough=self.preprocessing.enough(self.reading))
             tensor = self.preprocessing(radiograph)
+            dicom = radiograph.record.dicom
             if keep and radiograph.record.halvings:
                 # A picture for a person shows all there is, and asking for one must not change the score.
-                return _Decoded(file, tensor, radiograph.record, read_radiograph(source))
+                return _Decoded(file, tensor, radiograph.record, read_radiograph(source), dicom=dicom)
         except MskscreenError as error:
-            return _Decoded(file, error=str(error))
-        return _Decoded(file, tensor, radiograph.record, radiograph if keep else None)
+            return _Decoded(file, error=str(error), dicom=getattr(error, "dicom", None))
+        return _Decoded(file, tensor, radiograph.record, radiograph if keep else None, dicom=dicom)
 
     def _infer(self, group: list[_Decoded], at: str, study_by: StudyBy) -> Callable[[], list[Screened]]:
         """Start the run of a group; the call that is returned gives its rows, failures among them."""
@@ -217,7 +219,7 @@ class Screener:
 
     def _row(self, image: _Decoded, outputs: Outputs, index: int | None, at: str, study_by: StudyBy) -> Screened:
         record = image.record
-        study, patient = group_of(image.file, record.dicom if record else None, study_by)
+        study, patient = group_of(image.file, image.dicom, study_by)
         row = Prediction(
             image.file, study, patient=patient, flags=(FLAG_ERROR, *self.engine.flags), error=image.error
         )

@@ -107,6 +107,22 @@ def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
 
 def _decode(dataset: Dataset, digest: str, name: str, limits: Limits, enough: Enough) -> Radiograph:
     header = Header(dataset, name)
+    try:
+        return _decode_image(dataset, header, digest, name, limits, enough)
+    except DecodeError as error:
+        error.dicom = _identifiers(header)
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        failure = DecodeError.corrupt(name, error)
+        failure.dicom = _identifiers(header)
+        raise failure from error
+
+
+def _decode_image(
+    dataset: Dataset, header: Header, digest: str, name: str, limits: Limits, enough: Enough
+) -> Radiograph:
     if "PixelData" not in dataset:
         raise DecodeError(f"{name}: this DICOM object holds no pixel data; name an image")
     syntax = _syntax(dataset)

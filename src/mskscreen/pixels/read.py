@@ -52,11 +52,8 @@ def read_radiograph(
     except MemoryError as error:
         raise LimitError(f"{name}: decoding it takes more memory than there is; lower Limits.pixels") from error
     except Exception as error:
-        # Decoders fail on hostile bytes in every way there is, and their words may quote the patient: the kind of
-        # error is named, its text is not.
-        raise DecodeError(
-            f"{name}: the file is truncated or corrupt ({type(error).__name__}); export it again"
-        ) from error
+        # Decoders fail on hostile bytes in every way there is.
+        raise DecodeError.corrupt(name, error) from error
 
 
 def _read_bytes(path: Path, name: str, limits: Limits) -> bytes:
