@@ -1,6 +1,7 @@
 """Which images calibrate and judge, and when a precision may stand for f32."""
 
 import dataclasses
+import logging
 from collections import Counter
 
 import numpy as np
@@ -169,7 +170,10 @@ def test_two_data_sets_may_name_patients_alike_but_not_hold_the_same_files(plate
         require_apart(known[0], np.array([3]), known[1], np.array([3, 4]))
 
 
-def test_an_image_that_cannot_be_read_is_left_out(plates, tmp_path, caplog):
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+    # The verbs of other tests replace the handlers of the root logger, and with them those of caplog.
+    said = []
+    monkeypatch.setattr(logging.getLogger("mskscreen.export.images"), "handlers", [_Kept(said)])
     (tmp_path / "work").mkdir()
     manifest = write_plates(tmp_path, 4)
     (tmp_path / manifest["image"][3]).write_bytes(b"no image")
@@ -177,5 +181,15 @@ def test_an_image_that_cannot_be_read_is_left_out(plates, tmp_path, caplog):
     assert images.pixels.shape == (7, 1, 32, 32)
     assert images.study.tolist() == [0, 0, 1, 2, 2, 3, 3]
     assert images.label.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert "row 3" in caplog.text
-    assert str(manifest["image"][3]) not in caplog.text
+    assert len(said) == 1
+    assert "row 3" in said[0]
+    assert str(manifest["image"][3]) not in said[0]
+
+
+class _Kept(logging.Handler):
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
