@@ -126,15 +126,16 @@ def _scored(plan: Plan, number: int, *scores: float) -> None:
 def test_a_run_behind_at_a_rung_is_stopped_and_says_why(plan: Plan) -> None:
     both = [k for k, run in enumerate(plan.runs) if run.protocol.tasks == "both"]
     joint = next(k for k, run in enumerate(plan.runs) if run.protocol.tasks == "joint")
-    for k, score in zip(both[:4], (0.6, 0.7, 0.9, 0.8), strict=True):
-        _scored(plan, k, score)
+    for k, scores in zip(both[:4], ((0.6,), (0.7,), (0.9,), (0.8, 0.7, 0.6)), strict=True):
+        _scored(plan, k, *scores)
     _scored(plan, both[4], 0.5, 0.95, 0.5)
     runs = plan.runs
     assert verdict(plan, runs[both[2]], 1) == ""
     assert verdict(plan, runs[both[3]], 1) == "at epoch 1 1 of 5 runs were better than its 0.800"
     assert verdict(plan, runs[both[3]], 2) == ""
     assert verdict(plan, runs[both[4]], 1)
-    assert verdict(plan, runs[both[4]], 3) == "", "alone at this rung"
+    assert verdict(plan, runs[both[4]], 3) == "", "its best epoch so far counts"
+    assert verdict(plan, runs[both[3]], 3)
     _scored(plan, joint, 0.1)
     assert verdict(plan, runs[joint], 1) == "", "joint types are not compared with abnormality"
     _scored(plan, both[5], float("nan"))

@@ -127,7 +127,9 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())
 
     def listen() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held while reading, would block every process that is forked meanwhile.
+        while os.read(0, 1):
+            pass
         event.set()
 
     threading.Thread(target=listen, daemon=True).start()

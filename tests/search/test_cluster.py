@@ -1,0 +1,53 @@
+"""The same search on a Ray cluster: whatever is lost on the way, every run ends exactly once."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_search import small_data, small_space
+
+from mskscreen.search.plan import Plan, State, ending, events
+
+SPACE = 'protocol = "tiny.toml"\nseeds = [0, 1, 2]'
+
+
+def _drive(*arguments: object) -> subprocess.CompletedProcess:
+    script = Path(__file__).parent / "two_nodes.py"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def _history(plan: Plan) -> list[list[str]]:
+    return [[event["event"] for event in events(plan.of(run))] for run in plan.runs]
+
+
+def test_a_search_survives_the_loss_of_a_node_and_of_its_head(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    data = small_data(tmp_path / "data")
+    space = small_space(tmp_path, SPACE)
+    search = tmp_path / "search"
+
+    lost_head = _drive(data, space, search, "head")
+    assert lost_head.returncode == -signal.SIGKILL, lost_head.stderr
+    plan = Plan.read(search)
+    ended = {run.name for run in plan.runs if ending(plan.of(run))}
+    assert 0 < len(ended) < len(plan.runs)
+    before = dict(zip((run.name for run in plan.runs), _history(plan), strict=True))
+
+    lost_node = _drive(data, space, search, "worker")
+    assert lost_node.returncode == 0, lost_node.stderr
+    assert "killed the node" in lost_node.stdout
+    assert [ending(plan.of(run)).state for run in plan.runs] == [State.DONE] * len(plan.runs)
+    for run, history in zip(plan.runs, _history(plan), strict=True):
+        assert history.count("end") == 1
+        assert history[-1] == "end"
+        if run.name in ended:
+            assert history == before[run.name], "a finished run was begun again"
+    assert sum(history.count("begin") for history in _history(plan)) > len(plan.runs)
