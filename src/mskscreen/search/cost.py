@@ -15,6 +15,7 @@ import torch
 
 from mskscreen.data.folds import training_rows
 from mskscreen.data.manifest import Manifest
+from mskscreen.errors import ModelError
 from mskscreen.networks import build_network
 from mskscreen.networks.complexity import Complexity, measure
 from mskscreen.search.plan import Plan
@@ -76,7 +77,11 @@ def _complexity(architecture: str, size: int) -> Complexity:
 def _work(run: Run, manifest: Manifest) -> tuple[int, Complexity, int, float]:
     """Input size, complexity, images shown, and 10^9 multiply-adds of the whole run."""
     protocol = run.protocol
-    complexity = complexity_of(protocol)
+    try:
+        complexity = complexity_of(protocol)
+    except ModelError:
+        # A network that cannot be built costs nothing: its run fails at once, and says why.
+        complexity = Complexity(0, 0.0)
     images = len(training_rows(manifest, protocol.fold)) * protocol.epochs
     return preprocessing(protocol).height, complexity, images, _TRAINING * complexity.gflops * images
 

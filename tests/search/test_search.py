@@ -1,0 +1,203 @@
+"""A small search from its space to its report, with the commands that a user types."""
+
+import csv
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_search import small_data, small_space
+
+from mskscreen.cli import main
+from mskscreen.inference import Screener
+from mskscreen.inference.ensemble import Ensemble
+from mskscreen.predictions import Predictions
+from mskscreen.search.local import run_here
+from mskscreen.search.plan import EVALUATION, MODEL, Plan, State, ending, events
+from mskscreen.search.runner import conduct
+from mskscreen.search.space import Space
+
+HALVING = "[halving]\nfactor = 2\nfirst = 1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def plan(folder: Path) -> Plan:
+    """A search of which all runs but two have ended: four of small networks, two of one that does not exist."""
+    small_data(folder / "data")
+    plan = Plan.make(folder / "out", folder / "data" / "MURA-v1.1", Space.from_toml(small_space(folder)))
+    for run in plan.runs[:1] + plan.runs[2:5]:
+        conduct(plan, run)
+    return plan
+
+
+def _main(*arguments: object, code: int = 0) -> None:
+    before = sys.argv
+    sys.argv = ["mskscreen", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        assert (caught.value.code or 0) == code
+    finally:
+        sys.argv = before
+
+
+@pytest.fixture(scope="module")
+def searched(plan: Plan, folder: Path) -> Plan:
+    """The same after `search` has conducted the rest, each run in a process of its own."""
+    _main("search", folder / "data" / "MURA-v1.1", "--space", folder / "space.toml", "--out", plan.folder, code=3)
+    return plan
+
+
+def test_every_run_ends_once_and_failures_stop_nothing(searched: Plan) -> None:
+    states = [ending(searched.of(run)).state for run in searched.runs]
+    assert states == [State.DONE, State.DONE, State.FAILED] * 2
+    for run in searched.runs:
+        found = [event["event"] for event in events(searched.of(run))]
+        assert found == ["begin", "end"]
+    assert "no_such_network" in ending(searched.of(searched.runs[5])).reason
+
+
+def test_a_search_that_has_ended_trains_nothing(
+    searched: Plan, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (searched.folder / "runs").rglob("*") if path.is_file()}
+    _main("search", folder / "data" / "MURA-v1.1", "--space", folder / "space.toml", "-o", searched.folder, code=3)
+    assert "nothing to do" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in (searched.folder / "runs").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_the_evaluation_set_is_predicted_with_the_exported_model(searched: Plan) -> None:
+    table = Predictions.read(searched.of(searched.runs[1]) / EVALUATION)
+    held_out = searched.held_out()
+    assert [row.file for row in table] == list(held_out["image"])
+    assert [row.study for row in table] == list(held_out["study"])
+    assert [row.patient for row in table] == list(held_out["patient"])
+    screener = Screener.load(searched.of(searched.runs[1]) / MODEL)
+    again = screener.predict([held_out.root / image for image in held_out["image"]])
+    assert [row.p_abnormal for row in table] == pytest.approx([row.p_abnormal for row in again])
+
+
+def test_status_says_what_became_of_each_run(searched: Plan, capsys: pytest.CaptureFixture) -> None:
+    _main("search", "status", searched.folder, "--format", "json")
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in rows] == ["done", "done", "failed"] * 2
+    assert [row["epochs"] for row in rows] == ["2/2", "2/2", "0/2"] * 2
+    assert all(("no_such_network" in row["reason"]) == (row["state"] == "failed") for row in rows)
+
+
+def test_the_report_holds_the_leaderboard_and_asks_no_network(searched: Plan) -> None:
+    _main("search", "report", searched.folder, "--resamples", 200)
+    out = searched.folder / "report"
+    rows = list(csv.DictReader((out / "leaderboard.csv").open()))
+    assert {row["Cell"] for row in rows} == {run.cell for run in searched.runs[:2]}
+    assert [row["Seeds"] for row in rows] == ["2", "2"]
+    single = next(row for row in rows if "abnormality" in row["Cell"])
+    both = next(row for row in rows if "both" in row["Cell"])
+    assert (single["Joint AUROC"], single["Joint accuracy"]) == ("-", "-")
+    assert re.fullmatch(r"\d\.\d{3} \+- \d\.\d{3}", both["Joint AUROC"])
+    assert float(both["Latency, ms"]) > 0
+    runs = list(csv.DictReader((out / "runs.csv").open()))
+    mean = sum(float(run["abnormality_auroc"]) for run in runs if run["cell"] == both["Cell"]) / 2
+    assert both["Abnormality AUROC"].startswith(f"{mean:.3f}")
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    for said in ("Research use, not for diagnosis", "Pareto front", "Effect of each axis", "no_such_network"):
+        assert said in page
+        assert said in text
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert "<svg" in page
+
+
+def test_the_ensemble_is_what_predict_averages(searched: Plan, capsys: pytest.CaptureFixture) -> None:
+    _main("search", "ensemble", searched.folder, "--resamples", 200)
+    said = capsys.readouterr().err
+    value = json.loads((searched.folder / "ensemble.json").read_text())
+    both = {run.cell for run in searched.runs if run.protocol.tasks == "both"}
+    assert {model["cell"] for model in value["models"]} <= both
+    models = re.findall(r"--model (\S+)", said)
+    assert len(models) == sum(model["weight"] for model in value["models"])
+    assert all(Path(model).is_file() for model in models)
+    best = max(model["development_auroc"] for model in value["models"])
+    assert value["development_auroc"][-1] >= best - 1e-9
+    if len(models) > 1:
+        assert sum(Ensemble.load(models).weights) == len(models)
+
+
+def test_dry_run_prints_cells_and_costs_and_writes_nothing(
+    folder: Path, plan: Plan, capsys: pytest.CaptureFixture
+) -> None:
+    space = small_space(folder / "dry", 'protocol="tiny.toml"\nseeds=[0,1]\n[axes]\ninput_size=[32,64]')
+    out = folder / "never"
+    data = folder / "data" / "MURA-v1.1"
+    _main("search", data, "--space", space, "--out", out, "--dry-run", "--format", "json")
+    small, large = json.loads(capsys.readouterr().out)[:2]
+    assert not out.exists()
+    assert (small["input"], large["input"]) == (32, 64)
+    assert 3 < large["petaflops"] / small["petaflops"] < 5
+    assert large["petaflops"] == pytest.approx(3 * large["gflops"] * large["images"] / 1e6)
+
+
+def _one(folder: Path, name: str, more: str = "") -> Plan:
+    text = f'protocol="tiny.toml"\nseeds=[7]\n{more}'
+    data = small_data(folder / "data") if not (folder / "data").exists() else folder / "data" / "MURA-v1.1"
+    return Plan.make(folder / name, data, Space.from_toml(small_space(folder / name, text)))
+
+
+def test_a_run_told_to_stop_goes_on_and_ends_once(folder: Path, plan: Plan) -> None:
+    one = _one(folder, "stopped")
+    (run,) = one.runs
+    asked = iter([False, True])
+    assert conduct(one, run, stop=lambda: next(asked)) is None
+    assert ending(one.of(run)) is None
+    assert [other.name for other in one.todo()] == [run.name]
+    assert conduct(one, run).state is State.DONE
+    assert [event["event"] for event in events(one.of(run))] == ["begin", "save", "begin", "end"]
+
+
+def test_halving_stops_what_is_behind(folder: Path, plan: Plan) -> None:
+    halved = _one(folder, "halved", f"[axes]\nrate=[3e-3, 1e-9]\n{HALVING}")
+    ends = [conduct(halved, run) for run in halved.runs]
+    scores = [
+        [float(row["abnormality_auroc"]) for row in csv.DictReader((halved.of(run) / "metrics.csv").open())]
+        for run in halved.runs
+    ]
+    assert ends[0].state is State.DONE
+    if scores[1][0] < scores[0][0]:
+        assert ends[1].state is State.STOPPED
+        assert "1 of 2 runs were better" in ends[1].reason
+        assert len(scores[1]) == 1
+    else:
+        assert ends[1].state is State.DONE
+
+
+def test_a_process_that_is_killed_leaves_its_run_failed_with_the_reason(folder: Path, plan: Plan) -> None:
+    one = _one(folder, "killed")
+    (run,) = one.runs
+
+    def kill() -> bool:
+        for event in events(one.of(run)):
+            os.kill(int(event["where"].rsplit(" ", 1)[1]), signal.SIGKILL)
+        return False
+
+    told: list[str] = []
+    assert run_here(one, one.todo(), stop=_once(kill, one, run), ended=lambda run: told.append(run.name))
+    assert told == [run.name]
+    assert ending(one.of(run)).state is State.FAILED
+    assert "killed by signal 9" in ending(one.of(run)).reason
+
+
+def _once(action: Callable[[], bool], plan: Plan, run: object) -> Callable[[], bool]:
+    """An action until the run has ended: its process may be gone by then."""
+    return lambda: False if ending(plan.of(run)) else action()
