@@ -138,11 +138,17 @@ def test_the_ensemble_is_what_predict_averages(searched: Plan, capsys: pytest.Ca
 def test_dry_run_prints_cells_and_costs_and_writes_nothing(
     folder: Path, plan: Plan, capsys: pytest.CaptureFixture
 ) -> None:
-    space = small_space(folder / "dry", 'protocol="tiny.toml"\nseeds=[0,1]\n[axes]\ninput_size=[32,64]')
+    space = small_space(
+        folder / "dry", 'protocol="tiny.toml"\n[axes]\ninput_size=[32,64]\n[[more]]\narchitecture=["vgg16_bn"]'
+    )
     out = folder / "never"
     data = folder / "data" / "MURA-v1.1"
     _main("search", data, "--space", space, "--out", out, "--dry-run", "--format", "json")
-    small, large = json.loads(capsys.readouterr().out)[:2]
+    said = capsys.readouterr()
+    small, large, impossible = json.loads(said.out)
+    assert impossible["hours"] == 0
+    assert "will fail" in said.err
+    assert "224" in said.err
     assert not out.exists()
     assert (small["input"], large["input"]) == (32, 64)
     assert 3 < large["petaflops"] / small["petaflops"] < 5

@@ -187,6 +187,9 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
     ]
     hours = sum(cost.seconds for cost in found.values()) / 3600
     show(rows, form, title=f"{len(plan.space.cells)} cells, {len(rows)} runs, about {hours:.1f} hours one by one")
+    for run in plan.runs:
+        if found[run.name].problem:
+            err.print(f"will fail: {run.cell}: {found[run.name].problem}")
 
 
 def _locally(plan: Plan, todo: list[Run], jobs: int) -> None:

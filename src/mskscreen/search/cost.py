@@ -30,13 +30,17 @@ _REFERENCE = Protocol(architecture="resnet18", init="random", input_size=128)
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed."""
+    """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed.
+
+    `problem` says why a network cannot be built: its run costs nothing, for it fails at once.
+    """
 
     size: int
     complexity: Complexity
     images: int
     petaflops: float
     seconds: float
+    problem: str = ""
 
 
 def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
@@ -50,9 +54,14 @@ def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
     typical = median(every) if every else _reference_speed()
     found = {}
     for run in plan.runs:
-        size, complexity, images, work = _work(run, manifest)
+        size, images = preprocessing(run.protocol).height, _images(run, manifest)
+        try:
+            complexity, problem = complexity_of(run.protocol), ""
+        except ModelError as error:
+            complexity, problem = Complexity(0, 0.0), str(error)
+        work = _TRAINING * complexity.gflops * images
         speed = median(speeds.get(run.protocol.architecture) or [typical])
-        found[run.name] = Cost(size, complexity, images, work / 1e6, work / speed)
+        found[run.name] = Cost(size, complexity, images, work / 1e6, work / speed, problem)
     return found
 
 
@@ -74,16 +83,9 @@ def _complexity(architecture: str, size: int) -> Complexity:
     return measure(architecture, (size, size))
 
 
-def _work(run: Run, manifest: Manifest) -> tuple[int, Complexity, int, float]:
-    """Input size, complexity, images shown, and 10^9 multiply-adds of the whole run."""
-    protocol = run.protocol
-    try:
-        complexity = complexity_of(protocol)
-    except ModelError:
-        # A network that cannot be built costs nothing: its run fails at once, and says why.
-        complexity = Complexity(0, 0.0)
-    images = len(training_rows(manifest, protocol.fold)) * protocol.epochs
-    return preprocessing(protocol).height, complexity, images, _TRAINING * complexity.gflops * images
+def _images(run: Run, manifest: Manifest) -> int:
+    """Images shown in the whole run."""
+    return len(training_rows(manifest, run.protocol.fold)) * run.protocol.epochs
 
 
 def _speeds(plan: Plan) -> dict[str, list[float]]:

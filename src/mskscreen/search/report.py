@@ -56,7 +56,8 @@ def _sections(findings: Findings, latencies: dict[str, Latency], resamples: int,
         found.append(effect_table(axes, findings.on))
     if best and others:
         found.append(rival_table(best, others, findings.on))
-    found += [s for figure in MAIN if (s := by_joint(findings, figure)).rows]
+    # Without a joint type of enough studies there is nothing between the name of a cell and its average.
+    found += [s for figure in MAIN if (s := by_joint(findings, figure)).rows and len(s.header) > 3]
     left = unfinished(findings)
     return [*found, left] if left else found
 

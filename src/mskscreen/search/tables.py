@@ -46,8 +46,9 @@ def leaderboard(findings: Findings, latencies: Mapping[str, Latency]) -> Section
     spread = "mean +- standard deviation over the seeds" if findings.seeds > 1 else "one seed, so without a spread"
     note = (
         f"Studies of the {findings.on}; {spread}. Cells are ranked by the development fold, which also chose the "
-        "weights of each. A dash stands for a task that was not learned. GFLOPs are 10^9 multiply-adds; the time "
-        "of training is that of all seeds; latency is of one image on one core, decoding not counted."
+        "weights of each; one that learned the joint alone is ranked by its joint AUROC. A dash stands for a task "
+        "that was not learned. GFLOPs are 10^9 multiply-adds; the time of training is that of all seeds; latency "
+        "is of one image on one core, decoding not counted."
     )
     return Section("Leaderboard", header, rows, note, words=(1,))
 
