@@ -22,9 +22,12 @@ Measured on 2026-11-22, before int8 and the maps were compared, ResNet-18, `--th
                        Screener / engine alone 0.89 (0.89 to 0.92)
                        Screener / usual way    1.55 (1.50 to 1.55)
 
-On 2026-11-23 the machine was too loaded (20 processes on 2 cores) to end a run with int8: the targets of 12 times
-the usual way, 0.75 of the slower part, 1.15 for the map and 1.2 s for the start are not measured. Decoding and
-resizing such a PNG takes 2.7 ms of a core (2.1 of them Pillow's); the usual way takes 53.
+Measured on 2026-11-23 on quiet cores of the same machine, `--precision int8 --rounds 3`, 2 threads, 2,000 images:
+
+    engine alone 213 (199 to 217), decoding alone 697 (632 to 738), Screener 149 (148 to 161), usual way 31.9
+    (28.5 to 32.4) images/s; Screener / engine alone 0.74 (0.70 to 0.74): 0.7 met, 0.75 of the slower part missed
+    Screener / usual way 5.05 (4.60 to 5.19): 5 met at the median, 12 missed; 5.10 (4.70 to 5.28) with 600 images
+    with the map / without 1.03 (0.99 to 1.04); predict on one file 0.75 s (0.70 to 0.76)
 """
 
 from __future__ import annotations
