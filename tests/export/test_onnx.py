@@ -1,6 +1,7 @@
 """What is exported is what was trained: on both engines, on every output, in one file with its contract."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -98,6 +99,13 @@ def test_file_is_one_and_says_what_it_is(exported):
         expected = network(torch.from_numpy(image))
     for name, tensor in zip(network.output_names, expected, strict=True):
         np.testing.assert_allclose(engine.run(image)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_file_tells_nothing_of_the_machine_that_wrote_it(exported):
+    _, _, path = exported
+    found = path.read_bytes()
+    for trace in (b"stack_trace", b"site-packages", b'File "', str(Path(__file__).parent).encode()):
+        assert trace not in found
 
 
 def test_batch_norms_are_folded_into_their_convolutions(exported):

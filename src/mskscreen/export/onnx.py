@@ -102,8 +102,21 @@ def _write(network: ScreeningNetwork, contract: ModelContract, path: Path) -> No
         verbose=False,
     )
     program = typing.cast(torch.onnx.ONNXProgram, exported)
+    _forget_origin(program.model)
     program.model.metadata_props[METADATA_KEY] = contract.to_json()
     program.save(path, external_data=False)
+
+
+def _forget_origin(model: typing.Any) -> None:
+    """Drop what the exporter notes at every node: stack traces, which hold paths of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
 
 
 def _check_agreement(network: ScreeningNetwork, contract: ModelContract) -> None:
