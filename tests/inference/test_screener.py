@@ -184,14 +184,15 @@ def test_a_picture_of_a_large_image_is_whole_and_its_score_the_same(tmp_path: Pa
     y, x = np.mgrid[:400, :300]
     Image.fromarray((127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 7)).astype(np.uint8)).save(tmp_path / "a.jpg")
     seen: list[Screened] = []
-    rows = [*screener.stream(tmp_path), *screener.stream(tmp_path, inspect=seen.append)]
+    coarse = Screener(screener.engine, reading="safe")
+    rows = [*coarse.stream(tmp_path), *coarse.stream(tmp_path, inspect=seen.append)]
     assert rows[0] == rows[1]
     assert seen[0].radiograph is not None
     assert seen[0].radiograph.pixels.shape == (400, 300)
-    whole = Screener(screener.engine, reading="whole").predict(tmp_path).images[0]
+    whole = screener.predict(tmp_path).images[0]  # what is read by default
     assert whole.digest != rows[0].digest
     assert whole.pred1 == pytest.approx(rows[0].pred1, abs=0.05)
-    assert Screener(screener.engine, reading="whole").describe() != screener.describe()
+    assert coarse.describe() != screener.describe()
 
 
 def test_each_image_is_inspected_once_before_its_row_comes(

@@ -66,8 +66,10 @@ def predict(
     ] = None,
     reading: Annotated[
         Literal["whole", "safe", "fast"],
-        typer.Option(help="How finely large JPEG 2000 and JPEG images are read; fast may move a probability."),
-    ] = "safe",
+        typer.Option(
+            help="How finely large JPEG 2000 and JPEG images are read; below whole a probability may move."
+        ),
+    ] = "whole",
     ray: Annotated[
         bool, typer.Option("--ray", help="Share the work out on the Ray cluster at $RAY_ADDRESS, else one here.")
     ] = False,

@@ -53,7 +53,7 @@ class Ensemble:
         engine: EngineName = "auto",
         precision: Precision = "auto",
         unapproved: bool = False,
-        reading: Reading = "safe",
+        reading: Reading = "whole",
     ) -> Ensemble:
         """Open every model: see `Screener.load`."""
         return cls(

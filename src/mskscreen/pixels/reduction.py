@@ -13,8 +13,8 @@ from typing import Literal
 # Gives for the (rows, columns) of a source the (rows, columns) that are enough of it; None wants all.
 Enough = Callable[[int, int], tuple[int, int]] | None
 Reading = Literal["whole", "safe", "fast"]
-# How many times the resolution of a model's input is read. `safe` is the smallest power of two that moves the
-# probability of abnormality by at most 0.01 for 99 % of phantoms, as `benchmarks/decoding.py` measures it.
+# How many times the resolution of a model's input is read. None of these keeps the probability of abnormality
+# within 0.01 for 99 % of phantoms (`benchmarks/decoding.py`), so `whole` is the default.
 MARGINS: dict[Reading, int | None] = {"whole": None, "safe": 4, "fast": 2}
 
 
