@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mskscreen.errors import ProtocolError
-from mskscreen.training.protocol import Protocol
+from mskscreen.training.protocol import Protocol, read_toml
 
 SHIPPED = Path(__file__).parent / "spaces"
 _KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
@@ -95,17 +94,7 @@ class Space:
 
         Raises ProtocolError that names the file and the key.
         """
-        file = Path(path)
-        if not file.is_file() and file.parent == Path():
-            file = SHIPPED / f"{file.stem}.toml"
-        try:
-            with file.open("rb") as stream:
-                value = tomllib.load(stream)
-        except FileNotFoundError:
-            known = ", ".join(sorted(shipped.name for shipped in SHIPPED.glob("*.toml")))
-            raise ProtocolError(f"space '{path}': no such file; shipped are {known}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise ProtocolError(f"space '{path}': cannot be read as TOML ({error})") from error
+        file, value = read_toml("space", path, SHIPPED)
         try:
             return _space(value, file.parent)
         except ProtocolError as error:

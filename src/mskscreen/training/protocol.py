@@ -30,6 +30,24 @@ def _key(default: Any, says: str, *, among: tuple[str, ...] = (), low: float = 0
     return field(default=default, metadata={"says": says, "among": among, "low": low, "high": high})
 
 
+def read_toml(kind: str, path: Path | str, shipped: Path) -> tuple[Path, dict[str, Any]]:
+    """Read a TOML file, or the one of this name in the folder `shipped`; returns also where it lies.
+
+    Raises ProtocolError that names the file as `kind` where there is none or it is no TOML.
+    """
+    file = Path(path)
+    if not file.is_file() and file.parent == Path():
+        file = shipped / f"{file.stem}.toml"
+    try:
+        with file.open("rb") as stream:
+            return file, tomllib.load(stream)
+    except FileNotFoundError:
+        known = ", ".join(sorted(each.name for each in shipped.glob("*.toml")))
+        raise ProtocolError(f"{kind} '{path}': no such file; shipped are {known}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ProtocolError(f"{kind} '{path}': cannot be read as TOML ({error})") from error
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One training run, but for its data: architecture x initialisation x loss x tasks x schedule x seed.
@@ -101,17 +119,7 @@ class Protocol:
     @classmethod
     def from_toml(cls, path: Path | str) -> Protocol:
         """Read a file of differences, or a shipped protocol by its name (`paper` or `paper.toml`)."""
-        file = Path(path)
-        if not file.is_file() and file.parent == Path():
-            file = SHIPPED / f"{file.stem}.toml"
-        try:
-            with file.open("rb") as stream:
-                differences = tomllib.load(stream)
-        except FileNotFoundError:
-            known = ", ".join(sorted(shipped.name for shipped in SHIPPED.glob("*.toml")))
-            raise ProtocolError(f"protocol '{path}': no such file; shipped are {known}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise ProtocolError(f"protocol '{path}': cannot be read as TOML ({error})") from error
+        _, differences = read_toml("protocol", path, SHIPPED)
         try:
             return cls().replace(**differences)
         except ProtocolError as error:

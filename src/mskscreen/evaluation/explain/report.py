@@ -16,7 +16,7 @@ from mskscreen.evaluation.explain.explainer import TITLES
 from mskscreen.evaluation.explain.faithful import FAITHFUL
 from mskscreen.evaluation.explain.score import AGREEMENT, GAIN, REFERENCES, Case, Row
 from mskscreen.evaluation.report.markup import Markup, tag
-from mskscreen.evaluation.report.style import CSS
+from mskscreen.evaluation.report.page import page
 from mskscreen.evaluation.report.tables import cell, table
 from mskscreen.storage import write_text
 
@@ -71,19 +71,7 @@ def render(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[tuple[
         tag("p", "This page holds pictures: where they show patients it is for local use only.", class_="banner"),
         tag("div", *(_picture(case, picture) for case, picture in shown), class_="gallery"),
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-        ),
-        tag("title", title),
-        tag("style", Markup(CSS)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    return page(title, body)
 
 
 def lines(rows: Sequence[Row], part: str = "all") -> list[dict[str, Any]]:

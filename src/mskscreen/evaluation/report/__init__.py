@@ -14,7 +14,7 @@ from mskscreen.evaluation.report import figures, sections
 from mskscreen.evaluation.report.checklists import CLAIM, STARD, Item
 from mskscreen.evaluation.report.gallery import Pictures, gallery
 from mskscreen.evaluation.report.markup import Markup, tag
-from mskscreen.evaluation.report.style import CSS
+from mskscreen.evaluation.report.page import page
 from mskscreen.evaluation.report.tables import table
 from mskscreen.storage import write_text
 
@@ -48,18 +48,6 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
     # A date that can be set keeps the file the same when it is made again.
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     date = (datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)).strftime("%Y-%m-%d")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-        ),
-        tag("title", f"Evaluation of {model}"),
-        tag("style", Markup(CSS)),
-    )
     body = tag(
         "body",
         tag("h1", f"Evaluation of {model}"),
@@ -71,7 +59,7 @@ def render(a: Assessment, pictures: Pictures | None = None) -> str:
         tag("nav", tag("ul", *(tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in titled))),
         *(tag("section", tag("h2", title), parts, id=key) for key, title, parts in titled),
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    return page(f"Evaluation of {model}", body)
 
 
 def write_report(path: Path, a: Assessment, pictures: Pictures | None = None) -> None:
