@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from mskscreen.phantom.patient import AgeGroup, draw_patient
 from mskscreen.phantom.positioning import POSITIONS, draw_angles
 from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.skeleton import Skeleton
+from mskscreen.phantom.volumes import CORTEX
 
 SKELETON = Skeleton.load()
 
@@ -32,6 +34,19 @@ def test_children_are_smaller_and_the_elderly_have_less_mineral():
     density = {group: np.mean([p.density for p in members]) for group, members in of.items()}
     assert scale[AgeGroup.CHILD] < 0.9 * scale[AgeGroup.ADULT]
     assert density[AgeGroup.ELDERLY] < 0.8 * density[AgeGroup.ADULT]
+
+
+def test_the_cortex_thins_with_age_and_varies_among_adults():
+    everyone = patients(300)
+    grown = [p.cortex for p in everyone if p.age_group is AgeGroup.ADULT]
+    old = [p.cortex for p in everyone if p.age_group is AgeGroup.ELDERLY]
+    assert {p.cortex for p in everyone} == set(CORTEX)
+    assert old.count("thin") / len(old) > 0.4 > 0.2 > grown.count("thin") / len(grown)
+    assert 0.4 < grown.count("normal") / len(grown) < 0.9
+    patient = everyone[0]
+    assert patient.facts["cortex"] == patient.cortex
+    body = pose_body(SKELETON, replace(patient, cortex="thick"), {})
+    assert body.bone_part("radius").cortex == "thick"
 
 
 def test_both_sides_are_equally_common():

@@ -25,11 +25,11 @@ def camera(size: float = 0.06, pixels: int = 120, distance: float = 1.0, mirrore
     return Camera(np.array([0, 0, distance]), origin, du, dv, pixels, pixels)
 
 
-def placed(turn: np.ndarray | None = None) -> np.ndarray:
+def placed(turn: np.ndarray | None = None, bone: str = BONE) -> np.ndarray:
     """A transform that brings the middle of the bone to the origin, turned by `turn`."""
     transform = np.eye(4)
     transform[:3, :3] = np.eye(3) if turn is None else turn
-    transform[:3, 3] = -transform[:3, :3] @ Skeleton.load().bones[BONE].centre
+    transform[:3, 3] = -transform[:3, :3] @ Skeleton.load().bones[bone].centre
     return transform
 
 
@@ -167,3 +167,21 @@ def test_parts_are_drawn_the_same_in_any_order() -> None:
     parts = (BonePart(BONE, placed()), BonePart("3midph", placed()))
     np.testing.assert_allclose(shadow(*parts), shadow(*parts[::-1]), atol=1e-7)
     assert shadow(*parts).tobytes() == shadow(*(replace(part) for part in parts)).tobytes()
+
+
+def test_cortical_index_of_the_shaft_rises_with_the_cortex_and_the_bone_stays_as_wide():
+    """Combined cortical thickness over width (Barnett and Nordin 1960): mid-shaft marrow holds next to no mineral,
+    so the ray through the middle meets both walls and nothing else.
+    """
+    widths, indices = [], []
+    for cortex in ("thin", "normal", "thick"):
+        row = shadow(BonePart("2mc", placed(bone="2mc"), cortex=cortex), view=camera(size=0.03, pixels=300))
+        across = row[145:156].mean(axis=0)
+        inside = np.flatnonzero(across > 0.1e-3)
+        width = 0.1e-3 * (inside[-1] - inside[0])
+        middle = (inside[0] + inside[-1]) // 2
+        widths.append(width)
+        indices.append(across[middle - 5 : middle + 6].mean() / width)
+    assert indices[0] < 0.8 * indices[1] < 0.8 * 0.9 * indices[2]
+    np.testing.assert_allclose(widths, widths[1], rtol=0.04)
+    assert indices[0] < 0.43 < indices[2]

@@ -92,7 +92,7 @@ def test_rebuilding_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("first", "second"):
         monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / name))
         load_volume.__wrapped__("pisiform")
-        files = sorted((tmp_path / name).rglob("pisiform.*"))
+        files = sorted((tmp_path / name).rglob("pisiform.normal.*"))
         assert len(files) == 4
         built.append([path.read_bytes() for path in files])
     assert built[0] == built[1]
@@ -108,10 +108,12 @@ def test_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatc
 def test_broken_cache_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path))
     whole = load_volume.__wrapped__("pisiform").levels[0].density.copy()
-    next(tmp_path.rglob("pisiform.0.npy")).write_bytes(b"\x93NUMPY torn")
+    next(tmp_path.rglob("pisiform.normal.0.npy")).write_bytes(b"\x93NUMPY torn")
     assert np.array_equal(load_volume.__wrapped__("pisiform").levels[0].density, whole)
 
 
 def test_unknown_bone_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="femur"):
         load_volume("femur")
+    with pytest.raises(KeyError, match="paper"):
+        load_volume("pisiform", "paper")

@@ -98,7 +98,7 @@ class Body:
 
     def bone_part(self, bone: str) -> BonePart:
         """The whole bone as a part of a scene."""
-        return BonePart(bone, self.transforms[bone], self.patient.density)
+        return BonePart(bone, self.transforms[bone], self.patient.density, cortex=self.patient.cortex)
 
     def clip(self, bone: str, point: Vector, normal: Vector, roughness: float = 0.0, seed: float = 0.0) -> Clip:
         """The clip that keeps the side of a bone to which `normal` points from `point` (both world)."""

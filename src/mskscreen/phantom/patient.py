@@ -41,14 +41,18 @@ _GROUPS = {
 }
 # Bones that must grow together, or joints would come apart.
 _PAIRED = {"ulna": "radius", "scapula": "clavicle"}
+# Bone that loses mineral is resorbed from within: the cortex follows density, with a spread of its own.
+_CORTEX_SPREAD = 0.1
+_THIN_BELOW, _THICK_ABOVE = 0.74, 1.04
 
 
 @dataclass(frozen=True)
 class Patient:
     """One patient; every study of a case shows the same one.
 
-    `scale` multiplies the adult skeleton, `density` its mineral, `build` the girth of the soft tissue;
-    `fat` is the share of a limb's radius that is subcutaneous fat.
+    `scale` multiplies the adult skeleton, `density` its mineral, `build` the girth of the soft tissue; `cortex`
+    names the thickness of the cortex (`volumes.CORTEX`); `fat` is the share of a limb's radius that is
+    subcutaneous fat.
     """
 
     age_group: AgeGroup
@@ -56,6 +60,7 @@ class Patient:
     laterality: str
     scale: float
     density: float
+    cortex: str
     build: float
     fat: float
     shapes: Mapping[str, Shape]
@@ -69,6 +74,7 @@ class Patient:
             "laterality": self.laterality,
             "scale": round(self.scale, 3),
             "density": round(self.density, 3),
+            "cortex": self.cortex,
             "build": round(self.build, 3),
             "fat": round(self.fat, 3),
         }
@@ -88,13 +94,21 @@ def draw_patient(rng: np.random.Generator, bones: Iterable[str]) -> Patient:
         if name in shapes and partner in shapes:
             shapes[name] = shapes[name]._replace(length=shapes[partner].length)
     girth = group.girth
+    laterality = "right" if rng.random() < 0.5 else "left"
+    density = rng.uniform(*group.density)
+    build, fat = float(np.clip(rng.normal(1.0, 0.11), 0.8, 1.3)), rng.uniform(0.07, 0.24)
     return Patient(
         age_group=age_group,
         years=years,
-        laterality="right" if rng.random() < 0.5 else "left",
+        laterality=laterality,
         scale=size * grown,
-        density=rng.uniform(*group.density),
-        build=float(np.clip(rng.normal(1.0, 0.11), 0.8, 1.3)),
-        fat=rng.uniform(0.07, 0.24),
+        density=density,
+        cortex=_cortex(density + rng.normal(0.0, _CORTEX_SPREAD)),
+        build=build,
+        fat=fat,
         shapes={name: Shape(s.girth * girth, s.depth * girth, s.length) for name, s in shapes.items()},
     )
+
+
+def _cortex(strength: float) -> str:
+    return "thin" if strength < _THIN_BELOW else "thick" if strength > _THICK_ABOVE else "normal"

@@ -23,7 +23,7 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
     beam = np.stack([camera.origin - camera.source, camera.du, camera.dv])
     for part in parts:
         stretch = np.sqrt((part.transform[:3, :3] ** 2).sum(axis=0))
-        level = load_volume(part.bone).for_pixel(camera.pixel / float(stretch.mean()))
+        level = load_volume(part.bone, part.cortex).for_pixel(camera.pixel / float(stretch.mean()))
         radius = (BLOCK + 1) / 2 * np.sqrt(3) * level.pitch * float(stretch.max()) / camera.pixel
         spans = np.empty((camera.rows, 2), np.int64)
         spans[:, 0], spans[:, 1] = camera.columns, 0

@@ -37,7 +37,7 @@ def trace_twins(scene: Scene, other: Scene, camera: Camera) -> tuple[Layers, Lay
 
 
 def _identity(part: BonePart) -> tuple[object, ...]:
-    return part.bone, part.transform.tobytes(), part.density, part.clips, part.edits
+    return part.bone, part.transform.tobytes(), part.density, part.cortex, part.clips, part.edits
 
 
 def _bone(parts: tuple[BonePart, ...], camera: Camera) -> np.ndarray:

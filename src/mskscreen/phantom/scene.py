@@ -70,7 +70,8 @@ class DensityEdit:
 class BonePart:
     """One bone, or one fragment of it, placed in the world.
 
-    `transform` may scale anisotropically; `density` multiplies the mineral density.
+    `transform` may scale anisotropically; `density` multiplies the mineral density; `cortex` is a thickness of
+    `volumes.CORTEX`.
     """
 
     bone: str
@@ -78,6 +79,7 @@ class BonePart:
     density: float = 1.0
     clips: tuple[Clip, ...] = ()
     edits: tuple[DensityEdit, ...] = ()
+    cortex: str = "normal"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mskscreen.phantom.seeds import stream
 ROOT = "MURA-v1.1"
 APART = "occult"
 PARTIAL = "partial"
-_ANATOMY = ("years", "scale", "density", "build", "fat", "digit")
+_ANATOMY = ("years", "scale", "density", "cortex", "build", "fat", "digit")
 _OWN_COLUMN = ("joint", "kind", "subkind", "bone", "variants", "laterality", "age_group")
 
 

@@ -2,8 +2,9 @@
 
 A mesh is voxelised by signed crossings along three axes with a majority vote, which repairs holes and bad
 winding; a signed distance to the smoothed surface then places cortex and spongiosa on a finer grid. Grids lie
-along each bone's own axes. Volumes are built on first use (all 33 bones: 7 s of one core, 121 MB; 2026-11-22) and
-kept in the user's cache folder, or in `$MSKSCREEN_CACHE`, under a name that changes with geometry and code.
+along each bone's own axes. Volumes are built on first use (33 bones of one cortex: 7 s of one core, 121 MB;
+2026-11-22) and kept in the user's cache folder, or in `$MSKSCREEN_CACHE`, under a name that changes with geometry
+and code.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ FULL = 200.0
 
 BLOCK = 4
 """Edge of the blocks that tell the ray caster where a volume is empty, in voxels."""
+
+CORTEX = {"thin": 0.6, "normal": 1.0, "thick": 1.3}
+"""Factors on the thickness of the cortex. At the middle of the second metacarpal they give cortical indices on
+both sides of the 0.43 below which E. Barnett and B. E. C. Nordin call bone osteoporotic (Clin. Radiol. 11, 1960).
+"""
 
 _LEVELS = 4
 _REACH = 8
@@ -111,15 +117,17 @@ class Volume:
 
 
 @cache
-def load_volume(bone: str) -> Volume:
-    """The density volume of `bone`, built and cached on first use.
+def load_volume(bone: str, cortex: str = "normal") -> Volume:
+    """The density volume of `bone` with a cortex of CORTEX, built and cached on first use.
 
-    Raises KeyError for an unknown bone.
+    Raises KeyError for an unknown bone or cortex.
     """
-    tissue = _TISSUE[bone]
+    tissue, factor = _TISSUE[bone], CORTEX[cortex]
+    tissue = tissue._replace(shaft=tissue.shaft * factor, end=tissue.end * factor)
     rotation, low, shape = _grid(bone, tissue.pitch * 1e-3)
     levels = []
-    densities = _stored(bone) or _store(bone, _pyramid(_build(bone, tissue, rotation, low, shape)))
+    name = f"{bone}.{cortex}"
+    densities = _stored(name) or _store(name, _pyramid(_build(bone, tissue, rotation, low, shape)))
     for index, density in enumerate(densities):
         density.flags.writeable = False
         pitch = tissue.pitch * 1e-3 * 2**index
@@ -136,7 +144,8 @@ def prepare(bones: Iterable[str] | None = None) -> None:
     starts.
     """
     for bone in bones or _TISSUE:
-        load_volume(bone)
+        for cortex in CORTEX:
+            load_volume(bone, cortex)
 
 
 def _folder() -> Path:
@@ -153,15 +162,15 @@ def _key() -> str:
     return total.hexdigest()[:16]
 
 
-def _stored(bone: str) -> tuple[np.ndarray, ...] | None:
-    paths = [_folder() / f"{bone}.{index}.npy" for index in range(_LEVELS)]
+def _stored(name: str) -> tuple[np.ndarray, ...] | None:
+    paths = [_folder() / f"{name}.{index}.npy" for index in range(_LEVELS)]
     try:
         return tuple(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths)
     except (OSError, ValueError):
         return None
 
 
-def _store(bone: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _store(name: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Write the levels under their final names once complete; without a writable cache keep them in memory."""
     try:
         _folder().mkdir(parents=True, exist_ok=True)
@@ -169,10 +178,10 @@ def _store(bone: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ..
             handle, temporary = tempfile.mkstemp(dir=_folder(), suffix=".part")
             with os.fdopen(handle, "wb") as stream:
                 np.save(stream, density)
-            Path(temporary).replace(_folder() / f"{bone}.{index}.npy")
+            Path(temporary).replace(_folder() / f"{name}.{index}.npy")
     except OSError:
         return densities
-    return _stored(bone) or densities
+    return _stored(name) or densities
 
 
 def _grid(bone: str, pitch: float) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
