@@ -31,6 +31,15 @@ def test_the_abnormal_twin_shares_patient_views_beam_and_variants(joint):
         assert all(abnormal.facts[name] == value for name, value in normal.facts.items())
 
 
+def test_views_along_the_chest_get_more_photons_and_readout_noise_is_a_number_of_quanta():
+    for seed in range(5):
+        beams = {}
+        for view in ("AP internal rotation", "Y view"):
+            beams[view] = make_case(seed, JointType.SHOULDER, view, long_side=SIDE).views[0].exposure
+            assert 3 < beams[view].electronic_noise * beams[view].quanta < 20
+        assert beams["Y view"].quanta > 2 * beams["AP internal rotation"].quanta
+
+
 def test_a_seed_always_gives_the_same_case():
     assert repr(make_case(11)) == repr(make_case(11))
     assert repr(make_case(11).facts) != repr(make_case(12).facts)

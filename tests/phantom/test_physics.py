@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from mskscreen.phantom.attenuation import linear_attenuation, spectrum
-from mskscreen.phantom.physics import expose, primary
+from mskscreen.phantom.physics import draw_noise, primary
+from mskscreen.phantom.physics import expose as expose_with
 from mskscreen.phantom.scene import Exposure, Layers, Material
 
 QUIET = Exposure(quanta=1e12, scatter=0.0, blur=0.0, electronic_noise=0.0)
+
+
+def expose(layers: Layers, exposure: Exposure, rng: np.random.Generator) -> np.ndarray:
+    shape = next(iter(layers.paths.values())).shape
+    return expose_with(layers, exposure, draw_noise(shape, rng))
 
 
 def slab(size: int = 64, **thicknesses: float) -> Layers:

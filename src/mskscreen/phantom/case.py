@@ -40,6 +40,9 @@ _BEAMS = {
     JointType.HUMERUS: ((60.0, 74.0), 0.5, 8e4),
     JointType.SHOULDER: ((66.0, 82.0), 0.8, 1.6e5),
 }
+# The beam runs along the chest wall or the shoulder's width: automatic exposure control gives these views more.
+_LONG_PATHS = {"Y view": 3.0, "axillary": 2.0}
+_READOUT = (4.0, 16.0)  # electronic noise of the detector, in quanta a pixel
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def _expose(
     body = pose_body(skeleton, patient, angles)
     camera = draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", number))
     furnish = partial(_furnish, joint=joint, variants=variants)
-    return _Exposed(entry, body, camera, furnish, _draw_exposure(joint, stream(seed, "beam", number)))
+    return _Exposed(entry, body, camera, furnish, _draw_exposure(joint, entry.name, stream(seed, "beam", number)))
 
 
 def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:
@@ -169,8 +172,9 @@ def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:
     return variants.apply(scene, body)
 
 
-def _draw_exposure(joint: JointType, rng: np.random.Generator) -> Exposure:
+def _draw_exposure(joint: JointType, view: str, rng: np.random.Generator) -> Exposure:
     voltages, scatter, quanta = _BEAMS[joint]
+    quanta *= _LONG_PATHS.get(view, 1.0)
     grid = joint in _TRUNK and rng.random() < 0.7
     kilovolts = rng.uniform(*voltages)
     dose = float(np.exp(rng.normal(0.0, 0.5)))
@@ -182,7 +186,7 @@ def _draw_exposure(joint: JointType, rng: np.random.Generator) -> Exposure:
         scatter=scatter * rng.uniform(0.6, 1.4),
         heel=(rng.uniform(-0.15, 0.15), rng.uniform(-0.05, 0.05)),
         blur=rng.uniform(0.4, 0.95),
-        electronic_noise=rng.uniform(2e-4, 8e-4),
+        electronic_noise=rng.uniform(*_READOUT) / (quanta * dose),
         grid=bool(grid),
     )
 

@@ -21,9 +21,19 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def low_pass(image: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur by a large `sigma` (pixels), done on a coarser grid."""
-    factor = max(1, int(sigma / 2.5))
-    small = ndimage.gaussian_filter(shrink(image, factor), sigma / factor, mode="nearest")
-    return enlarge(np.pad(small, 1, mode="edge"), factor, image.shape[0], image.shape[1])
+    factor = coarseness(sigma)
+    return spread(shrink(image, factor), sigma / factor, factor, image.shape[0], image.shape[1])
+
+
+def coarseness(sigma: float) -> int:
+    """How many pixels may become one before a Gaussian blur by `sigma` pixels."""
+    return max(1, int(sigma / 2.5))
+
+
+def spread(small: np.ndarray, sigma: float, factor: int, rows: int, columns: int) -> np.ndarray:
+    """A shrunken image blurred by `sigma` of its own pixels and enlarged to (rows, columns)."""
+    small = ndimage.gaussian_filter(small, sigma, mode="nearest")
+    return enlarge(np.pad(small, 1, mode="edge"), factor, rows, columns)
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:

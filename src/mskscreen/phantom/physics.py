@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from mskscreen.phantom.attenuation import linear_attenuation, spectrum
-from mskscreen.phantom.filters import blur, low_pass
+from mskscreen.phantom.compiled import compiled
+from mskscreen.phantom.filters import blur, coarseness, shrink, spread
 from mskscreen.phantom.scene import Exposure, Layers
 
 _GRID_PASSES = 0.2  # share of scatter behind a typical 8:1 grid
 _SCATTER_SPREAD = 0.06  # of the long side
-_GAUSSIAN_FROM = 40.0  # quanta a pixel above which a normal distribution stands for Poisson's
+_GAUSSIAN_FROM = np.float32(40)  # quanta a pixel above which a normal distribution stands for Poisson's
 
 
 def primary(layers: Layers, kilovolts: float) -> np.ndarray:
@@ -27,8 +28,14 @@ def primary(layers: Layers, kilovolts: float) -> np.ndarray:
     return total
 
 
-def expose(layers: Layers, exposure: Exposure, rng: np.random.Generator) -> np.ndarray:
-    """Detected intensity (rows, columns) float32, 1 in the open beam, never below 0.
+def draw_noise(shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Normal numbers of `shape`, float32: a field for the quanta and one for the electronics, shared by twins."""
+    quantum, electronic = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    return quantum, electronic
+
+
+def expose(layers: Layers, exposure: Exposure, noise: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Detected intensity (rows, columns) float32, 1 in the open beam, never below 0; `noise` is of `draw_noise`.
 
     Scatter is a low-pass of what the first interaction takes from the beam. Quantum noise is Poisson's, normal
     where quanta are many; the detector's blur acts on signal and quantum noise, electronic noise comes after it.
@@ -37,28 +44,45 @@ def expose(layers: Layers, exposure: Exposure, rng: np.random.Generator) -> np.n
     rows, columns = intensity.shape
     ratio = exposure.scatter * (_GRID_PASSES if exposure.grid else 1.0)
     if ratio > 0:
-        depth = -np.log(np.maximum(intensity, np.float32(1e-6)))
-        scattered = low_pass(intensity * np.minimum(depth, 3), _SCATTER_SPREAD * max(rows, columns))
-        intensity += np.float32(ratio) * scattered
-    down = 1 + exposure.heel[0] * (np.arange(rows) / rows - 0.5)
-    across = exposure.heel[1] * (np.arange(columns) / columns - 0.5)
-    intensity *= (down[:, None] + across[None, :]).astype(np.float32)
-    detected = blur(_counted(intensity, exposure.quanta, rng), exposure.blur)
-    noise = rng.standard_normal(detected.shape, dtype=np.float32)
-    return np.maximum(detected + np.float32(exposure.electronic_noise) * noise, 0)
+        intensity += np.float32(ratio) * _scattered(intensity)
+    down = 1 + exposure.heel[0] * (np.arange(rows, dtype=np.float32) / rows - 0.5)
+    across = exposure.heel[1] * (np.arange(columns, dtype=np.float32) / columns - 0.5)
+    quantum, electronic = noise
+    _count(intensity, down, across, np.float32(exposure.quanta), quantum)
+    detected = blur(intensity, exposure.blur)
+    detected += np.float32(exposure.electronic_noise) * electronic
+    return np.maximum(detected, 0, out=detected)
 
 
-def _counted(intensity: np.ndarray, quanta: float, rng: np.random.Generator) -> np.ndarray:
-    """Detected quanta relative to the open beam, one normal number a pixel: twins keep their noise in step.
+def _scattered(intensity: np.ndarray) -> np.ndarray:
+    """Scatter per unit of the scatter-to-primary ratio.
 
-    Few quanta follow Poisson's law through the two-thirds power, which is nearly normal (F. J. Anscombe, The
-    Statistician 3, 1953), to 0.5 % of the mean and 5 % of the variance from one quantum a pixel on.
+    It spreads so far that what is taken from the beam may be reckoned from means over blocks.
     """
-    expected = intensity * np.float32(quanta)
-    normal = rng.standard_normal(expected.shape, dtype=np.float32)
-    counted = expected + np.sqrt(expected) * normal
-    few = expected < _GAUSSIAN_FROM
-    mean = np.maximum(expected[few], np.float32(1e-3))
-    power = np.cbrt(mean) ** 2 * (1 - 1 / (9 * mean)) + np.float32(2 / 3) * mean ** np.float32(1 / 6) * normal[few]
-    counted[few] = np.rint(np.maximum(power, 0) ** np.float32(1.5))
-    return counted / np.float32(quanta)
+    rows, columns = intensity.shape
+    sigma = _SCATTER_SPREAD * max(rows, columns)
+    factor = coarseness(sigma)
+    small = shrink(intensity, factor)
+    small *= np.minimum(-np.log(np.maximum(small, np.float32(1e-6))), 3)
+    return spread(small, sigma / factor, factor, rows, columns)
+
+
+@compiled
+def _count(intensity, down, across, quanta, normal):  # type: ignore[no-untyped-def]
+    """Replace intensities by detected quanta relative to the open beam, behind the heel effect `down` + `across`.
+
+    One normal number a pixel: twins keep their noise in step. Few quanta follow Poisson's law through the
+    two-thirds power, which is nearly normal (F. J. Anscombe, The Statistician 3, 1953), to 0.5 % of the mean and
+    5 % of the variance from one quantum a pixel on.
+    """
+    third, half, one = np.float32(1 / 3), np.float32(0.5), np.float32(1)
+    for y in range(intensity.shape[0]):
+        for x in range(intensity.shape[1]):
+            expected = intensity[y, x] * (down[y] + across[x]) * quanta
+            if expected >= _GAUSSIAN_FROM:
+                counted = expected + np.sqrt(expected) * normal[y, x]
+            else:
+                root = max(expected, np.float32(1e-3)) ** third
+                power = root * root - (one / root - np.float32(6) * np.sqrt(root) * normal[y, x]) / np.float32(9)
+                counted = np.floor(max(power, np.float32(0)) ** np.float32(1.5) + half)
+            intensity[y, x] = counted / quanta

@@ -10,7 +10,7 @@ import numpy as np
 from mskscreen.phantom.case import Case, CaseView
 from mskscreen.phantom.display import DisplayStyle, Family, process, sample_style
 from mskscreen.phantom.film import Medium, develop, sample_medium
-from mskscreen.phantom.physics import expose
+from mskscreen.phantom.physics import draw_noise, expose
 from mskscreen.phantom.plate import (
     Layout,
     burn_text,
@@ -156,19 +156,20 @@ def _extent(coverage: np.ndarray) -> tuple[slice, slice]:
 def _take(seed: int, shot: _Shot, style: DisplayStyle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both twins of one exposure with the same noise, and the mask; one and the same image if there is no mask."""
     view, nothing = shot.view, np.zeros(shot.shape, bool)
+    noise = draw_noise(shot.coverage.shape, stream(seed, "detector", shot.number))
     if view.scene_abnormal is None:
         layers = trace(view.scene_normal, shot.camera)
-        normal = _displayed(seed, shot, layers, _marker(seed, shot, layers), style)
+        normal = _displayed(seed, shot, layers, _marker(seed, shot, layers), noise, style)
         return normal, normal, nothing
     with_it, without = trace_twins(view.scene_abnormal, view.scene_normal, shot.camera)
     lead = _marker(seed, shot, without)
-    abnormal = _displayed(seed, shot, with_it, lead, style)
+    abnormal = _displayed(seed, shot, with_it, lead, noise, style)
     mask = nothing.copy()
     if with_it.mask is not None:
         mask[shot.window] = with_it.mask & (shot.coverage > 0.5)
     if not mask.any():
         return abnormal, abnormal, nothing
-    return abnormal, _displayed(seed, shot, without, lead, style), mask
+    return abnormal, _displayed(seed, shot, without, lead, noise, style), mask
 
 
 def _marker(seed: int, shot: _Shot, layers: Layers) -> np.ndarray:
@@ -177,11 +178,18 @@ def _marker(seed: int, shot: _Shot, layers: Layers) -> np.ndarray:
     return lead_marker(rng, shot.coverage, layers.paths[Material.BONE], _side(shot.view))
 
 
-def _displayed(seed: int, shot: _Shot, layers: Layers, lead: np.ndarray, style: DisplayStyle) -> np.ndarray:
+def _displayed(
+    seed: int,
+    shot: _Shot,
+    layers: Layers,
+    lead: np.ndarray,
+    noise: tuple[np.ndarray, np.ndarray],
+    style: DisplayStyle,
+) -> np.ndarray:
     """The collimated display of one exposure, its lead marker in the beam, in the size of its box."""
     paths = dict(layers.paths)
     paths[Material.LEAD] = paths[Material.LEAD] + lead if Material.LEAD in paths else lead
-    intensity = expose(Layers(paths), shot.exposure, stream(seed, "detector", shot.number))
+    intensity = expose(Layers(paths), shot.exposure, noise)
     image = process(intensity, style, stream(seed, "display", shot.number), field=shot.coverage > 0.5)
     whole = np.full(shot.shape, shot.surround, np.float32)
     whole[shot.window] += shot.coverage * (image - np.float32(shot.surround))

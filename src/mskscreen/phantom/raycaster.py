@@ -237,13 +237,31 @@ def _quadratic(a, b, c):  # type: ignore[no-untyped-def]
 
 @compiled
 def cast_analytic(path, kind, start, steps, beam):  # type: ignore[no-untyped-def]
-    """Lengths inside the unit cube (kind 0), cylinder (1) or sphere (2); `start` and `steps` are in its units."""
+    """Lengths inside the unit cube (kind 0), cylinder (1) or sphere (2); `start` and `steps` are in its units.
+
+    Pixels are sampled 2 x 2, except well inside a sphere, where nothing needs antialiasing.
+    """
+    square = start[0] ** 2 + start[1] ** 2 + start[2] ** 2
+    size = 0.0
+    for axis in range(3):
+        size += abs(steps[1, axis]) + abs(steps[2, axis])
+    outer = (np.sqrt(3.0 - kind) + size) ** 2
+    inner = max(1.0 - 2.0 * size, 0.0) ** 2 if kind == 2 else -1.0
     for y in range(path.shape[0]):
         for x in range(path.shape[1]):
+            d0 = steps[0, 0] + x * steps[1, 0] + y * steps[2, 0]
+            d1 = steps[0, 1] + x * steps[1, 1] + y * steps[2, 1]
+            d2 = steps[0, 2] + x * steps[1, 2] + y * steps[2, 2]
+            along = start[0] * d0 + start[1] * d1 + start[2] * d2
+            # How far the ray passes from the middle, squared.
+            away = square - along * along / (d0 * d0 + d1 * d1 + d2 * d2)
+            if away > outer:
+                continue
+            samples, aside = (1, 0.0) if away < inner else (4, 0.25)
             total = 0.0
-            for corner in range(4):
-                u = x + (0.25 if corner & 1 else -0.25)
-                v = y + (0.25 if corner & 2 else -0.25)
+            for corner in range(samples):
+                u = x + (aside if corner & 1 else -aside)
+                v = y + (aside if corner & 2 else -aside)
                 d0 = steps[0, 0] + u * steps[1, 0] + v * steps[2, 0]
                 d1 = steps[0, 1] + u * steps[1, 1] + v * steps[2, 1]
                 d2 = steps[0, 2] + u * steps[1, 2] + v * steps[2, 2]
@@ -264,4 +282,4 @@ def cast_analytic(path, kind, start, steps, beam):  # type: ignore[no-untyped-de
                 wx = beam[0, 0] + x * beam[1, 0] + y * beam[2, 0]
                 wy = beam[0, 1] + x * beam[1, 1] + y * beam[2, 1]
                 wz = beam[0, 2] + x * beam[1, 2] + y * beam[2, 2]
-                path[y, x] = 0.25 * total * np.sqrt(wx * wx + wy * wy + wz * wz)
+                path[y, x] = total / samples * np.sqrt(wx * wx + wy * wy + wz * wz)

@@ -11,6 +11,8 @@ from mskscreen.phantom.tissue import thickness
 _LUNG_AIR = np.float32(0.75)  # inflated lung is 0.26 g/cm3
 _MARROW = np.float32(0.9)  # soft tissue that a bone displaces per metre of solid bone
 
+_Known = dict[tuple[object, ...], tuple[tuple[slice, slice], np.ndarray]]  # paths of solids already cast
+
 
 def trace(scene: Scene, camera: Camera) -> Layers:
     """Path lengths (metres) of every material of `scene`, and the mask of its regions of interest.
@@ -18,11 +20,11 @@ def trace(scene: Scene, camera: Camera) -> Layers:
     Bone lengths are those of solid cortical bone of the same mineral. Bone and solids displace soft tissue, then
     fat. The mask is None without a region of interest.
     """
-    return _layers(scene, camera, _bone(scene.bones, camera), *_tissue(scene, camera))
+    return _layers(scene, camera, _bone(scene.bones, camera), *_tissue(scene, camera), {})
 
 
 def trace_twins(scene: Scene, other: Scene, camera: Camera) -> tuple[Layers, Layers]:
-    """`trace` of two scenes that have most bones in common: those are cast only once."""
+    """`trace` of two scenes that have most bones and solids in common: those are cast only once."""
     parts = {_identity(part): part for part in scene.bones}
     others = {_identity(part): part for part in other.bones}
     common = _bone(tuple(part for key, part in parts.items() if key in others), camera)
@@ -30,9 +32,10 @@ def trace_twins(scene: Scene, other: Scene, camera: Camera) -> tuple[Layers, Lay
     others_own = _bone(tuple(part for key, part in others.items() if key not in parts), camera)
     tissue = _tissue(scene, camera)
     others_tissue = tissue if other.tissue == scene.tissue else _tissue(other, camera)
+    known: _Known = {}
     return (
-        _layers(scene, camera, common + own, *tissue),
-        _layers(other, camera, common + others_own, *others_tissue),
+        _layers(scene, camera, common + own, *tissue, known),
+        _layers(other, camera, common + others_own, *others_tissue, known),
     )
 
 
@@ -46,11 +49,15 @@ def _bone(parts: tuple[BonePart, ...], camera: Camera) -> np.ndarray:
     return path
 
 
-def _layers(scene: Scene, camera: Camera, bone: np.ndarray, soft: np.ndarray, fat: np.ndarray) -> Layers:
+def _layers(
+    scene: Scene, camera: Camera, bone: np.ndarray, soft: np.ndarray, fat: np.ndarray, known: _Known
+) -> Layers:
     paths = {Material.BONE: bone}
     displaced = bone * _MARROW
     for solid in scene.solids:
-        window, path = solid_path(solid, camera)
+        outline = solid.shape, solid.transform.tobytes(), solid.half
+        window, path = known[outline] if outline in known else solid_path(solid, camera)
+        known[outline] = window, path
         if solid.displaces:
             displaced[window] += path * np.float32(min(solid.density, 1.0))
         if solid.material not in paths:

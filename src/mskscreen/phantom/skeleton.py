@@ -150,11 +150,17 @@ class Skeleton:
 
     def descendants(self, bone: str) -> tuple[str, ...]:
         """Every bone that moves with `bone`, without itself, from near to far."""
-        found: list[str] = []
+        return self._descendants.get(bone, ())
+
+    @cached_property
+    def _descendants(self) -> dict[str, tuple[str, ...]]:
+        """What hangs on every bone: the tree lists parents before children."""
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(self._parents, ())
         for name, parent in self._parents.items():
-            if parent == bone or parent in found:
-                found.append(name)
-        return tuple(found)
+            while parent is not None:
+                found[parent] = (*found[parent], name)
+                parent = self._parents[parent]
+        return found
 
     @cached_property
     def _parents(self) -> dict[str, str | None]:

@@ -35,7 +35,7 @@ class Variants:
 # the distal end, the thumb's and all phalanges at the proximal one.
 _PLATES: dict[str, tuple[tuple[float, float], ...]] = {
     "radius": ((0.955, 17), (0.03, 15)),
-    "ulna": ((0.965, 17),),
+    "ulna": ((0.965, 17), (0.03, 15)),
     "humerus": ((0.1, 17), (0.955, 14)),
     "1mc": ((0.1, 15),),
     **{f"{digit}mc": ((0.87, 15.5),) for digit in (2, 3, 4, 5)},
@@ -206,19 +206,25 @@ def _wrapping(rng: np.random.Generator, joint: JointType, digit: int) -> tuple[s
     }.get(joint, (("radius", 0.25, 1.0), ("3mc", -0.3, 0.75)))
     if digit == 1 and joint is JointType.FINGER:
         bones = (("thumbprox", 0.0, 1.0), ("thumbdist", 0.0, 0.7))
-    turns = int(rng.integers(5, 10))
-    wobble = rng.normal(0, 0.06, (len(bones), turns, 2))
+    if joint is JointType.FINGER:
+        thick *= 0.6
+    turns = int(rng.integers(6, 10))
+    wobble = rng.normal(0, 0.09, (len(bones), turns, 2))
 
     def edit(scene: Scene, body: Body) -> Scene:
         solids: list[Solid] = []
         for (bone, first, last), leans in zip(bones, wobble, strict=True):
             for index, lean in enumerate(leans):
                 fraction = first + (last - first) * (index + 0.5) / turns
-                half = (last - first) / turns * body.length(bone) * 0.62
-                solids += _shell(body, bone, fraction, half, thick, lean, material, density)
+                half = (last - first) / turns * body.length(bone) * _OVERLAP / 2
+                solids += _shell(body, bone, fraction, half, thick, lean, material, density / _OVERLAP)
         return scene.plus(solids=tuple(solids))
 
     return name, edit
+
+
+_OVERLAP = 3.3
+"""Layers of a wrapping: every turn covers most of the one before, which leaves soft bands and no stripes."""
 
 
 def _shell(

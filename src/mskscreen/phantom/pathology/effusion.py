@@ -7,7 +7,7 @@ import numpy as np
 from mskscreen.phantom.frames import Vector, across, along, place, unit
 from mskscreen.phantom.pathology.context import Context, Facts, mark, swelling
 from mskscreen.phantom.scene import Material, Scene, Shape, Solid
-from mskscreen.phantom.soft_tissue import limb_radius
+from mskscreen.phantom.soft_tissue import limb_group, limb_radius
 
 
 def _pad(
@@ -46,10 +46,21 @@ def effusion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
 def soft_tissue_swelling(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     """Swelling beside a bone without a change in it."""
     body, site = context.body, context.site
-    size, spread = rng.uniform(0.18, 0.45), rng.uniform(1.2, 2.4)
+    size, spread = rng.uniform(0.2, 0.5), rng.uniform(1.2, 2.4)
+    # A finger swells all around its joint like a spindle; thicker parts more often on one side.
+    around = bool(rng.random() < (0.75 if limb_group(site.bone).startswith("digit") else 0.4))
     limb = limb_radius(body, site.bone, site.fraction)
-    scene = context.furnish(body).plus(tissue=swelling(body, site, size, spread * limb))
-    centre = context.point + context.axes[:, 0] * limb * (0.62 + 0.5 * size)
-    region = mark(centre, context.axes, np.array([0.4 + 0.5 * size, 0.8, 0.3 + 0.5 * spread]) * limb)
-    facts = {"subkind": "swelling", "swelling": round(size, 2), "length_mm": round(1e3 * spread * limb, 1)}
+    sites = [site, site._replace(azimuth=site.azimuth + np.pi)] if around else [site]
+    capsules = tuple(capsule for at in sites for capsule in swelling(body, at, size, spread * limb))
+    scene = context.furnish(body).plus(tissue=capsules)
+    centre, across_limb = context.point, 1.0 + size
+    if not around:
+        centre, across_limb = centre + context.axes[:, 0] * limb * (0.62 + 0.5 * size), 0.4 + 0.5 * size
+    region = mark(centre, context.axes, np.array([across_limb, 0.8, 0.3 + 0.5 * spread]) * limb)
+    facts = {
+        "subkind": "swelling",
+        "swelling": round(size, 2),
+        "length_mm": round(1e3 * spread * limb, 1),
+        "all_around": around,
+    }
     return scene.plus(region_of_interest=(region,)), facts
