@@ -6,14 +6,15 @@ from torch import nn
 from mskscreen.networks import build_network
 
 LITE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
-# As small as each graph allows; VGG's wide layers need 7 x 7 cells.
+MERGED = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
+# As small as each graph allows; one VGG as large as its wide layers take it without averaging.
 SIZES = {
     "inception_v3": 139,
     "xception": 96,
     "densenet121": 64,
     "resnet18": 64,
     "vgg16_bn": 224,
-    "vgg19_bn": 224,
+    "vgg19_bn": 64,
     LITE: 96,
 }
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 from calibrated import LITE, SIZES, calibrated
+from timm.models.vgg import ConvMlp
 
-from mskscreen.errors import ModelError
-from mskscreen.networks import build_network
-from mskscreen.networks.evidence import Average, GeneralisedMean
+from mskscreen.networks.evidence import Average, GeneralisedMean, WideLayers
 
 
 def hirescam(network, image):
@@ -26,7 +25,7 @@ def test_map_is_the_gradient_times_the_features(architecture):
     assert (found - expected).abs().max() < 1e-4 * scale
 
 
-@pytest.mark.parametrize("architecture", ["resnet18(pool=gem)", "timm:convnext_atto"])
+@pytest.mark.parametrize("architecture", ["resnet18(pool=gem)", "timm:convnext_atto", "resnet18(merge=16)"])
 def test_map_holds_beyond_the_six(architecture, monkeypatch):
     # The features of ConvNeXt are of both signs.
     monkeypatch.setitem(SIZES, architecture, 96)
@@ -74,8 +73,25 @@ def test_generalised_mean_keeps_a_small_lesion_that_the_average_loses():
     assert GeneralisedMean()(flat)[-1].item() == pytest.approx(0.7, rel=1e-5)
 
 
-def test_images_that_do_not_fit_the_wide_layers_are_refused():
-    with torch.device("meta"):
-        network = build_network("vgg16_bn").eval()
-        with pytest.raises(ModelError, match="224"):
-            network(torch.zeros(1, 1, 192, 192))
+def wide_layers(channels=3, width=5):
+    return WideLayers(ConvMlp(channels, width, kernel_size=7, mlp_ratio=2.0, drop_rate=0.0), 0.0).eval()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (7, 6), (9, 14), (10, 7)])
+def test_wide_layers_average_other_maps_to_the_cells_that_they_take(size):
+    layers = wide_layers()
+    features = torch.randn(2, 3, *size, requires_grad=True)
+    activations = layers(features)
+    by_torch = layers(torch.nn.functional.adaptive_avg_pool2d(features, 7))
+    torch.testing.assert_close(activations[-1], by_torch[-1], rtol=1e-5, atol=1e-6)
+    upstream = torch.randn_like(activations[-1])
+    (gradient,) = torch.autograd.grad(by_torch[-1], features, upstream)
+    found = layers.evidence(features, activations, upstream)
+    torch.testing.assert_close(found, (features * gradient).sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+def test_wide_layers_take_the_cells_of_the_released_size_as_they_are():
+    layers = wide_layers()
+    features = torch.randn(2, 3, 7, 7)
+    expected = torch.relu(layers.second(torch.relu(layers.first(features.flatten(1)))))
+    assert torch.equal(layers(features)[-1], expected)

@@ -15,8 +15,6 @@ from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mskscreen.errors import ModelError
-
 # What a layer keeps for its map; the last one is its output.
 Activations = tuple[Tensor, ...]
 
@@ -56,25 +54,26 @@ class GeneralisedMean(nn.Module):
 
 
 class WideLayers(nn.Module):
-    """VGG's two 4096-wide layers, (B, 512, 7, 7) -> (B, 4096), from timm's convolutional form of them.
+    """VGG's two 4096-wide layers, (B, 512, h, w) -> (B, 4096), from timm's convolutional form of them.
 
-    They are held as matrices because OpenVINO 2026.4 computes a transposed convolution wrongly where a
-    convolution uses the same weights. Dropout acts behind the first ReLU while training; the gradient
-    leaves it out.
+    They take 7 x 7 cells, those of a 224-pixel image. Other maps are averaged to that many first, where a map
+    with fewer cells repeats them (adaptive average pooling, as timm and torchvision do). They are held as
+    matrices because OpenVINO 2026.4 computes a transposed convolution wrongly where a convolution uses the same
+    weights. Dropout acts behind the first ReLU while training; the gradient leaves it out.
     """
 
     def __init__(self, layers: ConvMlp, dropout: float) -> None:
         super().__init__()
-        self.first, self.second = _as_linear(layers.fc1), _as_linear(layers.fc2)
+        first: Any = layers.fc1
+        self.cells: tuple[int, int] = first.kernel_size
+        self.first, self.second = _as_linear(first), _as_linear(layers.fc2)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Activations:
-        """Return the activations of both layers, (B, 4096) each.
-
-        Raises ModelError where the features are not those of a 224-pixel image.
-        """
-        if features[0].numel() != self.first.in_features:
-            raise ModelError("VGG's wide layers take 7 x 7 cells: use an input size of 224 x 224")
+        """Return the activations of both layers, (B, 4096) each."""
+        if features.shape[2:] != self.cells:
+            rows, columns = self._averaging(features)
+            features = torch.matmul(torch.matmul(rows, features), columns.T)
         first = functional.relu(self.first(features.flatten(1)))
         return first, functional.relu(self.second(self.dropout(first)))
 
@@ -82,8 +81,30 @@ class WideLayers(nn.Module):
         """The map (B, 1, h, w), given the gradient with respect to the output, (B, 4096)."""
         first, second = activations
         inner = torch.matmul(torch.where(second > 0, upstream, 0.0), self.second.weight)
-        gradient = torch.matmul(torch.where(first > 0, inner, 0.0), self.first.weight).view_as(features)
+        gradient = torch.matmul(torch.where(first > 0, inner, 0.0), self.first.weight)
+        gradient = gradient.reshape(-1, features.shape[1], *self.cells)
+        if features.shape[2:] != self.cells:
+            rows, columns = self._averaging(features)
+            gradient = torch.matmul(torch.matmul(rows.T, gradient), columns)
         return (features * gradient).sum(1, keepdim=True)
+
+    def _averaging(self, features: Tensor) -> list[Tensor]:
+        """What averages the rows and the columns of a map to as many as the layers take, (7, h) and (7, w)."""
+        return [
+            _adaptive(size, cells).to(features) for size, cells in zip(features.shape[2:], self.cells, strict=True)
+        ]
+
+
+def _adaptive(size: int, cells: int) -> Tensor:
+    """Adaptive average pooling of `size` values to `cells` as a matrix (cells, size): its rows are the averages.
+
+    Cell i averages the values from floor(i size / cells) to ceil((i + 1) size / cells), as torch does.
+    """
+    matrix = torch.zeros(cells, size)
+    for i in range(cells):
+        first, last = i * size // cells, -(-(i + 1) * size // cells)
+        matrix[i, first:last] = 1 / (last - first)
+    return matrix
 
 
 def _weighted_sum(cells: Tensor, weights: Tensor) -> Tensor:
