@@ -35,11 +35,12 @@ def build_optimiser(protocol: Protocol, network: ScreeningNetwork, loss: nn.Modu
     return _OPTIMISERS[protocol.optimiser](protocol, described)
 
 
+# Fused: one pass over the weights instead of several, which of VGG's took a fifth of a step.
 _OPTIMISERS: dict[str, Callable[[Protocol, list[dict]], torch.optim.Optimizer]] = {
-    "adamw": lambda protocol, groups: torch.optim.AdamW(groups, protocol.rate),
-    "adam": lambda protocol, groups: torch.optim.Adam(groups, protocol.rate),
+    "adamw": lambda protocol, groups: torch.optim.AdamW(groups, protocol.rate, fused=True),
+    "adam": lambda protocol, groups: torch.optim.Adam(groups, protocol.rate, fused=True),
     "sgd": lambda protocol, groups: torch.optim.SGD(
-        groups, protocol.rate, protocol.momentum, nesterov=protocol.momentum > 0
+        groups, protocol.rate, protocol.momentum, nesterov=protocol.momentum > 0, fused=True
     ),
 }
 
