@@ -59,6 +59,7 @@ from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.engines import cores
 from mskscreen.networks import NETWORKS, ScreeningNetwork, build_network
 from mskscreen.pixels import read_radiograph
+from mskscreen.pixels.memory import keep_freed_memory
 
 DISTINCT = 100
 COMMAND = [sys.executable, "-c", "from mskscreen.cli.main import run; run()", "predict"]
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=cores())
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     torch.set_num_threads(options.threads)
     size = NETWORKS[options.network].input_size
     with tempfile.TemporaryDirectory() as name:

@@ -88,8 +88,10 @@ def predict(
     from mskscreen.cli.predictions import show_predictions
     from mskscreen.inference import Screener
     from mskscreen.inference.ensemble import Ensemble
+    from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.predictions import Predictions, render
 
+    keep_freed_memory()
     screener: Screener | Ensemble
     if len(model) == 1:
         screener = Screener.load(

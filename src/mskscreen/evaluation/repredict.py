@@ -68,7 +68,7 @@ def _disturbed(
         raise MskscreenError(row.error or "the image is not in the folder given; name the folder of the images")
     radiograph = read_radiograph(path)
     batch = [
-        screener.preprocessing(replace(radiograph, pixels=disturb(radiograph.pixels)))
+        screener.preprocessing(radiograph.with_pixels(disturb(radiograph.pixels)))
         for disturb in disturbances.values()
     ]
     outputs = screener.engine.run(np.stack(batch))

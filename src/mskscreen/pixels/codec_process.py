@@ -30,6 +30,7 @@ _REQUEST = struct.Struct("<20s5IQ")
 # Whether it went well, whether samples are signed, bytes of a sample, length of the samples that follow.
 _REPLY = struct.Struct("<??BQ")
 _SECONDS = 60
+_PIPE = 1 << 20
 
 
 def decode_apart(codec: Codec, frame: bytes, stream: Codestream, halvings: int = 0) -> npt.NDArray:
@@ -71,14 +72,25 @@ def decode_apart(codec: Codec, frame: bytes, stream: Codestream, halvings: int =
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  our own interpreter and file
+    from mskscreen.pixels.memory import ENVIRONMENT
+
+    child = subprocess.Popen(  # noqa: S603  our own interpreter and file
         # -P keeps this folder off the child's path; a session of its own keeps Ctrl-C from it.
         [sys.executable, "-P", __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env={**os.environ, **ENVIRONMENT},
     )
+    if sys.platform == "linux":
+        import fcntl
+
+        for pipe in (child.stdin, child.stdout):
+            # Fewer changes between the processes; a user who has many pipes may be refused.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+    return child
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -5,9 +5,9 @@ Only the elements that decoding and grouping need are parsed; a patient's name i
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import cast
 
@@ -20,10 +20,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from mskscreen.errors import DecodeError
 from mskscreen.pixels.dicom_frame import SYNTAXES, decode_frame
 from mskscreen.pixels.dicom_header import MONOCHROME, PALETTE, FrameHeader, Header
+from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph
-from mskscreen.pixels.raster import luminance
+from mskscreen.pixels.raster import luminance, unit_table
 from mskscreen.pixels.reduction import Enough
 from mskscreen.pixels.structure import check_structure, read_meta
 
@@ -69,7 +70,7 @@ def decode_dicom(data: bytes, name: str, limits: Limits, enough: Enough = None) 
 
     Raises DecodeError and LimitError; a corrupt file may raise what pydicom and the decoders raise.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256_beside(data)
     start, syntax, encoding = read_meta(data)
     if syntax == DeflatedExplicitVRLittleEndian:
         data = _inflate(data[start:], name, limits)
@@ -88,7 +89,7 @@ def decode_dataset(dataset: object, name: str, limits: Limits, enough: Enough = 
         raise DecodeError(
             f"{name}: a {type(dataset).__name__} is no image; pass a path, bytes, an array or a pydicom Dataset"
         )
-    digest = hashlib.sha256(dataset.get("PixelData") or b"").hexdigest()
+    digest = sha256_beside(dataset.get("PixelData") or b"")
     return _decode(dataset, digest, name, limits, enough)
 
 
@@ -105,7 +106,7 @@ def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
     return bytes(128) + b"DICM" + meta + inflated
 
 
-def _decode(dataset: Dataset, digest: str, name: str, limits: Limits, enough: Enough) -> Radiograph:
+def _decode(dataset: Dataset, digest: Callable[[], str], name: str, limits: Limits, enough: Enough) -> Radiograph:
     header = Header(dataset, name)
     try:
         return _decode_image(dataset, header, digest, name, limits, enough)
@@ -121,7 +122,7 @@ def _decode(dataset: Dataset, digest: str, name: str, limits: Limits, enough: En
 
 
 def _decode_image(
-    dataset: Dataset, header: Header, digest: str, name: str, limits: Limits, enough: Enough
+    dataset: Dataset, header: Header, digest: Callable[[], str], name: str, limits: Limits, enough: Enough
 ) -> Radiograph:
     if "PixelData" not in dataset:
         raise DecodeError(f"{name}: this DICOM object holds no pixel data; name an image")
@@ -146,7 +147,7 @@ def _decode_image(
         header.warnings.append(f"Modality {modality} is not projection radiography")
     record = DecodeRecord(
         format="DICOM",
-        sha256=digest,
+        sha256=digest(),
         bits=frame.bits_stored,
         rows=frame.rows,
         columns=frame.columns,
@@ -164,12 +165,13 @@ def _decode_image(
         dicom=_identifiers(header),
     )
     if not halvings:
-        return Radiograph(shown.pixels, record)
+        return Radiograph(shown.values, record, table=shown.table)
     # Coefficient n of a wavelet level lies on pixel n * 2**halvings (T.800 B-15), not in the middle of a block.
     step = 2.0**halvings
     right, bottom = ((size - 0.5) / step + 0.5 for size in (frame.columns, frame.rows))
     first = 0.5 - 0.5 / step
-    return Radiograph(np.pad(shown.pixels, (0, 1), mode="edge"), record, (first, first, right, bottom))
+    values = np.pad(shown.values, (0, 1), mode="edge")
+    return Radiograph(values, record, (first, first, right, bottom), shown.table)
 
 
 def _whole(
@@ -198,7 +200,7 @@ def _show_colour(codes: npt.NDArray, frame: FrameHeader, header: Header) -> Show
     else:
         rgb = (codes * (255 // (2**frame.bits_stored - 1))).astype(np.uint8)
     gray = np.asarray(luminance(Image.fromarray(rgb), header.warnings))
-    return Shown(np.divide(gray, np.float32(255), dtype=np.float32), FULL_RANGE, None, 0, None)
+    return Shown(gray, unit_table(8, 255), FULL_RANGE, None, 0, None)
 
 
 def _bytes(lut: Lut, codes: npt.NDArray) -> npt.NDArray[np.uint8]:

@@ -123,13 +123,13 @@ def _decode_rle(frame: bytes, header: FrameHeader) -> npt.NDArray:
         raise ValueError("the RLE header does not fit the image")
     ends = [*offsets[1:count], len(frame)]
     size = (header.rows * header.columns, 1)
-    result = np.zeros((header.rows * header.columns, header.samples), f"u{depth}")
+    # Bytes of little-endian samples, each plane of which a segment fills.
+    result = np.empty((header.rows * header.columns, header.samples, depth), np.uint8)
     for segment in range(count):
         packed = frame[offsets[segment] : ends[segment]]
-        plane = np.asarray(Image.frombytes("L", size, packed, "packbits", "L"))[0]
         sample, byte = divmod(segment, depth)
-        result[:, sample] |= plane.astype(result.dtype) << (8 * (depth - 1 - byte))
-    return result.reshape(_shape(header))
+        result[:, sample, depth - 1 - byte] = np.asarray(Image.frombytes("L", size, packed, "packbits", "L"))[0]
+    return result.view(f"<u{depth}").reshape(_shape(header))
 
 
 def _shape(header: FrameHeader) -> tuple[int, ...]:

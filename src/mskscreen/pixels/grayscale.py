@@ -22,7 +22,6 @@ Values = npt.NDArray[np.float64]
 _TABLE_BITS = 16
 # Wider values are worked through in pieces of this many pixels, to bound the memory of doubles.
 _PIECE = 1 << 20
-_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,10 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Shown:
-    """Pixels in [0, 1], bone bright, and what was done to show them."""
+    """What was done to show pixels in [0, 1], bone bright: codes with their `table`, or pixels without one."""
 
-    pixels: npt.NDArray[np.float32]
+    values: npt.NDArray
+    table: npt.NDArray[np.float32] | None
     window: str
     crop: tuple[int, int, int, int] | None
     padded: int
@@ -132,28 +132,16 @@ def show(codes: npt.NDArray, pipeline: Pipeline) -> Shown:
 
     if pipeline.bits <= _TABLE_BITS:
         domain = np.arange(2**pipeline.bits)
-        pixels = _look_up(convert(domain), codes)
         counts = np.bincount(codes.ravel(), minlength=len(domain)) if pipeline.padding is not None else domain
         padded = int(counts[pipeline.is_padding(pipeline.stored(domain))].sum())
-    else:
-        flat, padded = codes.ravel(), 0
-        pixels = np.empty(flat.shape, np.float32)
-        for start in range(0, flat.size, _PIECE):
-            part = flat[start : start + _PIECE]
-            pixels[start : start + _PIECE] = convert(part)
-            padded += int(pipeline.is_padding(pipeline.stored(part)).sum())
-        pixels = pixels.reshape(codes.shape)
-    return Shown(pixels, window, crop, padded, warning)
-
-
-def _look_up(table: npt.NDArray[np.float32], codes: npt.NDArray) -> npt.NDArray[np.float32]:
-    """Entries of `table` at `codes`, by rows: NumPy widens indices to 8 bytes, which so stay in the cache."""
-    pixels = np.empty(codes.shape, np.float32)
-    for start in range(0, len(codes), _ROWS):
-        part = slice(start, start + _ROWS)
-        # The mode only spares a second look: no code lies outside of the table.
-        np.take(table, codes[part], out=pixels[part], mode="clip")
-    return pixels
+        return Shown(codes, convert(domain), window, crop, padded, warning)
+    flat, padded = codes.ravel(), 0
+    pixels = np.empty(flat.shape, np.float32)
+    for start in range(0, flat.size, _PIECE):
+        part = flat[start : start + _PIECE]
+        pixels[start : start + _PIECE] = convert(part)
+        padded += int(pipeline.is_padding(pipeline.stored(part)).sum())
+    return Shown(pixels.reshape(codes.shape), None, window, crop, padded, warning)
 
 
 def _display(

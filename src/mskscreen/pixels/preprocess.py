@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from mskscreen.errors import PreprocessingError
 from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.radiograph import Radiograph
 from mskscreen.pixels.reduction import MARGINS, Enough, Reading
+from mskscreen.pixels.resample import resize
 from mskscreen.pixels.window import auto_window, grid_step
 
 _FITS = {"resize": Geometry.squash, "letterbox": Geometry.letterbox}
@@ -88,11 +88,9 @@ class Preprocessing:
 
     def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
         """The model's input: float32 (1, height, width) in [0, 1]."""
-        pixels = displayed(radiograph) if self.window else radiograph.pixels
+        shown = _shown(radiograph) if self.window else radiograph
         geometry = self.geometry(radiograph.record.rows, radiograph.record.columns)
-        # Pillow's filters widen with the reduction, which is what antialiasing means here.
-        size = (geometry.box_width, geometry.box_height)
-        resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, radiograph.box))
+        resized = resize(shown.values, shown.table, geometry.box_height, geometry.box_width, shown.box)
         # Rounding of the filter's weights may pass the ends by an ulp.
         box = np.clip(resized, 0, 1)
         if box.shape == (self.height, self.width):
@@ -105,12 +103,21 @@ class Preprocessing:
 
 def displayed(radiograph: Radiograph) -> npt.NDArray[np.float32]:
     """The pixels as `window(auto)` shows them to a model, and as a person should see them."""
-    pixels = radiograph.pixels
-    step = grid_step(*pixels.shape)
-    window = None if radiograph.record.windowed else auto_window(pixels[::step, ::step], None, step)
+    return _shown(radiograph).pixels
+
+
+def _shown(radiograph: Radiograph) -> Radiograph:
+    if radiograph.record.windowed:
+        return radiograph
+    step = grid_step(*radiograph.values.shape)
+    sample = replace(radiograph, values=radiograph.values[::step, ::step]).pixels
+    window = auto_window(sample, None, step)
     if window is None:
-        return pixels
-    return np.clip((pixels - np.float32(window.low)) * np.float32(1 / (window.high - window.low)), 0, 1)
+        return radiograph
+    # Each value is stretched by itself: stretching the table stretches all that is looked up in it.
+    values = radiograph.values if radiograph.table is None else radiograph.table
+    stretched = np.clip((values - np.float32(window.low)) * np.float32(1 / (window.high - window.low)), 0, 1)
+    return replace(radiograph, **{"values" if radiograph.table is None else "table": stretched})
 
 
 def _size(text: str, name: str, arguments: str) -> tuple[int, int]:

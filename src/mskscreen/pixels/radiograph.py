@@ -7,10 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mskscreen.pixels.resample import look_up
 
 FLAG_FOR_PROCESSING = "for-processing"
 FULL_RANGE = "full range"
@@ -56,25 +59,41 @@ class DecodeRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, without the patient's identifier."""
-        values = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.dicom is not None:
-            values["dicom"] = {key: value for key, value in self.dicom.items() if key != "patient_id"}
+        values: dict[str, Any] = json.loads(self._json())
         return values
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal; it pins the source and all that was done to it."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(self._json().encode()).hexdigest()
+
+    def _json(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.dicom is not None:
+            values["dicom"] = {key: value for key, value in self.dicom.items() if key != "patient_id"}
+        return json.dumps(values, sort_keys=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Radiograph:
-    """One frame, float32 (rows, columns) in [0, 1], bone bright, and how it was made.
+    """One frame, `pixels`, and how it was made.
 
-    Where it was read at a fraction of its resolution, the source covers the part `box` (left, top, right, bottom)
-    of `pixels`, which are then fewer than the record's rows and columns.
+    `values` (rows, columns) are the pixels themselves, or codes whose entries in `table` are the pixels: a model
+    sees a small picture, and most of a large image need never be floats. Where it was read at a fraction of its
+    resolution, the source covers the part `box` (left, top, right, bottom) of them, and they are fewer than the
+    record's rows and columns.
     """
 
-    pixels: npt.NDArray[np.float32]
+    values: npt.NDArray
     record: DecodeRecord
     box: tuple[float, float, float, float] | None = None
+    table: npt.NDArray[np.float32] | None = None
+
+    @cached_property
+    def pixels(self) -> npt.NDArray[np.float32]:
+        """Float32 (rows, columns) in [0, 1], bone bright."""
+        return self.values if self.table is None else look_up(self.table, self.values)
+
+    def with_pixels(self, pixels: npt.NDArray[np.float32]) -> Radiograph:
+        """The same radiograph with other pixels, float32 in [0, 1]."""
+        return dataclasses.replace(self, values=pixels, table=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import cache
 from io import BytesIO
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from PIL import Image, ImageChops
 
 from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
+from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph
 from mskscreen.pixels.reduction import Enough, halvings
@@ -74,6 +76,7 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
             f"{name}: its header asks for more pixels than Pillow ever opens; check the file"
         ) from error
     warnings = _check_opened(image, data, name, limits)
+    digest = sha256_beside(data)
     orientation = _orientation(image, warnings)
     tags: Any = getattr(image, "tag_v2", {})
     rows, columns = image.height, image.width
@@ -84,19 +87,17 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
     image.load()
     photometric = image.mode
     values, top, bits, inverted = _gray(image, tags, warnings)
-    pixels = _unit(values, top)
-    if inverted:
-        pixels = np.subtract(1, pixels, out=pixels)
+    values, table = _coded(values, top, inverted=inverted)
     if orientation != 1 and kind != "TIFF":  # Pillow turns a TIFF itself
         turns, mirror = _ORIENTATIONS[orientation]
-        pixels = np.rot90(pixels, turns)
-        pixels = np.ascontiguousarray(np.fliplr(pixels) if mirror else pixels)
+        values = np.rot90(values, turns)
+        values = np.ascontiguousarray(np.fliplr(values) if mirror else values)
     record = DecodeRecord(
         format=kind,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=digest(),
         bits=bits,
-        rows=rows if times else pixels.shape[0],
-        columns=columns if times else pixels.shape[1],
+        rows=rows if times else values.shape[0],
+        columns=columns if times else values.shape[1],
         photometric=photometric,
         inverted=inverted,
         orientation=orientation,
@@ -104,7 +105,7 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
         icc_ignored="icc_profile" in image.info,
         warnings=tuple(warnings),
     )
-    return Radiograph(pixels, record, drafted[1] if drafted else None)
+    return Radiograph(values, record, drafted[1] if drafted else None, table)
 
 
 def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
@@ -265,6 +266,26 @@ def _integers(values: npt.NDArray, warnings: list[str]) -> tuple[npt.NDArray, fl
         values, high = values.astype(np.float64) - low, high - low
     bits = next((bits for bits in (8, 16, 32) if high < 2**bits), 64)
     return values, float(2**bits - 1), bits
+
+
+def _coded(
+    values: npt.NDArray, top: float, *, inverted: bool
+) -> tuple[npt.NDArray, npt.NDArray[np.float32] | None]:
+    """Values with the table that makes pixels of them, or the pixels themselves and None."""
+    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2 and values.dtype.isnative:
+        codes = values.astype(np.uint8) if values.dtype.kind == "b" else values
+        table = unit_table(8 * codes.itemsize, top)
+        return codes, 1 - table if inverted else table
+    pixels = _unit(values, top)
+    return np.subtract(1, pixels, out=pixels) if inverted else pixels, None
+
+
+@cache
+def unit_table(bits: int, top: float) -> npt.NDArray[np.float32]:
+    """What codes of so many bits stand for where `top` is white."""
+    table = _unit(np.arange(2**bits, dtype=f"u{bits // 8}"), top)
+    table.flags.writeable = False
+    return table
 
 
 def _unit(values: npt.NDArray, top: float) -> npt.NDArray[np.float32]:
