@@ -12,17 +12,19 @@ import pytest
 from mskscreen.pixels.digest import sha256_beside
 
 READ_TWENTY = """
-import resource, sys
+import io, resource, sys
 import numpy as np
-from mskscreen.pixels import read_radiograph
+from PIL import Image
+from mskscreen.pixels import Preprocessing, read_radiograph
 from mskscreen.pixels.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-image = np.zeros((3000, 2000), np.uint16)
-image[::2] = 40000
+preprocessing = Preprocessing.parse("decode|grayscale|window(auto)|resize(224,224,bilinear,antialias)|unit")
+file = io.BytesIO()
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8)).save(file, "PNG")
 def read():
     for _ in range(20):
-        read_radiograph(image).pixels.sum()
+        preprocessing(read_radiograph(file.getvalue()))
 read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 read()
