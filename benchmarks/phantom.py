@@ -17,7 +17,7 @@ Asked for are 20 images at 512 px, so this misses by a quarter. Of the 64 ms of 
 twin, which visibility needs: counting those, 21 exposures a second are finished.
 
 2026-11-27: twins share noise and the paths of solids, scatter is reckoned on block means, and a PNG file takes
-1.1 ms in place of 3.1. No quiet core was to be had to run this again; when a set of 8,000 studies with twins was made
+1.1 ms in place of 3.1. No core was quiet enough to run this again; when a set of 8,000 studies with twins was made
 on both cores of a crowded machine, 15,097 images took 1,154 s of processor time: 13.1 a second.
 """
 
