@@ -25,7 +25,7 @@ from sklearn.decomposition import PCA
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.contract import Calibration, ModelContract, Novelty, Provenance
-from mskscreen.evaluation.calibration import fit_temperature
+from mskscreen.evaluation.calibration import fit_temperature, fit_temperature_and_offset
 from mskscreen.evaluation.operating import RULES, choose
 from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.export import export_onnx
@@ -41,10 +41,11 @@ from mskscreen.training.loop import Phase, Schedule, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
-ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
+ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
 SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
-# Share of the steps, size as a share of the final one, stride of the last feature map.
-PHASES = ((0.50, 0.75, 32), (0.32, 1.0, 32), (0.18, 1.0, 16))
+# Share of the steps, size as a share of the final one.
+PHASES = ((0.78, 0.6), (0.22, 1.0))
+FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
 )
@@ -70,10 +71,9 @@ def main() -> None:
         train, dev, test = (
             load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
         )
-        phases = (Phase(round(n * options.steps), round(x * options.size), stride) for n, x, stride in PHASES)
-        schedule = Schedule(tuple(phases), rate=options.rate)
+        phases = tuple(Phase(round(share * options.steps), round(part * options.size)) for share, part in PHASES)
+        schedule = Schedule(phases, FROZEN, rate=options.rate)
         network = _train(train, schedule, options.work / "run", track)
-        _restore_prevalence(network, train, dev)
         contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "demo.onnx"
@@ -92,10 +92,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
     parser.add_argument("--out", type=Path, default=MODELS)
-    parser.add_argument("--studies", type=int, default=9000)
+    parser.add_argument("--studies", type=int, default=8000)
     parser.add_argument("--test-studies", type=int, default=2800)
-    parser.add_argument("--steps", type=int, default=2200, help="of 32 images")
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=2150, help="of 32 images")
+    parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--long-side", type=int, default=512)
     parser.add_argument("--rate", type=float, default=4e-4)
     return parser.parse_args()
@@ -116,16 +116,6 @@ def _train(arrays: PhantomArrays, schedule: Schedule, folder: Path, track: Track
     return fit(network, arrays, schedule, folder, report)
 
 
-def _restore_prevalence(network: ScreeningNetwork, train: PhantomArrays, dev: PhantomArrays) -> None:
-    """Shift the abnormality score from the prevalence trained on, low by the twins, to that of whole studies.
-
-    The adjustment for new priors of Saerens et al., Neural Computation 14 (2002).
-    """
-    before, after = (arrays.abnormal.mean() for arrays in (train, dev))
-    with torch.no_grad():
-        network.abnormality.bias[1] += np.log(after / (1 - after)) - np.log(before / (1 - before))
-
-
 def _contract(
     network: ScreeningNetwork,
     train: PhantomArrays,
@@ -134,12 +124,19 @@ def _contract(
     schedule: Schedule,
     folder: Path,
 ) -> ModelContract:
-    """Temperatures, operating points and the novelty threshold from the development phantoms."""
+    """Temperatures, operating points and the novelty threshold from the development phantoms.
+
+    The offset of the abnormality score goes into the network's bias.
+    """
     pred1, pred2, features = predict(network, dev.images)
     names, study = np.unique([row.study for row in dev.rows], return_inverse=True)
     labels = np.zeros(len(names), np.int64)
     labels[study] = dev.abnormal
-    calibration = Calibration(fit_temperature(pred1, labels, study), fit_temperature(pred2, dev.joint))
+    temperature, offset = fit_temperature_and_offset(pred1, labels, study)
+    with torch.no_grad():
+        network.abnormality.bias[1] += offset
+    pred1[:, 1] += offset
+    calibration = Calibration(temperature, fit_temperature(pred2, dev.joint))
     p = softmax(pred1, calibration.abnormality_temperature)[:, 1]
     p_study = np.bincount(study, p) / np.bincount(study)
     _, _, known = predict(network, train.images[:: max(1, len(train) // 1000)])

@@ -37,6 +37,13 @@ def test_no_other_temperature_has_a_smaller_loss_over_studies():
     assert all(loss(best) <= loss(best * factor) + 1e-12 for factor in (0.8, 0.99, 0.999, 1.001, 1.01, 1.25))
 
 
+def test_an_offset_takes_up_a_shifted_score_and_the_temperature_stays():
+    scores, classes = scored(stretch=2.0, n=6000)
+    temperature, offset = calibration.fit_temperature_and_offset(scores + [0.0, 1.5], classes)
+    assert temperature == pytest.approx(2.0, rel=0.1)
+    assert offset == pytest.approx(-1.5, abs=0.15)
+
+
 def test_a_temperature_keeps_the_order_of_images_and_lowers_the_loss():
     scores, classes = scored(stretch=3.0)
     fitted = calibration.fit_temperature(scores, classes)

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-from calibrated import LITE
+from calibrated import LITE, MERGED
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
 from mskscreen.errors import ModelError
 from mskscreen.networks import NETWORKS, Architecture, build_network
+from mskscreen.networks.complexity import measure
 
 # Recovered from the release; all six agree with what it printed to the last digit.
 TOTALS = {
@@ -49,6 +50,7 @@ def test_verb_prints_published_beside_measured():
         ("resnet18", Architecture("resnet18")),
         ("densenet121(pool=gem)", Architecture("densenet121", pool="gem")),
         (LITE, Architecture("timm:tf_efficientnet_lite0", pool="gem", stride=16)),
+        (MERGED, Architecture("timm:tf_efficientnet_lite0", pool="gem", stride=16, merged=True)),
         ("timm:resnet18.a1_in1k(stride=8)", Architecture("timm:resnet18.a1_in1k", stride=8)),
     ],
 )
@@ -67,6 +69,8 @@ def test_architecture_string_and_value_are_inverse(text, expected):
         ("resnet18(pool=max)", "max"),
         ("resnet18(stride=7)", "7"),
         ("resnet18(stride=-16)", "-16"),
+        ("resnet18(merge=32)", "merge"),
+        ("timm:vit_tiny_patch16_224(merge=16)", "merge"),
         ("resnet18(depth=3)", "depth"),
         ("resnet18(pool=gem", "resnet18"),
         ("xception(stride=16)", "stride"),
@@ -88,6 +92,15 @@ def test_stride_halves_the_cells_of_the_map():
             network = build_network("timm:tf_efficientnet_lite0", output_stride=stride).eval()
             shapes[stride] = tuple(network(torch.zeros(1, 1, 256, 256))[2].shape)
     assert shapes == {32: (1, 1, 8, 8), 16: (1, 1, 16, 16)}
+
+
+def test_merging_gives_the_fine_map_at_the_cost_of_the_coarse_one():
+    names = ("timm:tf_efficientnet_lite0(pool=gem)", LITE, MERGED)
+    with torch.device("meta"):
+        coarse, dilated, merged = (build_network(name).eval()(torch.zeros(1, 1, 256, 256))[2] for name in names)
+    assert merged.shape == dilated.shape != coarse.shape
+    costs = [measure(name, (256, 256)).gflops for name in names]
+    assert costs[2] < 1.1 * costs[0] < costs[1]
 
 
 def test_layers_behind_the_last_feature_map_are_left_out():

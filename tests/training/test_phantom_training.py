@@ -17,7 +17,7 @@ from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.saliency.measures import pointing_game
-from mskscreen.training.loop import Phase, Schedule, fit, predict
+from mskscreen.training.loop import Phase, Schedule, _batch, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, energy_loss, screening_loss
@@ -33,7 +33,7 @@ def toy_arrays(count=24, size=64):
         top, left = rng.integers(8, size - 24, 2)
         masks[index, top : top + 16, left : left + 16] = 255
     images[masks > 0] = 250
-    return PhantomArrays(images, masks, abnormal, np.arange(count) % 7, [None] * count)
+    return PhantomArrays(images, masks, abnormal, np.arange(count) % 7, np.full(count, -1), [None] * count)
 
 
 def toy_network():
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
             raise KilledError
 
     arrays = toy_arrays()
-    schedule = Schedule((Phase(4, 48, 32), Phase(2, 64, 16)), batch=8, rate=1e-3, keep=3)
+    schedule = Schedule((Phase(4, 48), Phase(2, 64)), ("backbone.conv1",), batch=8, rate=1e-3, keep=3)
     whole = fit(toy_network(), arrays, schedule, tmp_path / "whole")
     with pytest.raises(KilledError):
         fit(toy_network(), arrays, schedule, tmp_path / "killed", kill)
@@ -109,8 +109,32 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
-    assert whole.architecture.stride == 16
     assert predict(whole, arrays.images)[0].shape == (24, 2)
+
+
+def test_frozen_modules_keep_their_weights_and_statistics(tmp_path):
+    network = toy_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    schedule = Schedule((Phase(2, 64),), ("backbone.conv1",), batch=8, rate=1e-2)
+    after = fit(network, toy_arrays(), schedule, tmp_path).state_dict()
+    changed = {name.startswith("backbone.conv1") for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {False}
+
+
+def test_a_twin_is_shown_through_the_same_changes_as_its_image():
+    toy = toy_arrays(16)
+    marked = np.flatnonzero(toy.abnormal)
+    # The same pixels twice: whatever differs in the batch is a change that one of the two did not get.
+    images, masks = (np.concatenate([values, values[marked]]) for values in (toy.images, toy.masks))
+    abnormal, joint = np.concatenate([toy.abnormal, 0 * marked]), np.concatenate([toy.joint, toy.joint[marked]])
+    twins = np.full(len(images), -1)
+    twins[marked] = 16 + np.arange(len(marked))
+    arrays = PhantomArrays(images, masks, abnormal, joint, twins, [None] * len(images))
+    schedule = Schedule((Phase(9, 48),), batch=9)
+    batch, targets = _batch(arrays, schedule, 3)
+    assert targets.abnormal.tolist() == [1] * 3 + [0] * 6
+    assert torch.equal(batch[:3], batch[3:6])
+    assert not torch.equal(batch[:3], _batch(arrays, schedule, 4)[0][:3])
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
@@ -118,7 +142,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with torch.no_grad():
         network.shared.bias.fill_(float("nan"))
     with pytest.raises(ProtocolError, match="not finite at step 0"):
-        fit(network, toy_arrays(), Schedule((Phase(1, 64, 32),), batch=8), tmp_path)
+        fit(network, toy_arrays(), Schedule((Phase(1, 64),), batch=8), tmp_path)
 
 
 def test_arrays_hold_what_can_be_seen_of_a_phantom_set(tmp_path):

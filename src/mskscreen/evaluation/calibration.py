@@ -16,6 +16,7 @@ from mskscreen.predictions import softmax
 BINS = 15
 _EPSILON = float(np.finfo(np.float64).eps)
 _NEWTON_STEPS = 40
+_LOG_TEMPERATURES = float(np.log(0.05)), float(np.log(20.0))
 
 
 def bin_index(p: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -53,20 +54,46 @@ def fit_temperature(scores: np.ndarray, classes: np.ndarray, groups: np.ndarray 
 
     Raises DataError where there is no row or only one class.
     """
+    loss = _group_loss(scores, classes, groups)
+    return float(np.exp(_golden(lambda log: loss(log, 0.0), *_LOG_TEMPERATURES)))
+
+
+def fit_temperature_and_offset(
+    scores: np.ndarray, classes: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Temperature in [0.05, 20] and offset of the last class's score in [-5, 5], fitted together.
+
+    As `fit_temperature`, of softmax((scores + offset) / T): the offset takes up another prevalence than that of
+    training (Saerens et al., Neural Computation 14, 2002) and what averaging over a study's images shifts.
+    """
+    loss = _group_loss(scores, classes, groups)
+
+    def best(log_temperature: float) -> float:
+        return _golden(lambda offset: loss(log_temperature, offset), -5.0, 5.0)
+
+    log_temperature = _golden(lambda log: loss(log, best(log)), *_LOG_TEMPERATURES)
+    return float(np.exp(log_temperature)), best(log_temperature)
+
+
+def _group_loss(
+    scores: np.ndarray, classes: np.ndarray, groups: np.ndarray | None
+) -> Callable[[float, float], float]:
+    """Log loss of the group means, by logarithm of the temperature and offset of the last class."""
     index = np.arange(len(scores)) if groups is None else groups
     if len(np.unique(classes)) < 2:
         raise DataError(
             "a temperature needs development cases of at least two classes; add cases of the other class"
         )
     sizes = np.bincount(index, minlength=len(classes))
+    last = np.eye(scores.shape[1])[-1]
 
-    def loss(log_temperature: float) -> float:
+    def loss(log_temperature: float, offset: float) -> float:
         # Only the probability of each row's true class enters the loss.
-        own = softmax(scores, float(np.exp(log_temperature)))[np.arange(len(scores)), classes[index]]
-        p = np.bincount(index, own, len(classes)) / sizes
-        return float(-np.log(np.clip(p, _EPSILON, 1)).mean())
+        p = softmax(scores + offset * last, float(np.exp(log_temperature)))
+        own = np.bincount(index, p[np.arange(len(scores)), classes[index]], len(classes)) / sizes
+        return float(-np.log(np.clip(own, _EPSILON, 1)).mean())
 
-    return float(np.exp(_golden(loss, float(np.log(0.05)), float(np.log(20.0)))))
+    return loss
 
 
 def _golden(function: Callable[[float], float], low: float, high: float) -> float:

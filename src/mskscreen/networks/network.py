@@ -15,6 +15,7 @@ from torch.nn import functional
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
 from mskscreen.errors import ModelError
 from mskscreen.networks.evidence import POOLING, Average, GeneralisedMean, WideLayers
+from mskscreen.networks.merged import MergedBackbone
 from mskscreen.networks.novelty import NoveltyDistance
 from mskscreen.networks.table import NETWORKS, Architecture
 from mskscreen.networks.weights import load_backbone, load_package
@@ -146,10 +147,11 @@ def build_network(
     if not timm.is_model(architecture.backbone):
         raise ModelError(f"architecture '{architecture}': timm has no model '{architecture.backbone}'")
     backbone = _backbone(architecture, dropout, pretrained=init == "imagenet")
+    trunk = backbone.trunk if architecture.merged else backbone
     if init == "package":
-        load_package(backbone, architecture.backbone)
+        load_package(trunk, architecture.backbone)
     elif isinstance(init, Path):
-        load_backbone(backbone, init)
+        load_backbone(trunk, init)
     elif init not in ("random", "imagenet"):
         raise ModelError(f"init '{init}' is unknown; use random, imagenet, package or the path of a weights file")
     return ScreeningNetwork(backbone, architecture, dropout)
@@ -158,6 +160,8 @@ def build_network(
 def _backbone(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:
     """The timm model without its classifier and without any layer behind its last feature map."""
     backbone = _create(architecture, dropout, pretrained=pretrained)
+    if architecture.merged:
+        return MergedBackbone(backbone, architecture.stride, str(architecture))
     if architecture.name not in NETWORKS:  # those of the release are known to have none
         with torch.device("meta"):
             unused = _unused(_create(architecture, dropout, pretrained=False), architecture)
@@ -168,7 +172,9 @@ def _backbone(architecture: Architecture, dropout: float, *, pretrained: bool) -
 
 def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:
     options: dict[str, Any] = {"num_classes": 0, "drop_rate": dropout}
-    if architecture.stride != 32:
+    if architecture.merged:
+        options = {"features_only": True}
+    elif architecture.stride != 32:
         options["output_stride"] = architecture.stride
     try:
         return timm.create_model(architecture.backbone, pretrained=pretrained, **options)

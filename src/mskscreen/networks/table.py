@@ -41,13 +41,15 @@ _GRAMMAR = re.compile(
 class Architecture:
     """A network by name, how it pools its last feature map, and the stride of that map in input pixels.
 
-    As text `NAME` or `NAME(pool=gem,stride=16)`, where NAME is one of the six or `timm:MODEL`.
+    As text `NAME` or `NAME(pool=gem,stride=16)`, where NAME is one of the six or `timm:MODEL`. A finer stride
+    comes from dilation; with `merge=16` instead, from adding the last map to an earlier one of that stride.
     `str` and `parse` are inverse; defaults are not written.
     """
 
     name: str
     pool: str = "avg"
     stride: int = 32
+    merged: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS and not self.name.startswith("timm:"):
@@ -58,6 +60,8 @@ class Architecture:
             raise ModelError(f"architecture '{self.name}': pool '{self.pool}' is not one of {', '.join(POOLS)}")
         if self.stride not in STRIDES:
             raise ModelError(f"architecture '{self.name}': stride {self.stride} is not one of 8, 16, 32")
+        if self.merged and self.stride == 32:
+            raise ModelError(f"architecture '{self.name}': merge takes a stride below 32")
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
@@ -76,15 +80,17 @@ class Architecture:
             key, _, value = option.partition("=")
             if key == "pool":
                 architecture = replace(architecture, pool=value)
-            elif key == "stride" and value.isdecimal():
-                architecture = replace(architecture, stride=int(value))
+            elif key in ("stride", "merge") and value.isdecimal():
+                architecture = replace(architecture, stride=int(value), merged=key == "merge")
             else:
-                raise ModelError(f"architecture '{text}': option '{option}' is neither pool=... nor stride=...")
+                raise ModelError(
+                    f"architecture '{text}': option '{option}' is none of pool=..., stride=... and merge=..."
+                )
         return architecture
 
     def __str__(self) -> str:
         options = [f"pool={self.pool}"] if self.pool != "avg" else []
-        options += [f"stride={self.stride}"] if self.stride != 32 else []
+        options += [f"{'merge' if self.merged else 'stride'}={self.stride}"] if self.stride != 32 else []
         return self.name + (f"({','.join(options)})" if options else "")
 
     @property

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mskscreen.errors import ProtocolError
-from mskscreen.networks import ScreeningNetwork, build_network
+from mskscreen.networks import ScreeningNetwork
 from mskscreen.storage import replacing
+from mskscreen.training.optimise import average
 from mskscreen.training.phantoms import PhantomArrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, screening_loss
@@ -22,24 +25,25 @@ from mskscreen.training.supervision import Targets, Weights, screening_loss
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a run: how many steps, on images of `size` pixels, with a last feature map of this `stride`."""
+    """Part of a run: how many steps, on images of `size` pixels."""
 
     steps: int
     size: int
-    stride: int
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast: one warm-up, then a cosine to zero; the average of the weights is kept.
 
-    The phases follow each other: small images and a coarse map are learned from several times faster, and what
-    is learned there carries over (progressive resizing; Tan & Le, arXiv:2104.00298). `heads` multiplies the
-    learning rate of the layers that do not start from pre-trained weights; `averaging` is the decay of the
-    exponential moving average per step; the state is kept every `keep` steps.
+    The phases follow each other: small images are learned from several times faster, and what is learned there
+    carries over (progressive resizing; Tan & Le, arXiv:2104.00298). Modules named in `frozen` keep their weights
+    and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
+    `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `averaging` is
+    the decay of the exponential moving average per step; the state is kept every `keep` steps.
     """
 
     phases: tuple[Phase, ...]
+    frozen: tuple[str, ...] = ()
     batch: int = 32
     rate: float = 4e-4
     heads: float = 3.0
@@ -78,24 +82,21 @@ def fit(
     report: Callable[[int, int, float], None] = lambda *_: None,
     weights: Weights | None = None,
 ) -> ScreeningNetwork:
-    """Train `network` and return it with averaged weights, at the stride of the last phase.
+    """Train `network` and return it with averaged weights.
 
     State is written to `folder` every `schedule.keep` steps, so a killed run goes on from there and ends with the
     same weights. `report` gets step, steps in all and the loss.
 
     Raises ProtocolError where the loss stops being finite.
     """
-    state = _State(network, copy.deepcopy(network), _optimiser(network, schedule))
+    network.to(memory_format=torch.channels_last)
+    state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule))
     _resume(folder, state)
-    stride = None
-    while state.step < schedule.steps:
-        phase = schedule.phase(state.step)
-        if phase.stride != stride:
-            stride = phase.stride
-            _restride(state, stride, schedule)
-        generator = torch.Generator().manual_seed(_seed(schedule, state.step))
+    network.train()
+    for name in schedule.frozen:
+        network.get_submodule(name).eval().requires_grad_(False)
+    for images, targets in _batches(arrays, schedule, state.step):
         torch.manual_seed(_seed(schedule, state.step))
-        images, targets = _batch(arrays, schedule, state.step, phase.size, generator)
         _set_rate(state.optimiser, schedule, state.step)
         loss = screening_loss(state.network, images, targets, weights or Weights())
         if not math.isfinite(loss.item()):
@@ -104,13 +105,12 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), 2.0)
         state.optimiser.step()
-        _average(state, schedule)
+        average(state.average, state.network, schedule.averaging, state.step)
         state.step += 1
         if state.step % schedule.keep == 0 or state.step == schedule.steps:
             _save(folder, state)
         report(state.step, schedule.steps, loss.item())
-    _restride(state, schedule.phases[-1].stride, schedule)
-    return state.average.eval()
+    return state.average
 
 
 @torch.inference_mode()
@@ -136,18 +136,53 @@ def _seed(schedule: Schedule, step: int) -> int:
     return schedule.seed * 1_000_000 + step
 
 
-def _batch(
-    arrays: PhantomArrays, schedule: Schedule, step: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Targets]:
-    """The images of one step: every pass over the data goes in an order of its own."""
-    steps_per_pass = len(arrays) // schedule.batch
-    order = np.random.default_rng((schedule.seed, step // steps_per_pass)).permutation(len(arrays))
-    start = step % steps_per_pass * schedule.batch
-    chosen = np.sort(order[start : start + schedule.batch])
-    images, masks = (_as_input(array[chosen]) for array in (arrays.images, arrays.masks))
-    images, masks = randomise(images, masks, generator, size)
+def _batches(arrays: PhantomArrays, schedule: Schedule, first: int) -> Iterator[tuple[Tensor, Targets]]:
+    """The batches of the steps from number `first` on; while one is learned from, the next is made."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = None
+        for step in range(first, schedule.steps + 1):
+            batch = coming
+            coming = maker.submit(_batch, arrays, schedule, step) if step < schedule.steps else None
+            if batch:
+                yield batch.result()
+
+
+def _batch(arrays: PhantomArrays, schedule: Schedule, step: int) -> tuple[Tensor, Targets]:
+    """The images of one step: abnormal ones together with their twins, and others.
+
+    A pair is shown through the same random changes, so all that distinguishes its images is the abnormality.
+    """
+    paired = np.flatnonzero(arrays.twins >= 0)
+    others = np.setdiff1d(np.arange(len(arrays)), np.concatenate([paired, arrays.twins[paired]]))
+    pairs = round(schedule.batch * len(paired) / len(arrays))
+    first = _draw(paired, pairs, schedule, step)
+    rest = _draw(others, schedule.batch - 2 * pairs, schedule, step)
+    seed, size = _seed(schedule, step), schedule.phase(step).size
+    views = [
+        _view(arrays, chosen, size, seed + part)
+        for chosen, part in ((first, 0), (arrays.twins[first], 0), (rest, 500_000))
+        if len(chosen)
+    ]
+    images, masks = (torch.cat(column) for column in zip(*views, strict=True))
+    chosen = np.concatenate([first, arrays.twins[first], rest])
     abnormal, joint = (torch.from_numpy(labels[chosen]) for labels in (arrays.abnormal, arrays.joint))
     return images.contiguous(memory_format=torch.channels_last), Targets(abnormal, joint, masks)
+
+
+def _draw(pool: np.ndarray, count: int, schedule: Schedule, step: int) -> np.ndarray:
+    """The members of `pool` that have their turn: every pass over it goes in an order of its own."""
+    steps_per_pass = max(1, len(pool) // max(1, count))
+    order = np.random.default_rng((schedule.seed, step // steps_per_pass)).permutation(pool)
+    start = step % steps_per_pass * count
+    return np.sort(order[start : start + count])
+
+
+def _view(arrays: PhantomArrays, chosen: np.ndarray, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    images, masks = (_as_input(array[chosen]) for array in (arrays.images, arrays.masks))
+    if size < images.shape[2]:  # randomise samples single pixels, which would alias
+        smaller = {"size": (size, size), "mode": "bilinear", "antialias": True}
+        images, masks = (functional.interpolate(values, **smaller) for values in (images, masks))
+    return randomise(images, masks, torch.Generator().manual_seed(seed), size)
 
 
 def _optimiser(network: ScreeningNetwork, schedule: Schedule) -> torch.optim.Optimizer:
@@ -158,19 +193,6 @@ def _optimiser(network: ScreeningNetwork, schedule: Schedule) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=schedule.rate, weight_decay=schedule.decay)
 
 
-def _restride(state: _State, stride: int, schedule: Schedule) -> None:
-    """Lay out both networks with another stride of the last feature map; the weights stay what they are."""
-    networks = []
-    for old in (state.network, state.average):
-        new = build_network(old.architecture, output_stride=stride, dropout=old.dropout.p)
-        new.load_state_dict(old.state_dict())
-        networks.append(new.to(memory_format=torch.channels_last))
-    state.network, state.average = networks[0].train(), networks[1].eval()
-    moments = state.optimiser.state_dict()
-    state.optimiser = _optimiser(state.network, schedule)
-    state.optimiser.load_state_dict(moments)
-
-
 def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
     total = schedule.steps
     warm = max(1, round(schedule.warmup * total))
@@ -179,16 +201,6 @@ def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -
     )
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate * share * group["factor"]
-
-
-@torch.no_grad()
-def _average(state: _State, schedule: Schedule) -> None:
-    decay = min(schedule.averaging, (1 + state.step) / (10 + state.step))
-    for kept, value in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(value, 1 - decay)
-        else:
-            kept.copy_(value)
 
 
 def _save(folder: Path, state: _State) -> None:

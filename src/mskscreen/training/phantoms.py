@@ -18,13 +18,14 @@ class PhantomArrays:
     """The images of a phantom data set that can be learned from, after preprocessing.
 
     `images` and `masks` are uint8 (n, H, W), `abnormal` and `joint` int64 (n,), `rows` the manifest's. A
-    twin, where the set has one, is a normal image more.
+    twin, where the set has one, is a normal image more; `twins` int64 (n,) is its index, or -1.
     """
 
     images: np.ndarray
     masks: np.ndarray
     abnormal: np.ndarray
     joint: np.ndarray
+    twins: np.ndarray
     rows: list[Row]
 
     def __len__(self) -> int:
@@ -39,6 +40,9 @@ def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = Fa
     they are whole.
     """
     rows = [row for row in read_manifest(folder) if occult or not row.occult]
+    paired = np.flatnonzero([row.twin is not None for row in rows])
+    twins = np.full(len(rows) + len(paired), -1)
+    twins[paired] = len(rows) + np.arange(len(paired))
     rows += [replace(row, image=row.twin, twin=None, mask=None, label=0, kind=None) for row in rows if row.twin]
     parameters = f"{preprocessing}{' with occult' if occult else ''}"
     digest = hashlib.sha256((folder / FILE).read_bytes() + parameters.encode()).hexdigest()[:16]
@@ -56,7 +60,8 @@ def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = Fa
             partial.replace(name)
     images, masks = (np.load(name, mmap_mode="r") for name in names)
     joints = np.array([JointType[row.joint.upper()] for row in rows], np.int64)
-    return PhantomArrays(images, masks, np.array([row.label for row in rows], np.int64), joints, rows)
+    abnormal = np.array([row.label for row in rows], np.int64)
+    return PhantomArrays(images, masks, abnormal, joints, twins, rows)
 
 
 def describe(folder: Path) -> str:
