@@ -5,8 +5,8 @@
     python benchmarks/novelty.py --phantoms fresh --radiographs folder/of/radiographs
 
 Non-radiographs are made here from a seed: noise, gradients, checkerboards, pages of text; to these come the
-photographs and textures that scikit-image carries, in gray, and the chest radiographs of pydicom-data. Asked for are
-at most 2 % of fresh phantoms and at least 90 % of the rest. Radiographs of one's own are counted where given.
+photographs and textures that scikit-image carries, in gray, and the chest radiographs of pydicom-data. Asked for
+are at most 2 % of fresh phantoms and at least 90 % of the rest. Radiographs of one's own are counted where given.
 
 NOT MEASURED YET
 """
@@ -30,7 +30,21 @@ from mskscreen.predictions import FLAG_NOVEL
 
 SIZE, EACH = (512, 400), 40
 CHEST = ("RG1_UNCR.dcm", "RG3_UNCR.dcm")
-_WORDS = "the patient was referred for a radiograph of which nothing is left but this page of plain text".split()
+_WORDS = (
+    "patient",
+    "was",
+    "referred",
+    "for",
+    "a",
+    "radiograph",
+    "of",
+    "which",
+    "nothing",
+    "is",
+    "left",
+    "but",
+    "text",
+)
 
 
 def noise(rng: np.random.Generator) -> Image.Image:

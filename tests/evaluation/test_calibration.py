@@ -39,7 +39,7 @@ def test_no_other_temperature_has_a_smaller_loss_over_studies():
 
 def test_an_offset_takes_up_a_shifted_score_and_the_temperature_stays():
     scores, classes = scored(stretch=2.0, n=6000)
-    temperature, offset = calibration.fit_temperature_and_offset(scores + [0.0, 1.5], classes)
+    temperature, offset = calibration.fit_temperature_and_offset(scores + np.array([0, 1.5]), classes)
     assert temperature == pytest.approx(2.0, rel=0.1)
     assert offset == pytest.approx(-1.5, abs=0.15)
 
