@@ -180,8 +180,10 @@ def _draw(pool: np.ndarray, count: int, schedule: Schedule, step: int) -> np.nda
 def _view(arrays: PhantomArrays, chosen: np.ndarray, size: int, seed: int) -> tuple[Tensor, Tensor]:
     images, masks = (_as_input(array[chosen]) for array in (arrays.images, arrays.masks))
     if size < images.shape[2]:  # randomise samples single pixels, which would alias
-        smaller = {"size": (size, size), "mode": "bilinear", "antialias": True}
-        images, masks = (functional.interpolate(values, **smaller) for values in (images, masks))
+        images, masks = (
+            functional.interpolate(values, (size, size), mode="bilinear", antialias=True)
+            for values in (images, masks)
+        )
     return randomise(images, masks, torch.Generator().manual_seed(seed), size)
 
 
