@@ -5,7 +5,7 @@
     python benchmarks/novelty.py --phantoms fresh --radiographs folder/of/radiographs
 
 Non-radiographs are made here from a seed: noise, gradients, checkerboards, pages of text; to these come the
-photographs and textures that scikit-image carries, in gray, and the chest radiographs of pydicom-data. Asked for
+photographs and textures that scikit-image carries, in gray, and two radiographs of pydicom-data. Asked for
 are at most 2 % of fresh phantoms and at least 90 % of the rest. Radiographs of one's own are counted where given.
 
 NOT MEASURED YET
@@ -29,7 +29,7 @@ from mskscreen.phantom.manifest import read_manifest
 from mskscreen.predictions import FLAG_NOVEL
 
 SIZE, EACH = (512, 400), 40
-CHEST = ("RG1_UNCR.dcm", "RG3_UNCR.dcm")
+OTHERS = {"chest radiograph": "RG1_UNCR.dcm", "lower leg": "RG3_UNCR.dcm"}
 _WORDS = (
     "patient",
     "was",
@@ -51,7 +51,7 @@ def noise(rng: np.random.Generator) -> Image.Image:
     """White noise, or clouds of it, of any brightness."""
     values = rng.normal(rng.uniform(60, 200), rng.uniform(15, 80), SIZE[::-1])
     image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-    radius = rng.choice([0, 0, 2, 8])
+    radius = float(rng.choice([0, 0, 2, 8]))
     if not radius:
         return image
     smooth = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), float)
@@ -92,7 +92,7 @@ def photographs() -> Iterator[Image.Image]:
 
     folder = Path(skimage.data.__file__).parent
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".png", ".jpg", ".tif", ".tiff", ".gif"):
+        if path.suffix in (".png", ".jpg", ".gif"):
             image = Image.open(path)
             if min(image.size) >= 128:
                 yield image.convert("L")
@@ -124,7 +124,7 @@ def main() -> None:
             for number, image in enumerate(images):
                 groups[kind].append(Path(name) / f"{kind}-{number}.png")
                 image.save(groups[kind][-1])
-        groups["chest radiographs"] = [Path(str(get_testdata_file(file))) for file in CHEST]
+        groups |= {kind: [Path(str(get_testdata_file(file)))] for kind, file in OTHERS.items()}
         groups["your radiographs"] = options.radiographs
         for kind, files in groups.items():
             rows = screener.predict(files).images if files else ()
