@@ -16,6 +16,7 @@ SIZES = {
     "vgg16_bn": 224,
     "vgg19_bn": 64,
     LITE: 96,
+    MERGED: 96,
 }
 
 
