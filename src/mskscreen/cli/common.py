@@ -12,14 +12,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mskscreen.errors import MskscreenError
+
+if TYPE_CHECKING:
+    from mskscreen.pixels import Limits
 
 
 class Exit(IntEnum):
@@ -38,6 +42,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", min=1, help="Most pixels (rows x columns) that an image may have."),
+]
 _PIPE_WIDTH = 10_000
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -52,6 +60,13 @@ def configure(verbosity: int) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
 
 
+def limits_of(pixels: int | None) -> Limits:
+    """What a file may ask for, by the option --max-pixels."""
+    from mskscreen.pixels import Limits
+
+    return Limits() if pixels is None else Limits.of_pixels(pixels)
+
+
 def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None = None) -> None:
     """Print `rows` on stdout as a table (columns in the order of the first row) or as a JSON list."""
     if form is Format.JSON:
@@ -62,13 +77,14 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
         numeric = all(isinstance(row[column], int | float | None) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(plain(value) for value in row.values()))
     # A pipe has no width: give the table all it needs instead of folding it at 80 columns.
     wide = out if out.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
     wide.print(table)
 
 
-def _cell(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value as text that cannot steer a terminal."""
     if value is None:
         return "-"
     if isinstance(value, float):

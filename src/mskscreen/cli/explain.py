@@ -66,6 +66,7 @@ def files(
     fine: Annotated[bool, typer.Option("--fine", help="RISE: from coarse to fine.")] = False,
     patches: Annotated[int, typer.Option(min=2, max=64, help="Occlusion: patches a side.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random masks.")] = 0,
+    max_pixels: common.MaxPixels = None,
     engine: Annotated[
         Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
     ] = "auto",
@@ -78,14 +79,17 @@ def files(
     from mskscreen.evaluation.explain.explainer import Explainer, Settings
     from mskscreen.evaluation.explain.files import Request, explain_files, write_sheet
     from mskscreen.inference import Screener
+    from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.saliency import rise
     from mskscreen.saliency.maps import MapRecord
     from mskscreen.saliency.target import JOINT, Target
 
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
+    keep_freed_memory()
+    limits = common.limits_of(max_pixels)
     # Large images are read once and whole: score and map are of the same pixels, those of the file.
-    screener = Screener.load(model, engine=engine, precision=precision, reading="whole")
+    screener = Screener.load(model, engine=engine, precision=precision, reading="whole", limits=limits)
     if at not in screener.engine.contract.operating_points:
         raise typer.BadParameter(f"model '{model}' has no operating point '{at}'")
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)

@@ -7,30 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, progress, show
+from mskscreen.cli.common import Exit, Format, MaxPixels, limits_of, out, plain, progress, show
 
 
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Radiographs: DICOM, PNG, JPEG, TIFF, BMP or WebP.")],
+    max_pixels: MaxPixels = None,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Decode files and print the record of each: source, LUT or window, inversion, padding, warnings."""
     from mskscreen.errors import DecodeError
     from mskscreen.pixels import read_radiograph
 
+    limits = limits_of(max_pixels)
     rows: list[dict[str, Any]] = []
     with progress("inspecting", len(files)) as advance:
         for file in files:
             try:
-                rows.append({"file": str(file), **read_radiograph(file).record.to_dict(), "error": None})
+                rows.append({"file": str(file), **read_radiograph(file, limits).record.to_dict(), "error": None})
             except DecodeError as error:
                 rows.append({"file": str(file), "error": str(error)})
             advance(1)
     if form is Format.JSON:
         show(rows, form)
     else:
-        for row in rows:
-            show([{"field": key, "value": _plain(value)} for key, value in row.items() if _said(value)], form)
+        for number, row in enumerate(rows):
+            said = {key: _plain(value) for key, value in row.items() if _said(value)}
+            if out.is_terminal:
+                show([{"field": key, "value": value} for key, value in said.items()], form)
+            else:  # a pipe has no width to fold a table at, and lines are what its reader can work with
+                print("\n" * (number > 0) + "\n".join(f"{key}: {plain(value)}" for key, value in said.items()))
     if any(row["error"] is not None for row in rows):
         raise typer.Exit(Exit.SOME_FAILED)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,8 @@ import typer
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
+from mskscreen.cli.common import MaxPixels, limits_of
+from mskscreen.cli.screening import Run
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screened, Screener
@@ -70,6 +71,10 @@ def predict(
             help="How finely large JPEG 2000 and JPEG images are read; below whole a probability may move."
         ),
     ] = "whole",
+    max_pixels: MaxPixels = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an --output that holds predictions of other images.")
+    ] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Share the work out on the Ray cluster at $RAY_ADDRESS, else one here.")
     ] = False,
@@ -84,6 +89,8 @@ def predict(
     if ray and (maps or len(model) > 1):
         raise typer.BadParameter("--ray goes with one --model and without --maps")
     files = find_files(sources, maps)
+    if output and not overwrite:
+        _check_output(output, files)
 
     from mskscreen.cli.predictions import show_predictions
     from mskscreen.inference import Screener
@@ -92,15 +99,26 @@ def predict(
     from mskscreen.predictions import Predictions, render
 
     keep_freed_memory()
+    limits = limits_of(max_pixels)
     screener: Screener | Ensemble
     if len(model) == 1:
         screener = Screener.load(
-            model[0], engine=engine, precision=precision, unapproved=force_precision, reading=reading
+            model[0],
+            engine=engine,
+            precision=precision,
+            unapproved=force_precision,
+            reading=reading,
+            limits=limits,
         )
         points = screener.engine.contract.operating_points
     else:
         screener = Ensemble.load(
-            model, engine=engine, precision=precision, unapproved=force_precision, reading=reading
+            model,
+            engine=engine,
+            precision=precision,
+            unapproved=force_precision,
+            reading=reading,
+            limits=limits,
         )
         points = screener.operating_points
     if at not in points:
@@ -120,15 +138,17 @@ def predict(
             with common.needs("cluster"):
                 from mskscreen.inference.cluster import stream_on_ray
 
-                return stream_on_ray(paths, model[0], about, study_by=study_by)
+                return stream_on_ray(paths, model[0], about, study_by=study_by, limits=limits)
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
         inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
-    run = _Run(len(files))
+    run = Run(len(files), by_folder=study_by == "folder")
     if output:
         job = {**about, "threshold": points[at], "study_by": study_by, "maps": maps and str(maps)}
+        if max_pixels:
+            job["max_pixels"] = max_pixels
         _write(run, output, files, stream, job)
     elif form in (None, "table"):
         show_predictions(Predictions(tuple(run.watch(stream(files))), about, points[at]))
@@ -139,39 +159,14 @@ def predict(
     raise typer.Exit(run.report())
 
 
-@dataclass
-class _Run:
-    """What became of the images of this run."""
+def _check_output(output: Path, files: Sequence[Path]) -> None:
+    from mskscreen.errors import DataError
+    from mskscreen.inference.journal import check_replaceable
 
-    total: int
-    done: int = 0
-    failed: int = 0
-    stopped: bool = False
-
-    def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
-        with (
-            common.interruptible() as interrupted,
-            common.progress("screening", self.total) as advance,
-        ):
-            for row in rows:
-                self.done += 1
-                self.failed += row.error is not None
-                advance(1)
-                yield row
-                if interrupted():
-                    self.stopped = True
-                    break
-
-    def report(self) -> common.Exit:
-        """Say what is left to say on stderr."""
-        if self.stopped:
-            common.alarm.print(f"stopped after {self.done} of {self.total} images")
-            return common.Exit.FAILURE
-        if self.failed:
-            common.alarm.print(f"{self.failed} of {self.total} images could not be scored; their rows say why")
-            return common.Exit.SOME_FAILED
-        return common.Exit.OK
+    try:
+        check_replaceable(output, files)
+    except DataError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from error
 
 
 def _check_format(form: str | None, output: Path | None) -> None:
@@ -232,7 +227,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     return draw
 
 
-def _write(run: _Run, output: Path, files: Sequence[Path], stream: Stream, job: Job) -> None:
+def _write(run: Run, output: Path, files: Sequence[Path], stream: Stream, job: Job) -> None:
     from mskscreen.inference.journal import finished, write_resumable
 
     table = finished(output, files, job)

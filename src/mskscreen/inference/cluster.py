@@ -18,14 +18,21 @@ from typing import Any
 from mskscreen.errors import MskscreenError
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.screener import Screener
+from mskscreen.pixels import Limits
 from mskscreen.predictions import Prediction, row_of
 
 # Files of one task: few enough that a lost node costs little, many enough that a task is worth its start.
 _FILES = 32
+_USUAL = Limits()
 
 
 def stream_on_ray(
-    files: Sequence[Path], model: str, about: Mapping[str, Any], *, study_by: StudyBy = "auto"
+    files: Sequence[Path],
+    model: str,
+    about: Mapping[str, Any],
+    *,
+    study_by: StudyBy = "auto",
+    limits: Limits = _USUAL,
 ) -> Generator[Prediction]:
     """Rows of `Screener.stream`, made by the cluster at `$RAY_ADDRESS`, one that runs here, or one started here.
 
@@ -48,7 +55,8 @@ def stream_on_ray(
     # Names need not be UTF-8, so they travel as the bytes that they are.
     names = [{"file": os.fsencode(path)} for path in files]
     parts = ray.data.from_items(names, override_num_blocks=-(-len(names) // _FILES))
-    task = functools.partial(_screen, model=model, about=dict(about), study_by=study_by, folder=str(Path.cwd()))
+    shared: dict[str, Any] = {"model": model, "about": dict(about), "study_by": study_by, "limits": limits}
+    task = functools.partial(_screen, **shared, folder=str(Path.cwd()))
     rows = parts.map_batches(task, batch_size=None, num_cpus=1).iter_rows()
     try:
         for row in rows:
@@ -59,11 +67,17 @@ def stream_on_ray(
 
 
 def _screen(
-    batch: Mapping[str, Iterable[bytes]], *, model: str, about: dict[str, Any], study_by: StudyBy, folder: str
+    batch: Mapping[str, Iterable[bytes]],
+    *,
+    model: str,
+    about: dict[str, Any],
+    study_by: StudyBy,
+    limits: Limits,
+    folder: str,
 ) -> dict[str, list[str]]:
     """Score the files of one task, on whichever node it runs; names are relative to `folder`."""
     os.chdir(folder)
-    screener = _screener(model, about["engine"], about["precision"], about["reading"])
+    screener = _screener(model, about["engine"], about["precision"], about["reading"], limits)
     at = about["operating_point"]
     if (found := screener.describe(at)) != about:
         differing = ", ".join(sorted(key for key in about if found.get(key) != about[key]))
@@ -74,6 +88,6 @@ def _screen(
 
 
 @functools.lru_cache(1)
-def _screener(model: str, engine: Any, precision: Any, reading: Any) -> Screener:
+def _screener(model: str, engine: Any, precision: Any, reading: Any, limits: Limits) -> Screener:
     """The model, opened once in each process of the cluster."""
-    return Screener.load(model, engine=engine, precision=precision, threads=1, reading=reading)
+    return Screener.load(model, engine=engine, precision=precision, threads=1, reading=reading, limits=limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Generator, Iterable, Sequence
@@ -17,11 +18,12 @@ from mskscreen.errors import ModelError
 from mskscreen.inference.engines import EngineName, Precision
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.screener import Screener
-from mskscreen.pixels import Reading
+from mskscreen.pixels import Limits, Reading
 from mskscreen.predictions import FLAG_LOW_CONFIDENCE, Prediction, Predictions, threshold
 
 # Keeps the logarithm of a mean probability of zero finite.
 _SMALLEST = 1e-12
+_USUAL = Limits()
 
 
 class Ensemble:
@@ -54,14 +56,18 @@ class Ensemble:
         precision: Precision = "auto",
         unapproved: bool = False,
         reading: Reading = "whole",
+        limits: Limits = _USUAL,
     ) -> Ensemble:
         """Open every model: see `Screener.load`."""
-        return cls(
-            [
-                Screener.load(model, engine=engine, precision=precision, unapproved=unapproved, reading=reading)
-                for model in models
-            ]
+        load = functools.partial(
+            Screener.load,
+            engine=engine,
+            precision=precision,
+            unapproved=unapproved,
+            reading=reading,
+            limits=limits,
         )
+        return cls([load(model) for model in models])
 
     @property
     def operating_points(self) -> dict[str, float]:

@@ -56,6 +56,19 @@ def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | Non
     return table if table.model.get("job") == job_digest([printable(path) for path in files], job) else None
 
 
+def check_replaceable(output: Path, files: Sequence[Path]) -> None:
+    """Raise DataError where writing the predictions of `files` to `output` would lose something else."""
+    if not output.exists():
+        return
+    remedy = "choose another name, or give --overwrite to replace it"
+    try:
+        held = {row.file for row in Predictions.read(output)}
+    except DataError as error:
+        raise DataError(f"{output}: exists already and is no predictions table; {remedy}") from error
+    if lost := len(held - {printable(path) for path in files}):
+        raise DataError(f"{output}: holds predictions of {lost} images that are not among the sources; {remedy}")
+
+
 def job_digest(files: Sequence[str], job: Job) -> str:
     """SHA-256 over the job and the names, sizes and times of its files."""
     digest = hashlib.sha256(json.dumps(dict(job), sort_keys=True).encode())

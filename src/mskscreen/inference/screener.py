@@ -29,12 +29,13 @@ from mskscreen.inference.files import find_radiographs, printable
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
-from mskscreen.pixels import DecodeRecord, Preprocessing, Radiograph, Reading, read_radiograph
+from mskscreen.pixels import DecodeRecord, Limits, Preprocessing, Radiograph, Reading, read_radiograph
 from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predictions, score, threshold
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_USUAL = Limits()
 Source = Union[str, Path, bytes, np.ndarray, "Dataset"]
 
 
@@ -66,11 +67,17 @@ class Screener:
 
     `reading` says how finely large JPEG 2000 and JPEG images are read: `whole`; `safe`, at four times the model's
     input, which moves few probabilities by more than 0.01; `fast`, at twice (`benchmarks/decoding.py` says how
-    many). Raises ContractError where the contract's preprocessing does not give the model's input.
+    many). `limits` bound what a file may ask for. Raises ContractError where the contract's preprocessing does not
+    give the model's input.
     """
 
     def __init__(
-        self, engine: Engine | None = None, *, remote: str | None = None, reading: Reading = "whole"
+        self,
+        engine: Engine | None = None,
+        *,
+        remote: str | None = None,
+        reading: Reading = "whole",
+        limits: Limits = _USUAL,
     ) -> None:
         """`engine` is a model that is open, `remote` the address of one on a server: see `open_remote`."""
         if remote:
@@ -84,6 +91,7 @@ class Screener:
         contract = engine.contract
         self.engine = engine
         self.reading = reading
+        self.limits = limits
         self.preprocessing = Preprocessing.parse(contract.preprocessing)
         if (self.preprocessing.height, self.preprocessing.width) != contract.input_size:
             raise ContractError(
@@ -101,15 +109,16 @@ class Screener:
         threads: int | None = None,
         unapproved: bool = False,
         reading: Reading = "whole",
+        limits: Limits = _USUAL,
     ) -> Screener:
         """Open an ONNX file, a bundled model by its name, or one on a server by its address: see `open_engine`.
 
         Raises ModelError, ContractError.
         """
         if str(path_or_name).startswith(("http://", "https://")):
-            return cls(remote=str(path_or_name), reading=reading)
+            return cls(remote=str(path_or_name), reading=reading, limits=limits)
         opened = open_engine(model_path(path_or_name), engine, precision, threads, unapproved=unapproved)
-        return cls(opened, reading=reading)
+        return cls(opened, reading=reading, limits=limits)
 
     def predict(
         self,
@@ -192,12 +201,12 @@ class Screener:
 
     def _decode(self, file: str, source: Source, *, keep: bool) -> _Decoded:
         try:
-            radiograph = read_radiograph(source, enough=self.preprocessing.enough(self.reading))
+            radiograph = read_radiograph(source, self.limits, enough=self.preprocessing.enough(self.reading))
             tensor = self.preprocessing(radiograph)
             dicom = radiograph.record.dicom
             if keep and radiograph.record.halvings:
                 # A picture for a person shows all there is, and asking for one must not change the score.
-                return _Decoded(file, tensor, radiograph.record, read_radiograph(source), dicom=dicom)
+                return _Decoded(file, tensor, radiograph.record, read_radiograph(source, self.limits), dicom=dicom)
         except MskscreenError as error:
             return _Decoded(file, error=str(error), dicom=getattr(error, "dicom", None))
         return _Decoded(file, tensor, radiograph.record, radiograph if keep else None, dicom=dicom)

@@ -86,7 +86,7 @@ def _start() -> subprocess.Popen[bytes]:
     if sys.platform == "linux":
         import fcntl
 
-        for pipe in (child.stdin, child.stdout):
+        for pipe in filter(None, (child.stdin, child.stdout)):
             # Fewer changes between the processes; a user who has many pipes may be refused.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)

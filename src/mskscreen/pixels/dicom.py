@@ -23,7 +23,7 @@ from mskscreen.pixels.dicom_header import MONOCHROME, PALETTE, FrameHeader, Head
 from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph
+from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph, constant_flag
 from mskscreen.pixels.raster import luminance, unit_table
 from mskscreen.pixels.reduction import Enough
 from mskscreen.pixels.structure import check_structure, read_meta
@@ -145,6 +145,7 @@ def _decode_image(
         header.warnings.append(shown.warning)
     if (modality := header.text("Modality")) not in _MODALITIES:
         header.warnings.append(f"Modality {modality} is not projection radiography")
+    for_processing = (FLAG_FOR_PROCESSING,) if _is_for_processing(header) else ()
     record = DecodeRecord(
         format="DICOM",
         sha256=digest(),
@@ -161,7 +162,7 @@ def _decode_image(
         crop=_whole(shown.crop, frame, halvings),
         halvings=halvings,
         warnings=tuple(dict.fromkeys(header.warnings)),
-        flags=(FLAG_FOR_PROCESSING,) if _is_for_processing(header) else (),
+        flags=(*for_processing, *constant_flag(shown.values, shown.table)),
         dicom=_identifiers(header),
     )
     if not halvings:

@@ -26,6 +26,12 @@ class Limits:
     elements: int = 100_000
     deflated: bool = False
 
+    @classmethod
+    def of_pixels(cls, pixels: int) -> Limits:
+        """Limits that allow images of so many `pixels`, 4 bytes each; the other bounds do not fall below usual."""
+        usual = cls()
+        return cls(max(usual.file_bytes, 4 * pixels), pixels, max(usual.decoded_bytes, 4 * pixels))
+
     def check_file(self, name: str, size: int) -> None:
         """Refuse a file of more than `file_bytes` bytes.
 
@@ -33,7 +39,8 @@ class Limits:
         """
         if size > self.file_bytes:
             raise LimitError(
-                f"{name}: {size:,} bytes are more than the limit of {self.file_bytes:,}; raise Limits.file_bytes"
+                f"{name}: {size:,} bytes are more than the limit of {self.file_bytes:,}; "
+                "raise --max-pixels or Limits.file_bytes"
             )
 
     def check_image(
@@ -48,11 +55,11 @@ class Limits:
         if rows * columns > self.pixels:
             raise LimitError(
                 f"{name}: {rows} rows x {columns} columns are more than the limit of {self.pixels:,} pixels; "
-                "raise Limits.pixels"
+                "raise --max-pixels or Limits.pixels"
             )
         size = rows * columns * samples * frames * -(-bits // 8)
         if size > self.decoded_bytes:
             raise LimitError(
                 f"{name}: {size:,} bytes once decoded are more than the limit of {self.decoded_bytes:,}; "
-                "raise Limits.decoded_bytes"
+                "raise --max-pixels or Limits.decoded_bytes"
             )

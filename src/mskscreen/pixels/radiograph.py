@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mskscreen.pixels.resample import look_up
+from mskscreen.pixels.window import grid_step
 
 FLAG_FOR_PROCESSING = "for-processing"
+FLAG_CONSTANT = "constant-image"
 FULL_RANGE = "full range"
 
 
@@ -97,3 +99,13 @@ class Radiograph:
     def with_pixels(self, pixels: npt.NDArray[np.float32]) -> Radiograph:
         """The same radiograph with other pixels, float32 in [0, 1]."""
         return dataclasses.replace(self, values=pixels, table=None)
+
+
+def constant_flag(values: npt.NDArray, table: npt.NDArray[np.float32] | None) -> tuple[str, ...]:
+    """The flag of an image that shows one even grey, of the `values` and `table` of its Radiograph."""
+    step = grid_step(*values.shape)
+    # Nearly every image is cleared by a few of its pixels.
+    for part in (values[::step, ::step], values):
+        if part.min() != part.max() and (table is None or np.ptp(look_up(table, part)) > 0):
+            return ()
+    return (FLAG_CONSTANT,)

@@ -21,7 +21,7 @@ from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph
+from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph, constant_flag
 from mskscreen.pixels.reduction import Enough, halvings
 
 _SIGNATURES = (
@@ -104,6 +104,7 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
         halvings=times,
         icc_ignored="icc_profile" in image.info,
         warnings=tuple(warnings),
+        flags=constant_flag(values, table),
     )
     return Radiograph(values, record, drafted[1] if drafted else None, table)
 
@@ -143,6 +144,7 @@ def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
         photometric="RGB" if colour else "MONOCHROME2",
         window=window,
         warnings=tuple(warnings),
+        flags=constant_flag(pixels, None),
     )
     return Radiograph(pixels, record)
 

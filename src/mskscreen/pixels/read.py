@@ -50,7 +50,7 @@ def read_radiograph(
     except DecodeError:
         raise
     except MemoryError as error:
-        raise LimitError(f"{name}: decoding it takes more memory than there is; lower Limits.pixels") from error
+        raise LimitError(f"{name}: decoding it takes more memory than there is; use a larger machine") from error
     except Exception as error:
         # Decoders fail on hostile bytes in every way there is.
         raise DecodeError.corrupt(name, error) from error

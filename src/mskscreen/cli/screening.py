@@ -1,0 +1,59 @@
+"""A run over many images: its progress, its end, and what is left to say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mskscreen.cli import common
+
+if TYPE_CHECKING:
+    from mskscreen.predictions import Prediction
+
+
+@dataclass
+class Run:
+    """What became of the images of this run."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    stopped: bool = False
+    by_folder: bool = False
+    joints: dict[str, set[str]] = field(default_factory=dict)
+
+    def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
+        from mskscreen.predictions import FLAG_LOW_CONFIDENCE
+
+        with (
+            common.interruptible() as interrupted,
+            common.progress("screening", self.total) as advance,
+        ):
+            for row in rows:
+                self.done += 1
+                self.failed += row.error is not None
+                if self.by_folder and row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags:
+                    self.joints.setdefault(row.study, set()).add(row.joint)
+                advance(1)
+                yield row
+                if interrupted():
+                    self.stopped = True
+                    break
+
+    def report(self) -> common.Exit:
+        """Say what is left to say on stderr."""
+        if mixed := [study for study, joints in self.joints.items() if len(joints) > 1]:
+            common.alarm.print(
+                f"{len(mixed)} of {len(self.joints)} folders hold images of several joints, as in '{mixed[0]}' of "
+                f"{' and '.join(sorted(self.joints[mixed[0]]))}: each is one study of their mean; "
+                "leave out --study-by folder to keep them apart"
+            )
+        if self.stopped:
+            common.alarm.print(f"stopped after {self.done} of {self.total} images")
+            return common.Exit.FAILURE
+        if self.failed:
+            common.alarm.print(f"{self.failed} of {self.total} images could not be scored; their rows say why")
+            return common.Exit.SOME_FAILED
+        return common.Exit.OK

@@ -1,0 +1,132 @@
+"""What a careful user tries first: limits, files that exist, folders of several joints, blank images, pipes."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mskscreen.cli import common
+from mskscreen.cli.main import app
+from mskscreen.cli.screening import Run
+from mskscreen.pixels import FLAG_CONSTANT, read_radiograph
+from mskscreen.predictions import FLAG_LOW_CONFIDENCE, Prediction, Predictions
+
+
+@pytest.fixture
+def run(model: Path) -> Callable[..., Result]:
+    """Run a command with the tiny model."""
+
+    def command(*arguments: object) -> Result:
+        needs_model = [] if arguments[0] == "inspect" else ["--model", str(model)]
+        return CliRunner().invoke(app, [*map(str, arguments), *needs_model])
+
+    return command
+
+
+@pytest.fixture
+def image(tmp_path: Path, write_png: Callable) -> Path:
+    folder = tmp_path / "images"
+    return Path(write_png(folder / "one.png") or folder / "one.png")
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain", "inspect"])
+def test_too_many_pixels_are_an_error_that_names_the_option(
+    run: Callable, image: Path, tmp_path: Path, verb: str
+) -> None:
+    out = ["--out", tmp_path / "maps"] if verb == "explain" else []
+    refused = run(verb, image, *out, "--max-pixels", 100)
+    assert refused.exit_code == 3
+    assert "limit of 100 pixels; raise --max-pixels" in refused.output
+    assert run(verb, image, *out, "--max-pixels", 10_000_000).exit_code == 0
+
+
+def test_predictions_of_other_images_are_not_overwritten(run: Callable, image: Path, write_png: Callable) -> None:
+    output = image.parents[1] / "table.csv"
+    assert run("predict", image, "-o", output).exit_code == 0
+    before = output.read_bytes()
+    write_png(image.parents[1] / "others" / "two.png", 2)
+    refused = run("predict", image.parents[1] / "others", "-o", output)
+    assert (refused.exit_code, output.read_bytes()) == (2, before)
+    assert "--overwrite" in refused.output
+    assert run("predict", image.parents[1] / "others", "-o", output, "--overwrite").exit_code == 0
+    assert [Path(row.file).name for row in Predictions.read(output)] == ["two.png"]
+
+
+def test_more_images_of_the_same_folder_are_no_loss(run: Callable, image: Path, write_png: Callable) -> None:
+    output = image.parents[1] / "table.json"
+    run("predict", image.parent, "-o", output)
+    assert "finished already" in run("predict", image.parent, "-o", output).output
+    write_png(image.parent / "two.png", 2)
+    assert run("predict", image.parent, "-o", output).exit_code == 0
+    assert len(Predictions.read(output)) == 2
+
+
+def test_what_is_no_table_is_not_overwritten(run: Callable, image: Path) -> None:
+    output = image.parents[1] / "labels.csv"
+    output.write_text("patient,label\n1,0\n")
+    assert run("predict", image, "-o", output).exit_code == 2
+    assert output.read_text() == "patient,label\n1,0\n"
+
+
+def row(study: str, joint: str | None, *flags: str) -> Prediction:
+    return Prediction(f"{study}/{joint}.png", study, joint, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("rows", "mixed"),
+    [
+        ([row("a", "hand"), row("a", "wrist"), row("b", "hand"), row("b", None)], True),
+        ([row("a", "hand"), row("a", "hand"), row("b", "wrist")], False),
+        ([row("a", "hand"), row("a", "wrist", FLAG_LOW_CONFIDENCE)], False),
+    ],
+)
+def test_folders_of_several_joints_are_said(
+    rows: list[Prediction], mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(common.alarm, "file", said)
+
+    def report(by_folder: bool) -> str:
+        watched = Run(len(rows), by_folder=by_folder)
+        assert list(watched.watch(iter(rows))) == rows
+        assert watched.report() is common.Exit.OK
+        return said.getvalue()
+
+    assert report(by_folder=False) == ""
+    assert ("1 of 2 folders" in report(by_folder=True)) is mixed
+
+
+def blanks() -> Iterator[np.ndarray]:
+    yield np.full((30, 20), 77, np.uint8)
+    yield np.full((1000, 900), 4000, np.uint16)
+    yield np.zeros((1, 1), np.uint8)
+    yield np.full((9, 9, 3), 12, np.uint8)
+
+
+@pytest.mark.parametrize("pixels", blanks())
+def test_an_even_image_is_flagged(pixels: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(pixels).save(tmp_path / "blank.png")
+    for source in (tmp_path / "blank.png", pixels):
+        assert FLAG_CONSTANT in read_radiograph(source).record.flags
+    changed = pixels.copy()
+    changed[-1:, -1:] = 0 if pixels.any() else 9
+    expected = pixels.size > 1
+    assert (FLAG_CONSTANT not in read_radiograph(changed).record.flags) is expected
+
+
+def test_the_flag_reaches_the_table(run: Callable, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 30), 9, np.uint8)).save(tmp_path / "blank.png")
+    table = json.loads(run("predict", tmp_path / "blank.png", "--format", "json").stdout)
+    assert [FLAG_CONSTANT in row["flags"] for row in table["images"] + table["studies"]] == [True, True]
+
+
+def test_inspect_in_a_pipe_is_a_field_a_line(run: Callable, image: Path) -> None:
+    first, *lines = run("inspect", image).stdout.splitlines()
+    assert first == f"file: {image}"
+    assert "format: PNG" in lines
+    assert all(": " in line for line in lines)
