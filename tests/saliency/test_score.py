@@ -13,11 +13,14 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.sanity import cascade, label_randomisation, repeatability
 from mskscreen.evaluation.explain.score import right_cases
 from mskscreen.evaluation.explain.truth import read_truth
+from mskscreen.inference import Screener
+from mskscreen.inference.catalogue import model_path
 from mskscreen.pixels import read_radiograph
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.saliency.maps import MapRecord, write_values
 
 RUN = CliRunner()
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPE = (50, 40)
 
 
@@ -182,6 +185,16 @@ def test_maps_fall_apart_with_the_weights_and_stay_under_what_should_not_matter(
     same = repeatability(path, radiographs)
     assert same["ONNX Runtime"] > 0.99
     assert set(same) >= {"JPEG of quality 90", "moved down by a pixel", "moved right by a pixel", "ONNX Runtime"}
+
+
+def test_a_model_of_shuffled_weights_is_alive_and_its_maps_are_others():
+    model = Screener.load("demo", precision="f32", threads=1)
+    inputs = [model.preprocessing(read_radiograph(EXAMPLES / name)) for name in ("finger.png", "humerus.png")]
+    first, *others = cascade(model_path("demo"), inputs, stages=3)
+    assert first == {"share": 0, "similarity": pytest.approx(1), "constant": 0}
+    assert [stage["constant"] for stage in others] == [0, 0, 0]
+    assert others[0]["similarity"] < 0.7
+    assert max(abs(stage["similarity"]) for stage in others[1:]) < 0.4
 
 
 def _other_weights(model):

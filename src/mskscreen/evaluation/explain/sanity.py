@@ -34,7 +34,12 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     """Mean similarity of HiResCAM while the weights are shuffled from the scores down to the image.
 
     `images` are model inputs (1, H, W); one line a stage with the `share` of the layers that are shuffled, the
-    first with none. Each layer's weights are permuted, so that their distribution stays.
+    first with none, and the share of maps that are `constant`: they are similar to nothing, and many of them would
+    say that the model has died and not that its maps depend on its weights.
+
+    Each layer's weights are permuted and given random signs, so that their sizes stay. Permuted alone they would
+    keep the mean that they have learned; behind a ReLU all inputs are positive, so that a mean below zero silences
+    every unit of the layer and with it the gradient. At the start of training, too, they lay evenly about zero.
     """
     layers = len(_layers(read_graph(path)))
     counts = [0, *np.unique(np.geomspace(2, layers, stages).round().astype(int)).tolist()]
@@ -42,8 +47,11 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     found = []
     for count in counts:
         tail = Tail(_shuffled(path, count, seed), path)
-        similar = [_similarity(_map(tail, image), before) for image, before in zip(images, original, strict=True)]
-        found.append({"share": count / layers, "similarity": float(np.mean(similar))})
+        maps = [_map(tail, image) for image in images]
+        similar = [_similarity(after, before) for after, before in zip(maps, original, strict=True)]
+        constant = [float(np.ptp(values) == 0) for values in maps]
+        line = {"similarity": float(np.mean(similar)), "constant": float(np.mean(constant))}
+        found.append({"share": count / layers} | line)
     return found
 
 
@@ -122,14 +130,13 @@ def _above(nodes: list[Any]) -> list[Any]:
 
 
 def _shuffled(path: Path, count: int, seed: int) -> Any:
-    """The graph of a model with the weights of its last `count` layers permuted."""
+    """The graph of a model with the weights of its last `count` layers permuted and their signs drawn."""
     from openvino import opset13
 
     graph = read_graph(path)
     rng = np.random.default_rng(seed)
     for node in _layers(graph)[:count]:
         weights = np.array(node.input_value(1).get_node().get_data())
-        node.input(1).replace_source_output(
-            opset13.constant(rng.permutation(weights.ravel()).reshape(weights.shape)).output(0)
-        )
+        shuffled = rng.permutation(weights.ravel()) * rng.choice(np.array([-1, 1], weights.dtype), weights.size)
+        node.input(1).replace_source_output(opset13.constant(shuffled.reshape(weights.shape)).output(0))
     return graph
