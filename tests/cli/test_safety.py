@@ -130,3 +130,16 @@ def test_inspect_in_a_pipe_is_a_field_a_line(run: Callable, image: Path) -> None
     assert first == f"file: {image}"
     assert "format: PNG" in lines
     assert all(": " in line for line in lines)
+    assert lines[0] == "format: PNG"
+
+
+def test_inspect_opens_folders_and_says_where_there_is_no_image(run: Callable, image: Path) -> None:
+    assert run("inspect", image.parent).stdout.startswith(f"file: {image}")
+    (image.parent / "none").mkdir()
+    empty = run("inspect", image.parent / "none")
+    assert (empty.exit_code, "no radiograph in" in empty.output) == (2, True)
+
+
+def test_an_empty_file_is_called_empty(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / "scan.dcm").touch()
+    assert "scan.dcm: is empty" in run("inspect", tmp_path / "scan.dcm").output

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mskscreen.cli.common import Exit, Format, MaxPixels, limits_of, out, plain, progress, show
+from mskscreen.cli.predict import find_files
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Radiographs: DICOM, PNG, JPEG, TIFF, BMP or WebP.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
+    ],
     max_pixels: MaxPixels = None,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
@@ -19,6 +21,7 @@ def inspect(
     from mskscreen.errors import DecodeError
     from mskscreen.pixels import read_radiograph
 
+    files = find_files(sources, None)
     limits = limits_of(max_pixels)
     rows: list[dict[str, Any]] = []
     with progress("inspecting", len(files)) as advance:

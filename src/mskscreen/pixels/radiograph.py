@@ -61,7 +61,7 @@ class DecodeRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, without the patient's identifier."""
-        values: dict[str, Any] = json.loads(self._json())
+        values: dict[str, Any] = json.loads(self._json(ordered=False))
         return values
 
     @property
@@ -69,11 +69,11 @@ class DecodeRecord:
         """SHA-256 of the canonical JSON, in hexadecimal; it pins the source and all that was done to it."""
         return hashlib.sha256(self._json().encode()).hexdigest()
 
-    def _json(self) -> str:
+    def _json(self, *, ordered: bool = True) -> str:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.dicom is not None:
             values["dicom"] = {key: value for key, value in self.dicom.items() if key != "patient_id"}
-        return json.dumps(values, sort_keys=True)
+        return json.dumps(values, sort_keys=ordered)
 
 
 @dataclass(frozen=True, eq=False)

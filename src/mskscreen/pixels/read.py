@@ -74,6 +74,8 @@ def _read_bytes(path: Path, name: str, limits: Limits) -> bytes:
 
 def _decode_bytes(data: bytes, name: str, limits: Limits, enough: Enough) -> Radiograph:
     limits.check_file(name, len(data))
+    if not data:
+        raise DecodeError(f"{name}: is empty, of 0 bytes; copy or export it again")
     # DICOM first: the 128 bytes before its magic word may hold the header of a raster format.
     if data[128:132] != b"DICM" and (kind := raster_format(data)):
         return decode_raster(data, kind, name, limits, enough)
