@@ -27,6 +27,18 @@ of a quiet machine and only ratios tell anything; medians (ranges) of 3 rounds, 
 Processor time of the decoders alone, 2500 x 2000 lossless: JPEG 2000 whole 466 ms, halved once (safe) 119, twice
 (fast) 34; JPEG-LS 88. OpenJPEG and CharLS hold Python's lock all the while (574 of 579 ms); they run in processes.
 
+Processor time on 2026-11-27 beside other work (load 3 to 11), before and after large images ceased to be floats as
+a whole, memory was kept from one image to the next, and the planes of RLE were put in place:
+
+                     before              after
+    uncompressed     41.6-42.8 ms        19.5-20.3 ms (31.3-35.5 without the kept memory); `pixel_array` 3.4 ms
+    JPEG-LS          127-147 ms          95-110 ms, of which CharLS in its own process 72-83
+    RLE              92-93 ms            48-53 ms
+    JPEG lossless    186-202 ms          133-154 ms
+
+So 1.5 times `pixel_array` stays missed for uncompressed images: hashing alone is 5.7 ms of processor, if now in
+a thread of its own; and 3 times for JPEG-LS, since both run CharLS. The wall was no measure that day.
+
 Tolerance of the demonstration model of 2026-11-23 (letterbox of 256), 70 phantoms, `--only tolerance --images 70`,
 share with |delta p| <= 0.01 and the largest; all miss 99 %, so `whole` is the default:
 

@@ -28,6 +28,11 @@ Measured on 2026-11-23 on quiet cores of the same machine, `--precision int8 --r
     (28.5 to 32.4) images/s; Screener / engine alone 0.74 (0.70 to 0.74): 0.7 met, 0.75 of the slower part missed
     Screener / usual way 5.05 (4.60 to 5.19): 5 met at the median, 12 missed; 5.10 (4.70 to 5.28) with 600 images
     with the map / without 1.03 (0.99 to 1.04); predict on one file 0.75 s (0.70 to 0.76)
+
+Processor time on 2026-11-27 beside other work, before and after memory was kept from one image to the next: a PNG
+to the model's input 4.4 to 4.8 ms and 3.0 to 3.2. Screener / engine alone, int8, 2 threads, 100 images, 3 rounds
+at load 12: 0.67 (0.65 to 0.69) and 0.69 (0.68 to 0.70). The wall, 0.80 (0.79 to 0.82) before and 0.77 (0.77 to
+0.78) after, told only of the load. Not measured again on quiet cores.
 """
 
 from __future__ import annotations
