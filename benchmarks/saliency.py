@@ -10,8 +10,9 @@ map of 8,000 masks, and ours with the mean of eight. From that follows how few p
 reference as well as 1,000 of its own, and the time for equal correlation. Figures are medians with their range;
 processor time is given beside the wall, since other work on the machine hardly changes it.
 
-Not measured yet: on 2026-11-22 and 23 the machine had no core to spare (load 25 on 2 cores). The run takes about
-five minutes of processor; the target is 5 times faster at equal correlation. `--masks 200 --rounds 3` is a trial.
+Not measured yet: on 2026-11-22, 23 and 27 there was no core to spare (load 6 to 25 on 2 cores). The run takes
+about five minutes of processor; the target is 5 times faster at equal correlation. A trial is
+`--masks 200 --rounds 3`.
 """
 
 from __future__ import annotations
