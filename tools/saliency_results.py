@@ -184,7 +184,10 @@ def _text(
     )
     cases = best.cases
     parts = [part for part in dict.fromkeys(row.part for row in every) if part != "all"]
-    cascades = "\n".join(f"| {stage['share']:.2f} | {stage['similarity']:.3f} |" for stage in sanity["cascade"])
+    cascades = "\n".join(
+        f"| {stage['share']:.2f} | {stage['similarity']:.3f} | {stage['constant']:.2f} |"
+        for stage in sanity["cascade"]
+    )
     repeats = "\n".join(f"| {what} | {value:.3f} |" for what, value in sanity["repeatability"].items())
     shuffled = sanity["label randomisation"]
     return "\n".join(
@@ -207,8 +210,8 @@ def _text(
             report.markdown(some),
             "## Sanity",
             "",
-            "| share of layers shuffled, from the scores down | similarity of HiResCAM |",
-            "|---|---|",
+            "| share of layers shuffled, from the scores down | similarity of HiResCAM | share of constant maps |",
+            "|---|---|---|",
             cascades,
             "",
             "| the same map again | similarity |",
