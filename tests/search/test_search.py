@@ -139,7 +139,8 @@ def test_dry_run_prints_cells_and_costs_and_writes_nothing(
     folder: Path, plan: Plan, capsys: pytest.CaptureFixture
 ) -> None:
     space = small_space(
-        folder / "dry", 'protocol="tiny.toml"\n[axes]\ninput_size=[32,64]\n[[more]]\narchitecture=["vgg16_bn(pool=gem)"]'
+        folder / "dry",
+        'protocol="tiny.toml"\n[axes]\ninput_size=[32,64]\n[[more]]\narchitecture=["vgg16_bn(pool=gem)"]',
     )
     out = folder / "never"
     data = folder / "data" / "MURA-v1.1"
