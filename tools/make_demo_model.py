@@ -44,8 +44,8 @@ from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
 ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
 SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
-# Share of the steps, size as a share of the final one.
-PHASES = ((0.78, 0.6), (0.22, 1.0))
+# Share of the steps, size as a share of the final one, share of close-ups.
+PHASES = ((0.87, 0.6, 0.6), (0.13, 1.0, 0.0))
 FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
@@ -72,7 +72,7 @@ def main() -> None:
         train, dev, test = (
             load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
         )
-        phases = tuple(Phase(round(share * options.steps), round(part * options.size)) for share, part in PHASES)
+        phases = tuple(Phase(round(n * options.steps), round(x * options.size), close) for n, x, close in PHASES)
         schedule = Schedule(phases, FROZEN, rate=options.rate)
         network = _train(train, schedule, options.work / "run", track)
         contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
@@ -95,10 +95,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=MODELS)
     parser.add_argument("--studies", type=int, default=8000)
     parser.add_argument("--test-studies", type=int, default=2800)
-    parser.add_argument("--steps", type=int, default=2150, help="of 32 images")
+    parser.add_argument("--steps", type=int, default=4800, help="of 32 images")
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--long-side", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=4e-4)
+    parser.add_argument("--rate", type=float, default=5e-4)
     return parser.parse_args()
 
 

@@ -60,6 +60,32 @@ def test_the_mask_moves_with_the_image(monkeypatch):
     assert not torch.equal(moved, masks)
 
 
+def test_a_close_up_holds_its_point_at_the_resolution_of_the_image(monkeypatch):
+    monkeypatch.setattr("mskscreen.training.randomise._CHANGES", ())
+    images = torch.zeros(400, 1, 100, 100)
+    images[:, :, 70:76, 20:26] = 1
+    focus = torch.tensor([[0.46 - 1, 1.46 - 1]]).expand(400, 2)
+    views, masks = randomise(images, images.clone(), torch.Generator().manual_seed(3), 60, focus)
+    assert views.shape == (400, 1, 60, 60)
+    assert torch.equal(views, masks)
+    areas = views.sum((1, 2, 3))
+    assert areas.min() > 36 / 2, "the point left the view"
+    assert areas.median() == pytest.approx(36, rel=0.15), "the marked square is as large as in the image"
+    peaks = views.flatten(1).argmax(1)
+    assert peaks.unique().numel() > 200, "it lies anywhere"
+
+
+def test_close_ups_of_abnormal_images_show_the_abnormality():
+    arrays = toy_arrays(64)
+    arrays = dataclasses.replace(arrays, twins=np.where(arrays.abnormal, np.arange(64) - 1, -1))
+    schedule = Schedule((Phase(9, 40, close=1.0),), batch=32)
+    for step in range(4):
+        batch, targets = _batch(arrays, schedule, step)
+        assert batch.shape == (32, 1, 40, 40)
+        shown = targets.mask.amax((1, 2, 3)) > 0.5
+        assert torch.equal(shown, targets.abnormal > 0)
+
+
 def test_evidence_inside_the_mask_costs_less_than_outside():
     truth = torch.zeros(2, 1, 4, 4)
     truth[0, 0, :2, :2] = 1
@@ -130,7 +156,7 @@ def test_a_twin_is_shown_through_the_same_changes_as_its_image():
     twins = np.full(len(images), -1)
     twins[marked] = 16 + np.arange(len(marked))
     arrays = PhantomArrays(images, masks, abnormal, joint, twins, [None] * len(images))
-    schedule = Schedule((Phase(9, 48),), batch=9)
+    schedule = Schedule((Phase(9, 48, close=0.6),), batch=9)
     batch, targets = _batch(arrays, schedule, 3)
     assert targets.abnormal.tolist() == [1] * 3 + [0] * 6
     assert torch.equal(batch[:3], batch[3:6])

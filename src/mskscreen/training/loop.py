@@ -25,18 +25,20 @@ from mskscreen.training.supervision import Targets, Weights, screening_loss
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a run: how many steps, on images of `size` pixels."""
+    """Part of a run: how many steps, on images of `size` pixels, which share of them as close-ups."""
 
     steps: int
     size: int
+    close: float = 0.0
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: one warm-up, then a cosine to zero; the average of the weights is kept.
+    """How long and how fast: one warm-up, then a straight line to zero; the average of the weights is kept.
 
     The phases follow each other: small images are learned from several times faster, and what is learned there
-    carries over (progressive resizing; Tan & Le, arXiv:2104.00298). Modules named in `frozen` keep their weights
+    carries over (progressive resizing; Tan & Le, arXiv:2104.00298). A close-up is small and yet as fine as the
+    whole image, and holds the abnormality where there is one. Modules named in `frozen` keep their weights
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
     `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `averaging` is
     the decay of the exponential moving average per step; the state is kept every `keep` steps.
@@ -128,8 +130,12 @@ def predict(
     return first, second, third
 
 
-def _as_input(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(images)).float().div_(255)[:, None]
+def _as_input(images: np.ndarray, size: int | None = None) -> Tensor:
+    """Images (n, 1, H, W) in [0, 1] of uint8 ones (n, H, W), no larger than `size`."""
+    pixels = torch.from_numpy(np.array(images))[:, None]
+    if size is not None and size < pixels.shape[2] and len(pixels):
+        pixels = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    return pixels.float().div_(255)
 
 
 def _seed(schedule: Schedule, step: int) -> int:
@@ -157,10 +163,14 @@ def _batch(arrays: PhantomArrays, schedule: Schedule, step: int) -> tuple[Tensor
     pairs = round(schedule.batch * len(paired) / len(arrays))
     first = _draw(paired, pairs, schedule, step)
     rest = _draw(others, schedule.batch - 2 * pairs, schedule, step)
-    seed, size = _seed(schedule, step), schedule.phase(step).size
+    seed, phase = _seed(schedule, step), schedule.phase(step)
     views = [
-        _view(arrays, chosen, size, seed + part)
-        for chosen, part in ((first, 0), (arrays.twins[first], 0), (rest, 500_000))
+        _view(arrays, chosen, like, phase, seed + part)
+        for chosen, like, part in (
+            (first, first, 0),
+            (arrays.twins[first], first, 0),
+            (rest, np.resize(first, len(rest)) if len(first) else rest, 500_000),
+        )
         if len(chosen)
     ]
     images, masks = (torch.cat(column) for column in zip(*views, strict=True))
@@ -174,17 +184,41 @@ def _draw(pool: np.ndarray, count: int, schedule: Schedule, step: int) -> np.nda
     steps_per_pass = max(1, len(pool) // max(1, count))
     order = np.random.default_rng((schedule.seed, step // steps_per_pass)).permutation(pool)
     start = step % steps_per_pass * count
-    return np.sort(order[start : start + count])
+    return order[start : start + count]
 
 
-def _view(arrays: PhantomArrays, chosen: np.ndarray, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    images, masks = (_as_input(array[chosen]) for array in (arrays.images, arrays.masks))
-    if size < images.shape[2]:  # randomise samples single pixels, which would alias
-        images, masks = (
-            functional.interpolate(values, (size, size), mode="bilinear", antialias=True)
-            for values in (images, masks)
-        )
-    return randomise(images, masks, torch.Generator().manual_seed(seed), size)
+def _view(
+    arrays: PhantomArrays, chosen: np.ndarray, like: np.ndarray, phase: Phase, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Views of the images `chosen`, the first of them close-ups of where the masks of the images `like` mark.
+
+    Close-ups of normal images thus show the places that those of abnormal ones show.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    near = round(phase.close * len(chosen))
+    close = [_as_input(array[chosen[:near]]) for array in (arrays.images, arrays.masks)]
+    focus = _points(arrays.masks[like[:near]], generator)
+    # randomise samples single pixels, which would alias.
+    wide = [_as_input(array[chosen[near:]], phase.size) for array in (arrays.images, arrays.masks)]
+    views = [
+        randomise(*part, generator, phase.size, points)
+        for part, points in ((close, focus), (wide, None))
+        if len(part[0])
+    ]
+    images, masks = (torch.cat(column) for column in zip(*views, strict=True))
+    return images, masks
+
+
+def _points(masks: np.ndarray, generator: torch.Generator) -> Tensor:
+    """A random point (x, y) in [-1, 1] of every mask (n, H, W), or of the field where the mask is empty."""
+    draws = torch.rand(len(masks), 3, generator=generator)
+    points = draws[:, 1:] * 1.4 - 0.7
+    for index, mask in enumerate(masks):
+        inside = np.argwhere(mask > 127)
+        if len(inside):
+            row, column = inside[int(draws[index, 0] * len(inside))]
+            points[index] = torch.tensor([column / mask.shape[1], row / mask.shape[0]]) * 2 - 1
+    return points
 
 
 def _optimiser(network: ScreeningNetwork, schedule: Schedule) -> torch.optim.Optimizer:
@@ -198,9 +232,8 @@ def _optimiser(network: ScreeningNetwork, schedule: Schedule) -> torch.optim.Opt
 def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
     total = schedule.steps
     warm = max(1, round(schedule.warmup * total))
-    share = (
-        (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-    )
+    # Li et al., Budgeted training, arXiv:1905.04753: best where the steps are few.
+    share = min((step + 1) / warm, (total - step) / max(1, total - warm))
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate * share * group["factor"]
 

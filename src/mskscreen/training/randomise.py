@@ -17,13 +17,19 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 
 def randomise(
-    images: Tensor, masks: Tensor, generator: torch.Generator, size: int | None = None
+    images: Tensor,
+    masks: Tensor,
+    generator: torch.Generator,
+    size: int | None = None,
+    focus: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One random view of each image and its mask, (B, 1, H, W) both, values in [0, 1].
 
-    `size` is that of the square views in pixels; by default they are as large as the images.
+    `size` is that of the square views in pixels; by default they are as large as the images. With `focus`, points
+    (B, 2) as x and y in [-1, 1] across the image, a view is a close-up: as much as `size` pixels hold at the
+    image's own resolution, with that point somewhere in it.
     """
-    images, masks = _move(images, masks, generator, (size, size) if size else tuple(images.shape[2:]))
+    images, masks = _move(images, masks, generator, (size, size) if size else tuple(images.shape[2:]), focus)
     for probability, change in _CHANGES:
         chosen = torch.rand(len(images), generator=generator) < probability
         if chosen.any():
@@ -36,7 +42,7 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def _move(
-    images: Tensor, masks: Tensor, generator: torch.Generator, shape: tuple[int, ...]
+    images: Tensor, masks: Tensor, generator: torch.Generator, shape: tuple[int, ...], focus: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Rotate (any angle, and quarter turns), mirror, scale, stretch and shift."""
     count = len(images)
@@ -46,14 +52,18 @@ def _move(
     scale = torch.exp((draw[:, 2] - 0.5) * 0.5)
     stretch = torch.exp((draw[:, 3] - 0.5) * 0.3)
     mirror = torch.where(draw[:, 4] < 0.5, -1.0, 1.0)
-    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    affine = torch.stack(
-        [
-            torch.stack([cosine * mirror * stretch, -sine / stretch, (draw[:, 5] - 0.5) * 0.3], 1),
-            torch.stack([sine * mirror * stretch, cosine / stretch, (draw[:, 6] - 0.5) * 0.3], 1),
-        ],
-        1,
-    )
+    part = 1.0 if focus is None else shape[0] / images.shape[2]
+    cosine, sine = torch.cos(angle) * scale * part, torch.sin(angle) * scale * part
+    linear = torch.stack(
+        [cosine * mirror * stretch, -sine / stretch, sine * mirror * stretch, cosine / stretch], 1
+    ).view(count, 2, 2)
+    shift = draw[:, 5:7] - 0.5
+    if focus is None:
+        shift = shift * 0.3
+    else:  # the point may lie anywhere in the middle 70 % of the view, which stays on the image
+        shift = focus - (linear @ (shift * 1.4)[:, :, None])[:, :, 0]
+        shift = shift.clamp(part - 1.15, 1.15 - part)
+    affine = torch.cat([linear, shift[:, :, None]], 2)
     grid = functional.affine_grid(affine, [count, 1, *shape], align_corners=False)
     moved = functional.grid_sample(images, grid, align_corners=False)
     return moved, functional.grid_sample(masks, grid, align_corners=False)
@@ -62,9 +72,9 @@ def _move(
 def _tone(images: Tensor, generator: torch.Generator) -> Tensor:
     """Gamma, contrast and brightness: the display of another maker."""
     count = len(images)
-    gamma = torch.exp(torch.randn(count, 1, 1, 1, generator=generator) * 0.35)
+    gamma = torch.exp(torch.randn(count, 1, 1, 1, generator=generator) * 0.3)
     images = images.clamp(0, 1) ** gamma
-    contrast = _uniform(count, 0.5, 1.5, generator)
+    contrast = _uniform(count, 0.6, 1.5, generator)
     middle = images.mean((1, 2, 3), keepdim=True)
     return (images - middle) * contrast + middle + _uniform(count, -0.15, 0.15, generator)
 
@@ -80,18 +90,29 @@ def _shade(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _blur(images: Tensor, generator: torch.Generator) -> Tensor:
     """A Gaussian of 0.4 to 1.4 pixels: motion, large focal spots, poor scans."""
+    return _gaussian(images, _uniform(len(images), 0.4, 1.4, generator))
+
+
+def _sharpen(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Unsharp masking: the edge enhancement of digital systems."""
     count = len(images)
-    sigma = _uniform(count, 0.4, 1.4, generator).view(count, 1)
-    kernel = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / (2 * sigma**2))
+    smooth = _gaussian(images, _uniform(count, 0.8, 3.0, generator))
+    return images + (images - smooth) * _uniform(count, 0.3, 2.0, generator)
+
+
+def _gaussian(images: Tensor, sigma: Tensor) -> Tensor:
+    """Every image smoothed by a Gaussian of its own, sigma (B, 1, 1, 1) in pixels, cut off at 6 pixels."""
+    count = len(images)
+    kernel = torch.exp(-(torch.arange(-6.0, 7.0) ** 2) / (2 * sigma.view(count, 1) ** 2))
     kernel = kernel / kernel.sum(1, keepdim=True)
-    batch = images.transpose(0, 1)
-    batch = functional.conv2d(batch, kernel.view(count, 1, 1, 7), padding=(0, 3), groups=count)
-    return functional.conv2d(batch, kernel.view(count, 1, 7, 1), padding=(3, 0), groups=count).transpose(0, 1)
+    batch = functional.pad(images.transpose(0, 1), (6, 6, 6, 6), mode="replicate")
+    batch = functional.conv2d(batch, kernel.view(count, 1, 1, 13), groups=count)
+    return functional.conv2d(batch, kernel.view(count, 1, 13, 1), groups=count).transpose(0, 1)
 
 
 def _noise(images: Tensor, generator: torch.Generator) -> Tensor:
     """Quantum mottle, finer or coarser than the detector's pixels."""
-    sigma = _uniform(len(images), 0.005, 0.06, generator)
+    sigma = _uniform(len(images), 0.005, 0.04, generator)
     return images + torch.randn(images.shape, generator=generator) * sigma
 
 
@@ -159,8 +180,9 @@ def _invert(images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG0
 # Probability and change, in the order in which a department would inflict them.
 _CHANGES: tuple[tuple[float, Callable[[Tensor, torch.Generator], Tensor]], ...] = (
     (0.20, _shade),
-    (0.25, _blur),
-    (0.35, _noise),
+    (0.20, _blur),
+    (0.25, _sharpen),
+    (0.25, _noise),
     (0.75, _tone),
     (0.12, _burn_in),
     (0.15, _frame),
