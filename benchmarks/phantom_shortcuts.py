@@ -13,8 +13,8 @@ the pointing game's tolerance of 3 % of the long side (asked for: <= 30 % hits).
         shoulder 0.202, wrist 0.092)
     fractures displaced by more than half the width: 0.227 of 414; median visible k 14.0; occult 0.229 of images
 
-2026-11-27, the 2,800 test studies of the demonstration model (512 pixels, 5,641 images) by `mskscreen phantom shortcuts`
-and `prior`: AUROC 0.515, standard error 0.011; fixed place 0.150 of 2,177 visible masks.
+2026-11-27, the 2,800 test studies of the demonstration model (512 pixels, 5,641 images), by `mskscreen phantom`
+`shortcuts` and `prior`: AUROC 0.515, standard error 0.011; fixed place 0.150 of 2,177 visible masks.
 """
 
 import sys
