@@ -1,6 +1,7 @@
 """Foreign files get a contract, a present operator set and any batch size, and compute what they did."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mskscreen.errors import ContractError, ModelError
 from mskscreen.export.foreign import OPSET, import_model
 from mskscreen.inference import Screener, catalogue, open_engine
 from mskscreen.inference.catalogue import published, read_contract
+from mskscreen.inference.repository import write_triton
 from mskscreen.inference.verify import FAILED, verify
 
 SIZE = 32
@@ -116,6 +118,14 @@ def test_a_graph_that_mixes_its_batch_keeps_it(tmp_path, images):
     wanted = original(path, images)
     found = open_engine(tmp_path / "new.onnx", "onnxruntime").run(images)
     np.testing.assert_allclose(found["pred2"], wanted[1], rtol=1e-4, atol=1e-5)
+
+
+def test_triton_is_told_of_a_foreign_input_by_its_own_name(tmp_path):
+    path, out = write_published(tmp_path / "old.onnx"), tmp_path / "new.onnx"
+    import_model(path, out, describe(tmp_path / "contract.toml"))
+    config = (write_triton(out, tmp_path / "repository") / "config.pbtxt").read_text()
+    (port,) = onnx.load(out).graph.input
+    assert re.findall(r'input { name: "(\w+)"', config) == [port.name] == ["input"]
 
 
 def test_the_published_files_are_known_by_their_digest(tmp_path, monkeypatch):

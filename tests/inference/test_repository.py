@@ -4,16 +4,22 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 import pytest
+from onnx import TensorProto, helper
 
 from mskscreen.cli import main
-from mskscreen.contract import ModelContract, Novelty
+from mskscreen.contract import Gate, ModelContract, Novelty, Variant
 from mskscreen.errors import ModelError
 from mskscreen.inference import open_engine
-from mskscreen.inference.repository import triton_config, write_ovms, write_triton
+from mskscreen.inference.backends import BACKENDS
+from mskscreen.inference.precision import sha256_of
+from mskscreen.inference.repository import write_ovms, write_triton
+
+ANYWHERE = {f"{engine}/int8": Gate(True) for engine in BACKENDS}
 
 # Properties and types of a model in the published schema of config.json; further ones are refused by the server.
 OVMS = {
@@ -52,17 +58,50 @@ def test_triton_reads_the_config_and_finds_the_ports_of_the_model(
         assert {port.name for port in said} == set(shapes)
         for port in said:
             dims = [-1, *port.dims] if config.max_batch_size else list(port.dims)
-            assert openvino.PartialShape(dims).compatible(shapes[port.name])
+            assert openvino.PartialShape(dims) == shapes[port.name]
     assert bool(config.max_batch_size) == (batch is None)
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert ModelContract.from_json(parameters["mskscreen.contract"]) == contract
     assert parameters["mskscreen.sha256"] == open_engine(model).digest
 
 
-def test_triton_is_told_of_a_number_for_each_image(tiny_contract: Callable) -> None:
+def test_triton_is_told_of_a_number_for_each_image(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
+) -> None:
+    def distance(model: Any) -> None:
+        model.graph.node.append(helper.make_node("ReduceL2", ["flat"], ["novelty"], axes=[1], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"]))
+
     contract = tiny_contract(novelty=Novelty("mahalanobis", 1.0, 0.95))
-    (port,) = [port for port in parse(triton_config(contract, "m", "0")).output if port.name == "novelty"]
+    model = tiny_model(tmp_path / "m.onnx", contract=contract, edit=distance)
+    config = (write_triton(model, tmp_path / "repository") / "config.pbtxt").read_text()
+    (port,) = [port for port in parse(config).output if port.name == "novelty"]
     assert (list(port.dims), port.HasField("reshape"), list(port.reshape.shape)) == ([1], True, [])
+
+
+@pytest.mark.parametrize("write", [write_triton, write_ovms])
+def test_what_is_checked_is_the_file_that_is_copied_approved_or_not(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, monkeypatch: pytest.MonkeyPatch, write: Callable
+) -> None:
+    monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
+    int8 = tiny_model(tmp_path / "m.int8.onnx", contract=tiny_contract(precision="int8", approved=ANYWHERE))
+    variant = Variant(int8.name, int8.stat().st_size, sha256_of(int8))
+    f32 = tiny_model(tmp_path / "m.onnx", contract=tiny_contract(variants={"int8": variant}, approved=ANYWHERE))
+    unapproved = tiny_model(tmp_path / "u.onnx", contract=tiny_contract(precision="int8"))
+    opened = []
+    for backend in BACKENDS.values():
+        start = backend.__init__
+
+        def noted(self: Any, path: Path, *arguments: Any, start: Callable = start) -> None:
+            opened.append(path)
+            start(self, path, *arguments)
+
+        monkeypatch.setattr(backend, "__init__", noted)
+    for model in (f32, int8, unapproved):
+        place = write(model, tmp_path / "repository")
+        assert (place / "1" / "model.onnx").read_bytes() == model.read_bytes()
+    assert opened == [f32, int8, unapproved]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_ovms_reads_the_config_and_a_second_model_joins_the_first(

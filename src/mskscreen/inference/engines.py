@@ -76,7 +76,7 @@ class Engine:
 
     def _checked(self, outputs: Outputs, count: int) -> Outputs:
         """The first `count` rows of what the contract promises; dynamic shapes can be checked only here."""
-        expected = _expected_outputs(self.contract)
+        expected = expected_outputs(self.contract)
         for name, shape in expected.items():
             _check(self.path, f"output '{name}'", outputs[name].shape, (self.unit, *shape))
         return {name: outputs[name][:count] for name in expected}
@@ -136,13 +136,13 @@ def check_ports(path: Path | str, contract: ModelContract, backend: Backend) -> 
     batch = contract.batch or 1
     for name, shape in backend.inputs.items():
         _check(path, f"input '{name}'", shape, (batch, 1, *contract.input_size))
-    for name, shape in _expected_outputs(contract).items():
+    for name, shape in expected_outputs(contract).items():
         if name not in backend.outputs:
             raise ModelError(f"{path}: has no output '{name}', only {', '.join(backend.outputs)}")
         _check(path, f"output '{name}'", backend.outputs[name], (batch, *shape))
 
 
-def _expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ...]]:
+def expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ...]]:
     """Outputs and their shapes without the batch."""
     expected: dict[str, tuple[int | None, ...]] = {"pred1": (2,), "pred2": (7,)}
     if contract.map:

@@ -12,11 +12,13 @@ import re
 import shutil
 from pathlib import Path
 
-from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ModelError
-from mskscreen.inference.engines import open_engine
-from mskscreen.inference.precision import sha256_of
+from mskscreen.inference.backends import Shape
+from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.engines import Engine, expected_outputs
 from mskscreen.inference.remote import SHA256_KEY
+from mskscreen.inference.verify import open_as_filed
 from mskscreen.storage import replacing, write_text
 
 _LARGEST_BATCH = 8
@@ -28,9 +30,9 @@ def write_triton(model: Path, folder: Path) -> Path:
     The contract is in the configuration's parameters, where `Screener(remote=...)` finds it. Returns the folder of
     the model. Raises ModelError where the model cannot be run.
     """
-    contract = open_engine(model).contract
-    place = _copy(contract.name, model, folder)
-    write_text(place / "config.pbtxt", triton_config(contract, place.name, sha256_of(model)))
+    engine = open_as_filed(model, read_contract(model), "onnxruntime")
+    place = _copy(engine, folder)
+    write_text(place / "config.pbtxt", triton_config(engine, place.name))
     return place
 
 
@@ -40,7 +42,7 @@ def write_ovms(model: Path, folder: Path) -> Path:
     A configuration that is there already keeps its other models. Returns the folder of the model. Raises
     ModelError where the model cannot be run or the configuration is not one.
     """
-    place = _copy(open_engine(model).contract.name, model, folder)
+    place = _copy(open_as_filed(model, read_contract(model), "openvino"), folder)
     config = folder / "config.json"
     try:
         value = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {"model_config_list": []}
@@ -52,23 +54,24 @@ def write_ovms(model: Path, folder: Path) -> Path:
     return place
 
 
-def triton_config(contract: ModelContract, name: str, digest: str) -> str:
-    """The text form of a ModelConfig message."""
-    rows = contract.batch
-    shapes: dict[str, list[int]] = {"image": [1, *contract.input_size], "pred1": [2], "pred2": [7]}
-    if contract.map is not None:
-        shapes["map"] = [1, -1, -1]
+def triton_config(engine: Engine, name: str) -> str:
+    """The text form of a ModelConfig message, whose names and sizes are those of the graph: the server compares."""
+    contract, backend = engine.contract, engine.backend
+    ((image, given),) = backend.inputs.items()
+    rows = contract.batch or (given[0] if given else None)
     lines = [
         f"name: {_quoted(name)}",
         'backend: "onnxruntime"',
         f"max_batch_size: {0 if rows else _LARGEST_BATCH}",
-        *(_port(port, [rows, *shape] if rows else shape) for port, shape in shapes.items()),
+        _port("input", image, given, (1, *contract.input_size), rows),
+        *(
+            _port("output", output, backend.outputs[output], shape, rows)
+            for output, shape in expected_outputs(contract).items()
+        ),
+        "instance_group [ { kind: KIND_CPU } ]",
+        *["dynamic_batching { }"] * (not rows),
     ]
-    if contract.novelty is not None:
-        # One number an image; a shape of a configuration may not be empty, so it is reshaped to nothing.
-        lines.append(_port("novelty", [rows]) if rows else _port("novelty", [1], "reshape { shape: [] } "))
-    lines += ["instance_group [ { kind: KIND_CPU } ]"] + ["dynamic_batching { }"] * (not rows)
-    for key, value in ((METADATA_KEY, contract.to_json()), (SHA256_KEY, digest)):
+    for key, value in ((METADATA_KEY, contract.to_json()), (SHA256_KEY, engine.digest)):
         lines.append(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}")
     return "\n".join(lines) + "\n"
 
@@ -79,18 +82,23 @@ def ovms_config(name: str) -> dict[str, object]:
     return {"name": name, "base_path": name, "target_device": "CPU", "plugin_config": plugin}
 
 
-def _copy(name: str, model: Path, folder: Path) -> Path:
+def _copy(engine: Engine, folder: Path) -> Path:
     """Put the model where both servers look for version 1; its name becomes one that is safe for a folder."""
-    place = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "model")
+    place = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "-", engine.contract.name).strip(".-") or "model")
     (place / "1").mkdir(parents=True, exist_ok=True)
     with replacing(place / "1" / "model.onnx") as partial:
-        shutil.copyfile(model, partial)
+        shutil.copyfile(engine.path, partial)
     return place
 
 
-def _port(name: str, shape: list[int], more: str = "") -> str:
-    kind = "input" if name == "image" else "output"
-    return f"{kind} {{ name: {_quoted(name)} data_type: TYPE_FP32 dims: {shape} {more}}}"
+def _port(kind: str, name: str, found: Shape, expected: tuple[int | None, ...], rows: int | None) -> str:
+    """An input or output; `expected` is its shape without the batch `rows`, for one whose rank is dynamic."""
+    sizes = [-1 if size is None else size for size in (expected if found is None else found[1:])]
+    dims, more = [rows, *sizes] if rows else sizes, ""
+    if not dims:
+        # One number an image; a shape of a configuration may not be empty, so it is reshaped to nothing.
+        dims, more = [1], "reshape { shape: [] } "
+    return f"{kind} {{ name: {_quoted(name)} data_type: TYPE_FP32 dims: {dims} {more}}}"
 
 
 def _quoted(text: str) -> str:

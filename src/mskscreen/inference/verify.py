@@ -45,7 +45,7 @@ def describe(path: Path) -> list[tuple[str, Any]]:
     Raises ModelError, ContractError.
     """
     contract = read_contract(path)
-    backend = _opened(path, contract, "onnxruntime").backend
+    backend = open_as_filed(path, contract, "onnxruntime").backend
     fields = dict(_flat(json.loads(contract.to_json())))
     rows = [("file", str(path)), ("bytes", path.stat().st_size), ("sha256", sha256_of(path))]
     rows += [("contract sha256", contract.digest), ("content sha256", content_digest(path))]
@@ -88,7 +88,7 @@ def _self_test(path: Path, contract: ModelContract, engine: str) -> Check:
     if contract.selftest.image != selftest.IMAGE:
         return Check(name, ABSENT, f"image '{contract.selftest.image}' is not known to this version")
     try:
-        found = selftest.deviations(_opened(path, contract, engine), contract.selftest)
+        found = selftest.deviations(open_as_filed(path, contract, engine), contract.selftest)
     except MskscreenError as error:
         return Check(name, FAILED, str(error))
     limit = selftest.TOLERANCE[contract.precision]
@@ -97,7 +97,7 @@ def _self_test(path: Path, contract: ModelContract, engine: str) -> Check:
     return Check(name, OK if worst <= limit else FAILED, f"relative difference {text} (limit {limit:g})")
 
 
-def _opened(path: Path, contract: ModelContract, engine: Any) -> Engine:
+def open_as_filed(path: Path, contract: ModelContract, engine: Any) -> Engine:
     """The model in the precision of its file."""
     precision: Any = contract.precision
     if precision not in selftest.TOLERANCE:
@@ -120,7 +120,7 @@ def compare(a: Path, b: Path) -> list[Difference]:
     results = []
     for path, contract in zip((a, b), contracts, strict=True):
         image = selftest.self_test_image(*contract.input_size)
-        results.append(_opened(path, contract, "onnxruntime").run(image))
+        results.append(open_as_filed(path, contract, "onnxruntime").run(image))
     temperatures = [dataclasses.astuple(contract.calibration) for contract in contracts]
     for task, label in enumerate(("p_abnormal", "p_joint")):
         p, q = (
