@@ -99,6 +99,24 @@ def test_one_reader_and_missing_answers_are_no_obstacle(opened, pack, fill, tmp_
         scored(opened, pack, fill, tmp_path, lambda *_: {})
 
 
+def test_aid_is_judged_on_the_cases_that_a_reader_answered_in_both_phases(opened, pack, fill, tmp_path):
+    hardest = next(k for k, case in enumerate(opened.cases) if case.label == 1)
+
+    def answer(reader, phase, code):
+        showing = opened.showings[code]
+        if reader != "reader-1" or (showing.case == hardest and phase == AIDED):
+            return {}
+        truth = opened.cases[showing.case].label
+        return {"call": CALLS[0 if showing.case == hardest else truth], "confidence": "3"}
+
+    found = scored(opened, pack, fill, tmp_path, answer)
+    assert figures(found.accuracy, "reader-1", UNAIDED)["sensitivity"].value == 3 / 4
+    row = next(row for row in found.accuracy if row.of == f"{AIDED} - {UNAIDED}")
+    assert row.cases == 7
+    assert {name: e.value for name, e in row.figures.items()} == dict.fromkeys(row.figures, 0)
+    assert all(e.interval in (None, (0, 0)) for e in row.figures.values())
+
+
 @pytest.mark.parametrize(
     ("column", "text", "message"),
     [

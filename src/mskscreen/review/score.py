@@ -137,14 +137,27 @@ def _accuracy(
             certain = np.where(
                 (call == UNRATED) | (confidence == UNRATED), np.nan, (2 * call - 1.0) * (confidence + 1)
             )
-            found[phase] = _accuracy_statistic(truth, call, certain)
-            figures = crossed(found[phase], len(truth), len(chosen), why=_NOTHING, **settings)
+            found[phase] = call, certain
+            statistic = _accuracy_statistic(truth, call, certain)
+            figures = crossed(statistic, len(truth), len(chosen), why=_NOTHING, **settings)
             rows.append(Row(who, phase, _read_by(call, 1), figures))
         if len(found) == 2:
-            figures = crossed(_difference(found), len(truth), len(chosen), why=_NOTHING, **settings)
-            twice = [(read.call[:, chosen] != UNRATED) for read in phases.values()]
-            rows.append(Row(who, f"{AIDED} - {UNAIDED}", int((twice[0] & twice[1]).any(axis=1).sum()), figures))
+            paired = _paired(found)
+            cases = _read_by(paired[AIDED][0], 1)
+            statistic = _difference({name: _accuracy_statistic(truth, *given) for name, given in paired.items()})
+            figures = crossed(statistic, len(truth), len(chosen), why=_NOTHING, **settings)
+            rows.append(Row(who, f"{AIDED} - {UNAIDED}", cases, figures))
     return tuple(rows)
+
+
+def _paired(phases: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Calls and signed confidences of both phases, without what a reader answered in one phase alone."""
+    called = np.logical_and(*(call != UNRATED for call, _ in phases.values()))
+    ranked = np.logical_and(*(np.isfinite(certain) for _, certain in phases.values()))
+    return {
+        phase: (np.where(called, call, UNRATED), np.where(ranked, certain, np.nan))
+        for phase, (call, certain) in phases.items()
+    }
 
 
 def _accuracy_statistic(truth: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> CrossedStatistic:
