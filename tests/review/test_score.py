@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mskscreen.cli.main import app
 from mskscreen.errors import DataError
 from mskscreen.review.forms import read_forms
-from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, open_pack
+from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key, images_digest, open_pack
 from mskscreen.review.score import ALL, MODEL, score
 
 
@@ -158,6 +158,14 @@ def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path)
     made = run(*ask)
     assert "research use, not for diagnosis" in made.stderr
     assert "nothing to do" in run(*ask).stderr
+    drawn = (*ask[:6], tmp_path / "drawn", *ask[7:9])
+    run(*drawn)
+    assert "nothing to do" in run(*drawn).stderr
+    seed = Key.read(tmp_path / "drawn.key.json").seed
+    run(*ask[:6], tmp_path / "again", *ask[7:-1], seed)
+    pictures = [images_digest(tmp_path / name) for name in ("drawn", "again", "pack")]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert not any(str(seed).encode() in f.read_bytes() for f in (tmp_path / "drawn").rglob("*.*"))
     with pytest.raises(DataError, match="is there already and is not this pack"):
         run(*ask[:4], 8, *ask[5:])
     with pytest.raises(DataError, match="is the key of another pack"):

@@ -79,7 +79,7 @@ def make_pack(
                 write_form(folder / FORMS / f"{reader}-{phase}.csv", reader, phase, order, codes)
         body = protocol.make_protocol(phases, readers, protocol.images_digest(folder))
         rows = tuple(_case(cases, i, views[k]) for k, i in enumerate(chosen))
-        key = Key(dict(request or {}), cases.table.threshold, rows, shown, body).to_json()
+        key = Key(dict(request or {}), design.seed, cases.table.threshold, rows, shown, body).to_json()
         text = protocol.freeze(body, key)
         write_text(folder / PROTOCOL, text)
         write_text(folder / "README.txt", _instructions(phases))

@@ -63,9 +63,10 @@ class Showing:
 
 @dataclass(frozen=True)
 class Key:
-    """What the readers must not know; `request` is what the pack was asked to be."""
+    """What the readers must not know; `request` is what was asked for, `seed` what the pack was made with."""
 
     request: Mapping[str, Any]
+    seed: int | None
     threshold: float
     cases: tuple[ReviewCase, ...]
     showings: Mapping[str, Showing]
@@ -90,7 +91,8 @@ class Key:
                 for case in value["cases"]
             )
             showings = {code: Showing(**showing) for code, showing in value["showings"].items()}
-            return cls(value["request"], float(value["threshold"]), cases, showings, value["protocol"])
+            seed = value.get("seed", value["request"].get("seed"))
+            return cls(value["request"], seed, float(value["threshold"]), cases, showings, value["protocol"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{path}: not the key of a review pack ({error}); name the key of this pack"
