@@ -1,6 +1,7 @@
 """A Screener whose model runs on a server of the Open Inference Protocol gives the rows of the model itself."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mskscreen import Screener
+from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference import open_engine
+from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.remote import open_remote
 
 
@@ -43,11 +47,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.trouble == "lacks":
             ports["outputs"] = ports["outputs"][:1]
         config = {"parameters": {METADATA_KEY: {"string_value": engine.contract.to_json()}}}
+        if self.server.trouble == "parameters":
+            config = {"parameters": [1]}
+        if self.server.trouble == "contract":
+            config = {"parameters": {METADATA_KEY: {"string_value": "[]"}}}
         answers = {
             "/v2": {"name": "test", "extensions": ["binary_tensor_data"] * self.server.binary},
             "/v2/models/tiny": {"name": "tiny", "versions": ["1"], **ports},
             "/v2/models/tiny/config": config if self.server.knows else None,
         }
+        if self.server.trouble == "extensions":
+            answers["/v2"] = {"extensions": 5}
+        if self.server.trouble == "shape":
+            ports["inputs"][0]["shape"] = [[1]]
+        if self.server.trouble == "deep":
+            self.reply(b"[" * 200_000, 200)
+            return
         answer = answers.get(self.path)
         self.reply(json.dumps(answer or {"error": "unknown"}).encode(), 200 if answer else 404)
 
@@ -63,9 +78,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         results = self.server.engine.run(values.reshape(image["shape"]))
         outputs, tail = [], b""
+        if self.server.trouble == "silent":
+            asked["outputs"].pop()
         for wanted in asked["outputs"]:
             value = np.ascontiguousarray(results[wanted["name"]], "<f4")
             entry = {"name": wanted["name"], "datatype": "FP32", "shape": list(value.shape)}
+            if self.server.trouble == "endless":
+                entry["shape"] = [float("inf")]
             if self.server.trouble == "short":
                 value = value.ravel()[:-1]
             if self.server.binary:
@@ -140,16 +159,62 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable)
 
 @pytest.mark.parametrize(
     ("trouble", "said"),
-    [("fails", "answered 500.*out of memory"), ("short", "not of the protocol"), ("lacks", "has no output")],
+    [
+        ("fails", "answered 500.*out of memory"),
+        ("lacks", "has no output"),
+        ("contract", "not a JSON object"),
+        *(
+            (trouble, "not of the protocol")
+            for trouble in ("short", "silent", "endless", "extensions", "parameters")
+        ),
+        *((trouble, "not of the protocol") for trouble in ("deep", "shape")),
+    ],
 )
 def test_what_a_server_does_wrong_is_one_clear_error(
     serve: Callable, write_png: Callable, tmp_path: Path, trouble: str, said: str
 ) -> None:
-    with pytest.raises(ModelError, match=said):
-        Screener(remote=serve(trouble=trouble)).predict(write_png(tmp_path / "a.png"))
+    url = serve(trouble=trouble)
+    with pytest.raises(MskscreenError, match=f"^{url}.*{said}"):
+        Screener(remote=url).predict(write_png(tmp_path / "a.png"))
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v2/models/tiny", "http://127.0.0.1:1", "ftp://a/v2/models/b"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/v2/models/tiny", "http://127.0.0.1:1", "ftp://a/v2/models/b"),
+        *("http://a:abc/v2/models/b", "http://a:99999/v2/models/b", "http://[::1/v2/models/b"),
+        *("http://a b/v2/models/c", "http://a..b/v2/models/c", "http://127.0.0.1:1/v2/models/ä"),
+    ],
+)
 def test_an_address_that_leads_nowhere_is_named(url: str) -> None:
-    with pytest.raises(ModelError, match=url.split("/")[2]):
+    with pytest.raises(ModelError, match=re.escape(url)):
         Screener(remote=url)
+
+
+@pytest.mark.parametrize("asked", [{"engine": "openvino"}, {"precision": "f32"}, {"unapproved": True}])
+def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any) -> None:
+    with pytest.raises(ModelError, match="the server chooses"):
+        Screener.load("http://127.0.0.1:1/v2/models/tiny", **asked)
+
+
+def test_a_file_has_its_own_contract(model: Path) -> None:
+    with pytest.raises(ModelError, match="its own contract counts"):
+        Screener.load(model, contract=read_contract(model))
+
+
+@pytest.mark.parametrize("form", ["onnx", "toml"])
+def test_predict_takes_the_contract_of_a_server_that_holds_none_from_a_file(
+    serve: Callable, model: Path, write_png: Callable, tmp_path: Path, form: str
+) -> None:
+    file = model
+    if form == "toml":
+        file = tmp_path / "contract.toml"
+        size = "input_size = [32, 32]\nmap = {method = 'hirescam', layer = 'relu', stride = 2}\n"
+        steps = read_contract(model).preprocessing
+        file.write_text(f"name = 'tiny'\narchitecture = 'tiny'\npreprocessing = '{steps}'\n{size}")
+    image = write_png(tmp_path / "a.png")
+    command = ["predict", str(image), "--model", serve(knows=False), "--format", "json"]
+    assert "--contract" in str(CliRunner().invoke(app, command).exception)
+    done = CliRunner().invoke(app, [*command, "--contract", str(file)])
+    (row,) = json.loads(done.stdout)["images"]
+    np.testing.assert_allclose(row["pred1"], Screener.load(model).predict(image).images[0].pred1, rtol=1e-6)

@@ -103,13 +103,10 @@ def read_contract(path: Path) -> ModelContract:
     """
     metadata = read_metadata(path)
     beside = path.with_suffix(".toml")
-    try:
-        if METADATA_KEY in metadata:
-            return ModelContract.from_json(metadata[METADATA_KEY])
-        if beside.is_file():
-            return described_by(beside)
-    except ContractError as error:
-        raise ContractError(f"{path}: {error}") from error
+    if METADATA_KEY in metadata:
+        return parse_contract(path, metadata[METADATA_KEY])
+    if beside.is_file():
+        return described_by(beside)
     if known := published_as(path):
         return known.contract
     raise ContractError(
@@ -123,8 +120,15 @@ def described_by(description: Path) -> ModelContract:
     Raises ContractError.
     """
     try:
-        return ModelContract.from_json(
-            json.dumps(tomllib.loads(description.read_text(encoding="utf-8")), default=str)
-        )
-    except (OSError, ValueError) as error:
+        text = json.dumps(tomllib.loads(description.read_text(encoding="utf-8")), default=str)
+    except (OSError, ValueError, RecursionError) as error:
         raise ContractError(f"{description}: not a TOML file that can be read ({error})") from error
+    return parse_contract(description, text)
+
+
+def parse_contract(place: Path | str, text: str) -> ModelContract:
+    """A contract of JSON; ContractError names the place that it comes from."""
+    try:
+        return ModelContract.from_json(text)
+    except ContractError as error:
+        raise ContractError(f"{place}: {error}") from error

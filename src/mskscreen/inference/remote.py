@@ -10,8 +10,9 @@ import http.client
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import numpy as np
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.inference.backends import Outputs, Shape
+from mskscreen.inference.catalogue import parse_contract
 from mskscreen.inference.engines import Engine, check_ports
 
 SHA256_KEY = "mskscreen.sha256"
@@ -40,9 +42,11 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
     about = server.get("")
     found = server.parameters()
     if METADATA_KEY in found:
-        contract = ModelContract.from_json(found[METADATA_KEY])
+        contract = parse_contract(url, found[METADATA_KEY])
     if contract is None:
-        raise ModelError(f"{url}: the server holds no contract for this model; give one as contract=")
+        raise ModelError(
+            f"{url}: the server holds no contract for this model; give one with --contract FILE (contract=)"
+        )
     backend = Remote(server, about)
     check_ports(url, contract, backend)
     digest = found.get(SHA256_KEY, "")
@@ -68,15 +72,21 @@ class _Server:
     """Requests for one model, over one connection a thread."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        path = parts.path.rstrip("/")
-        if parts.scheme not in ("http", "https") or not parts.hostname or not path.startswith("/v2/models/"):
+        try:
+            parts = urlsplit(url)
+            self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            self._netloc, self._path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
+            self._kind(self._netloc)
+            known = parts.scheme in ("http", "https") and parts.hostname and self._path.startswith("/v2/models/")
+        except (ValueError, http.client.InvalidURL):
+            known = False
+        if not known:
             raise ModelError(f"{url}: is not the address of a model; give http://HOST:PORT/v2/models/NAME")
         self.url = url
-        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._netloc, self._path = parts.netloc.rpartition("@")[2], path
         self._local = threading.local()
-        self._binary = "binary_tensor_data" in (self._json("GET", "/v2").get("extensions") or ())
+        about = self._json("GET", "/v2")
+        with _of_protocol(url):
+            self._binary = "binary_tensor_data" in (about.get("extensions") or ())
 
     def get(self, what: str) -> dict[str, Any]:
         """A document about the model."""
@@ -85,10 +95,12 @@ class _Server:
     def parameters(self) -> dict[str, str]:
         """Text parameters of the model's configuration; none where the server does not tell."""
         try:
-            given = self.get("/config").get("parameters") or {}
+            config = self.get("/config")
         except ModelError:
             return {}
-        return {key: str(value.get("string_value", "")) for key, value in given.items() if isinstance(value, dict)}
+        with _of_protocol(self.url):
+            given = (config.get("parameters") or {}).items()
+            return {key: str(value.get("string_value", "")) for key, value in given if isinstance(value, dict)}
 
     def infer(self, name: str, batch: np.ndarray, outputs: list[str]) -> Outputs:
         """Outputs for a batch of float32."""
@@ -106,19 +118,14 @@ class _Server:
         if self._binary:
             headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
         answer, size = self._request("POST", self._path + "/infer", head + tail, headers)
-        try:
-            return _tensors(answer, size)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{self.url}: the server's answer is not of the protocol ({error})") from error
+        with _of_protocol(self.url):
+            found = _tensors(answer, size)
+            return {output: found[output] for output in outputs}
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
-        try:
-            value = json.loads(self._request(method, path, b"", {})[0])
-        except ValueError as error:
-            raise ModelError(f"{self.url}: the server's answer is not JSON; check the address") from error
-        if not isinstance(value, dict):
-            raise ModelError(f"{self.url}: the server's answer is not of the protocol; check the address")
-        return value
+        answer, _ = self._request(method, path, b"", {})
+        with _of_protocol(self.url):
+            return dict(json.loads(answer).items())
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, int | None]:
         """The body of an answer, and where its JSON ends if tensors follow it."""
@@ -132,7 +139,7 @@ class _Server:
                 response = connection.getresponse()
                 data = response.read(_MOST_BYTES + 1)
                 break
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, UnicodeError) as error:
                 connection.close()
                 self._local.connection = None
                 # A connection that was kept may have been closed by the server meanwhile; a new one may not.
@@ -146,7 +153,19 @@ class _Server:
             said = data[:200].decode("utf-8", "replace")
             raise ModelError(f"{self.url}: the server answered {response.status} {response.reason}: {said}")
         length = response.headers.get(_HEADER_LENGTH, "")
-        return data, int(length) if length.isdigit() else None
+        return data, int(length) if length.isdecimal() else None
+
+
+@contextmanager
+def _of_protocol(url: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a server's answer into a ModelError."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"{url}: the server's answer is not of the protocol ({reason}); check the address"
+        ) from error
 
 
 def _tensors(answer: bytes, size: int | None) -> Outputs:
@@ -171,10 +190,8 @@ def _tensors(answer: bytes, size: int | None) -> Outputs:
 
 
 def _shapes(about: Mapping[str, Any], which: str, url: str) -> dict[str, Shape]:
-    try:
+    with _of_protocol(url):
         return {
             str(tensor["name"]): tuple(None if size < 0 else int(size) for size in tensor["shape"])
             for tensor in about[which]
         }
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"{url}: the server does not describe the {which} of this model") from error

@@ -55,7 +55,7 @@ def write_ovms(model: Path, folder: Path) -> Path:
 
 
 def triton_config(engine: Engine, name: str) -> str:
-    """The text form of a ModelConfig message, whose names and sizes are those of the graph: the server compares."""
+    """The text form of a ModelConfig message, with names and sizes of the graph, which the server compares."""
     contract, backend = engine.contract, engine.backend
     ((image, given),) = backend.inputs.items()
     rows = contract.batch or (given[0] if given else None)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 import numpy as np
 
 from mskscreen.anatomy import JointType
+from mskscreen.contract import ModelContract
 from mskscreen.errors import ContractError, DataError, ModelError, MskscreenError
 from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
@@ -76,14 +77,18 @@ class Screener:
         engine: Engine | None = None,
         *,
         remote: str | None = None,
+        contract: ModelContract | None = None,
         reading: Reading = "whole",
         limits: Limits = _USUAL,
     ) -> None:
-        """`engine` is a model that is open, `remote` the address of one on a server: see `open_remote`."""
+        """`engine` is a model that is open, `remote` the address of one on a server: see `open_remote`.
+
+        `contract` is for a server that holds none.
+        """
         if remote:
             from mskscreen.inference.remote import open_remote
 
-            engine = open_remote(remote)
+            engine = open_remote(remote, contract)
         if engine is None:
             raise ModelError(
                 "a Screener needs an engine, or the address of a model as remote=; or use Screener.load"
@@ -108,15 +113,25 @@ class Screener:
         precision: Precision = "auto",
         threads: int | None = None,
         unapproved: bool = False,
+        contract: ModelContract | None = None,
         reading: Reading = "whole",
         limits: Limits = _USUAL,
     ) -> Screener:
         """Open an ONNX file, a bundled model by its name, or one on a server by its address: see `open_engine`.
 
+        A server chooses engine and precision itself; `contract` is for one that holds none.
+
         Raises ModelError, ContractError.
         """
         if str(path_or_name).startswith(("http://", "https://")):
-            return cls(remote=str(path_or_name), reading=reading, limits=limits)
+            if (engine, precision, unapproved) != ("auto", "auto", False):
+                raise ModelError(
+                    f"{path_or_name}: the server chooses engine and precision; leave out --engine, --precision "
+                    "and --force-precision"
+                )
+            return cls(remote=str(path_or_name), contract=contract, reading=reading, limits=limits)
+        if contract is not None:
+            raise ModelError(f"{path_or_name}: is not on a server, so its own contract counts; give no other")
         opened = open_engine(model_path(path_or_name), engine, precision, threads, unapproved=unapproved)
         return cls(opened, reading=reading, limits=limits)
 
