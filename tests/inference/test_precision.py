@@ -17,6 +17,7 @@ from mskscreen.errors import ModelError
 from mskscreen.inference import Screener, open_engine
 from mskscreen.inference.machine import machine_kind
 from mskscreen.inference.onnx_file import write_metadata
+from mskscreen.inference.verify import FAILED, OK, verify
 from mskscreen.predictions import FLAG_UNAPPROVED
 
 HERE = machine_kind()
@@ -125,6 +126,16 @@ def test_a_variant_that_is_not_the_one_named_is_left_alone(pair: Callable, harm:
         opened(path, "int8")
 
 
+def test_a_missing_variant_fails_the_check_of_the_model(pair: Callable) -> None:
+    path = pair(gates(int8=True))
+    for outcome in (OK, FAILED):
+        (check,) = [check for check in verify(path) if check.check == "file of int8"]
+        assert check.outcome == outcome
+        path.with_name("m.int8.onnx").unlink(missing_ok=True)
+    assert "m.int8.onnx is absent" in check.found
+    assert CliRunner().invoke(app, ["model", "verify", str(path)]).exit_code == 3
+
+
 def test_a_variant_of_another_calibration_is_left_alone(pair: Callable) -> None:
     path = pair(gates(int8=True), calibration=Calibration(2.0, 1.0))
     assert opened(path) == "f32"
@@ -170,12 +181,16 @@ def test_predict_says_which_precision_it_took_and_why(pair: Callable, write_png:
         return CliRunner().invoke(app, [*arguments, *options])
 
     passed = run(pair(gates(int8=True)))
-    assert "onnxruntime/int8, the fastest that passed its gate on this kind of machine" in passed.stderr
+    assert "onnxruntime/int8 (the fastest that passed its gate on this kind of machine)" in passed.stderr
     assert json.loads(passed.stdout)["model"]["precision"] == "int8"
     assert json.loads(passed.stdout)["images"][0]["flags"] == []
     path = pair(gates(int8=False))
-    assert json.loads(run(path).stdout)["model"]["precision"] == "f32"
+    automatic = run(path)
+    assert json.loads(automatic.stdout)["model"]["precision"] == "f32"
+    assert automatic.stderr == "model tiny: onnxruntime/f32 (int8 failed its gate)\n"
     assert "failed its gate" in str(run(path, "--precision", "int8").exception)
     forced = run(path, "--precision", "int8", "--force-precision")
     assert json.loads(forced.stdout)["images"][0]["flags"] == [FLAG_UNAPPROVED]
-    assert "forced: onnxruntime/int8 failed its gate" in forced.stderr
+    assert "onnxruntime/int8 (forced: int8 failed its gate)" in forced.stderr
+    ungated = run(pair({}))
+    assert ungated.stderr == "model tiny: onnxruntime/f32 (int8 was not gated)\n"

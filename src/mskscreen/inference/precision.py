@@ -70,16 +70,18 @@ def sha256_of(path: Path) -> str:
 
 
 def _fastest(contract: ModelContract, path: Path, engine: str, available: AbstractSet[str]) -> Choice:
-    passed = [name for name in _held(contract) if name in available and _passed(contract, engine, name)]
+    held = [name for name in _held(contract) if name in available]
+    passed = [name for name in held if _passed(contract, engine, name)]
+    refused = [_state(contract, engine, name) for name in held if name not in passed]
     for name in sorted(passed, key=lambda name: _speed(contract, engine, name), reverse=True):
         try:
             file = _file(contract, path, name)
         except MskscreenError as error:
             log.warning("%s", error)
+            refused.append(f"the {name} file cannot be used")
             continue
-        others = len(passed) > 1 or name != "f32"
-        why = "the fastest that passed its gate" if others else "no other precision has passed its gate"
-        return Choice(name, file, True, f"{why} on this kind of machine")
+        reasons = ["the fastest that passed its gate on this kind of machine"] * (len(passed) > 1 or name != "f32")
+        return Choice(name, file, True, ", ".join(reasons + refused) or "the only precision here")
     raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, contract.precision)}")
 
 
@@ -100,16 +102,16 @@ def _speed(contract: ModelContract, engine: str, precision: str) -> float:
 
 
 def _state(contract: ModelContract, engine: str, precision: str) -> str:
-    if contract.gate(engine, precision, machine_kind()):
-        return f"{engine}/{precision} failed its gate"
-    return f"{engine}/{precision} was not gated on this kind of machine ({machine_kind()})"
+    gated = contract.gate(engine, precision, machine_kind()) is not None
+    return f"{precision} {'failed its gate' if gated else 'was not gated'}"
 
 
 def _refusal(contract: ModelContract, engine: str, precision: str) -> str:
     other = "use --precision f32" if contract.precision == "f32" else "use the f32 file"
     return (
-        f"{_state(contract, engine, precision)}; {other}, gate it with: mskscreen export --precision {precision} "
-        "--gate MANIFEST, or force it with --force-precision, which flags every row"
+        f"{engine}/{_state(contract, engine, precision)} on this kind of machine ({machine_kind()}); {other}, "
+        f"gate it with: mskscreen export --precision {precision} --gate MANIFEST, or force it with "
+        "--force-precision, which flags every row"
     )
 
 

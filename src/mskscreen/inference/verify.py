@@ -66,7 +66,8 @@ def verify(path: Path) -> list[Check]:
     for precision, variant in contract.variants.items():
         file = path.with_name(variant.file)
         if not file.is_file():
-            checks.append(Check(f"file of {precision}", ABSENT, f"{variant.file} is not in this folder"))
+            found = f"{variant.file} is absent; put it into this folder"
+            checks.append(Check(f"file of {precision}", FAILED, found))
             continue
         same = sha256_of(file) == variant.sha256
         checks.append(Check(f"file of {precision}", OK if same else FAILED, f"SHA-256 of {variant.file}"))
