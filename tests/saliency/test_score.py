@@ -143,6 +143,8 @@ def test_truths_of_every_source_give_the_same_mask(tmp_path):
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     (tmp_path / "yolo").mkdir()
+    names = ["cyst", "lesion", "nail", "fracture", "metal", "reaction", "sign", "tissue", "text"]
+    (tmp_path / "yolo" / "classes.txt").write_text("\n".join(names))
     (tmp_path / "yolo" / "a.txt").write_text(f"3 {12 / 40} {17 / 50} {10 / 40} {10 / 50}\n8 0.5 0.5 1 1\n")
     for name in ("boxes.csv", "masks.csv", "coco.json", "yolo"):
         found = read_truth(tmp_path / name).get("/somewhere/else/a.png")

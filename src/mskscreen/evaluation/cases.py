@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.keys import file_name, keys, same_end
 from mskscreen.evaluation.labels import Labels
 from mskscreen.evaluation.table import Table
 from mskscreen.mura_path import mura_path
@@ -225,23 +225,15 @@ def _match(
             continue
         at = position.get(image)
         if at is None:
-            others.setdefault(_file_name(image), []).append((image, row))
+            others.setdefault(file_name(image), []).append((image, row))
         elif truth[at] < 0:
             truth[at] = row
         elif labels.label[truth[at]] != labels.label[row]:
             raise DataError(f"{labels.name}: rows {truth[at] + 1} and {row + 1} label the same image differently")
     for i in np.flatnonzero(truth < 0).tolist():
-        ends = [row for key, row in others.get(_file_name(image_keys[i]), ()) if _same_end(key, image_keys[i])]
+        ends = [row for key, row in others.get(file_name(image_keys[i]), ()) if same_end(key, image_keys[i])]
         truth[i] = by_study.get(study_keys[i], ends[0] if len(ends) == 1 else -1)
     return truth, names
-
-
-def _file_name(key: str) -> str:
-    return key.rsplit("/", 1)[-1]
-
-
-def _same_end(one: str, other: str) -> bool:
-    return ("/" + one).endswith("/" + other) or ("/" + other).endswith("/" + one)
 
 
 def _study_labels(labels: Labels, names: Sequence[str]) -> dict[str, float]:

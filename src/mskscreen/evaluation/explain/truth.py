@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from mskscreen.data.tree import inside
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.explain.masks import Draw, corners, polygon, stored, union
+from mskscreen.evaluation.keys import Paths
 from mskscreen.phantom.manifest import FILE, read_manifest
 
-Mask = npt.NDArray[np.bool_]
-_LARGEST = 1 << 28
-# GRAZPEDWRI-DX (Nagy et al., Scientific Data 2022); "text" is a marker on the image and no finding.
-_YOLO = (
+_BOXES = (("x", "y", "width", "height"), ("xmin", "ymin", "xmax", "ymax"))
+_CLASSES = "classes.txt"
+# A list or a mapping by number, on one line or on several.
+_NAMES = re.compile(r"^names:\s*(?:\[([^\]]*)\]|\{([^}]*)\}|((?:\s*(?:-|\d+:)[^\n]*)+))", re.MULTILINE)
+_NUMBER = re.compile(r"^(?:-|\d+:)\s*")
+# GRAZPEDWRI-DX (Nagy et al., Scientific Data 2022): its files begin with the number of the patient.
+_GRAZPEDWRI = re.compile(r"(\d+)_\d+_\d+_WRI-")
+_MARKER = "text"
+_GRAZPEDWRI_CLASSES = (
     *("bone anomaly", "bone lesion", "foreign body", "fracture", "metal", "periosteal reaction"),
-    *("pronator sign", "soft tissue"),
+    *("pronator sign", "soft tissue", _MARKER),
 )
 
 
@@ -31,40 +34,50 @@ _YOLO = (
 class Truth:
     """What is known of one image; `mask` gives bool (rows, columns) for the size of the radiograph.
 
-    `kind`, `joint`, `view` and `patient` are None where the source does not tell; `twin` is the same image without
-    its abnormality. Images whose abnormality cannot be seen have no truth.
+    `kind`, `joint`, `view`, `patient` and the `size` (rows, columns) of the radiograph are None where the source
+    does not tell; `twin` is the same image without its abnormality. What cannot be seen has no truth.
     """
 
-    mask: Callable[[int, int], Mask]
+    mask: Draw
     kind: str | None = None
     joint: str | None = None
     view: str | None = None
     patient: str | None = None
     twin: Path | None = None
+    size: tuple[int, int] | None = None
 
 
 class Truths:
-    """Truth by image: found by the key of the file, else by its name where only one image bears it."""
+    """Truth by image, found as `Paths` finds it; a name without a suffix stands for an image of any format."""
 
     def __init__(self, known: Mapping[str, Truth]) -> None:
-        self._known = {str(keys(name, name)[0]): truth for name, truth in known.items()}
-        names: dict[str, list[str]] = {}
-        for key in self._known:
-            names.setdefault(PurePosixPath(key).name, []).append(key)
-        self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
+        self._known = dict(known)
+        self._paths = Paths(self._known)
+
+    def items(self) -> Iterable[tuple[str, Truth]]:
+        """Every truth by the name that its source gives to the image."""
+        return self._known.items()
+
+    def find(self, file: str) -> str | None:
+        """The name of a file in the source, or None."""
+        return self._paths.find(file) or self._paths.find(str(Path(file).parent / Path(file).stem))
+
+    def __getitem__(self, name: str) -> Truth:
+        return self._known[name]
 
     def get(self, file: str) -> Truth | None:
         """The truth of a file, or None."""
-        key = str(keys(file, file)[0])
-        return self._known.get(key) or self._known.get(self._by_name.get(PurePosixPath(key).name, ""))
+        name = self.find(file)
+        return None if name is None else self._known[name]
 
 
 def read_truth(path: Path) -> Truths:
     """Read a truth by what it is.
 
-    A folder of phantoms or its manifest.parquet; a CSV with the columns `image` and either `x`, `y`, `width`,
-    `height` in pixels or `mask` (a file beside it), one row a finding, optionally `kind`, `joint`, `view`,
-    `patient`; a COCO file with boxes or polygons (FracAtlas); a folder of YOLO labels (GRAZPEDWRI-DX).
+    A folder of phantoms or its manifest.parquet; a CSV with the columns `image` and `mask` (a file beside it), or
+    `x`, `y`, `width`, `height`, or `xmin`, `ymin`, `xmax`, `ymax` in pixels, one row a finding, optionally `kind`,
+    `joint`, `view`, `patient`; a COCO file with boxes or polygons (FracAtlas); a folder of YOLO labels
+    (GRAZPEDWRI-DX), whose classes classes.txt or data.yaml names. An image with findings of two kinds has none.
     Raises DataError.
     """
     try:
@@ -85,8 +98,8 @@ def _phantoms(folder: Path) -> Iterator[tuple[str, Truth]]:
     for row in read_manifest(folder):
         if row.mask is not None and not row.occult:
             twin = folder / row.twin if row.twin else None
-            mask = _stored(folder, row.mask)
-            truth = Truth(mask, row.kind, row.joint, row.views, row.patient, twin)
+            mask = stored(folder, row.mask)
+            truth = Truth(mask, row.kind, row.joint, row.views, row.patient, twin, (row.rows, row.columns))
             yield row.image, truth
             if row.dicom:
                 # The twin is a PNG, whose display differs from that of the DICOM file everywhere.
@@ -94,19 +107,52 @@ def _phantoms(folder: Path) -> Iterator[tuple[str, Truth]]:
 
 
 def _table(path: Path) -> Iterator[tuple[str, Truth]]:
+    found: dict[str, list[tuple[dict[str, str], Draw]]] = {}
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    found: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        found.setdefault(row["image"].strip(), []).append(row)
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        columns = reader.fieldnames or ()
+        box = next((names for names in _BOXES if set(names) <= set(columns)), ())
+        if "image" not in columns or not (box or "mask" in columns):
+            wanted = "; or ".join(f"image, {', '.join(names)}" for names in (("mask",), *_BOXES))
+            raise DataError(f"{path}: the columns are {', '.join(columns)}; name them {wanted}")
+        for row in reader:
+            part = _finding(path, reader.line_num, row, box)
+            if part is not None:
+                found.setdefault((row["image"] or "").strip(), []).append((row, part))
     for image, group in found.items():
-        first = group[0]
-        if first.get("mask"):
-            parts = [_stored(path.parent, row["mask"].strip()) for row in group]
-        else:
-            parts = [_polygon(_corners(*(float(row[k]) for k in ("x", "y", "width", "height")))) for row in group]
-        kind, joint, view, patient = (first.get(name) or None for name in ("kind", "joint", "view", "patient"))
-        yield image, Truth(_union(parts), kind, joint, view, patient)
+        kind = _only(row.get("kind") for row, _ in group)
+        joint, view, patient = (group[0][0].get(name) or None for name in ("joint", "view", "patient"))
+        yield image, Truth(union([part for _, part in group]), kind, joint, view, patient)
+
+
+def _finding(path: Path, line: int, row: Mapping[str, str | None], box: Sequence[str]) -> Draw | None:
+    """What a row marks; None where it names neither a mask nor a box."""
+    if mask := (row.get("mask") or "").strip():
+        return stored(path.parent, mask)
+    cells = {name: (row[name] or "").strip() for name in box}
+    if not any(cells.values()):
+        return None
+    for name, text in cells.items():
+        if not _is_number(text):
+            raise DataError(
+                f"{path}: line {line}, column '{name}': '{text}' is no number; fill in {', '.join(box)} in "
+                "pixels, or none of them where there is no finding"
+            )
+    a, b, c, d = map(float, cells.values())
+    return polygon(corners(a, b, c, d) if box is _BOXES[0] else corners(a, b, c - a, d - b))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _only(values: Iterable[str | None]) -> str | None:
+    """The one value that all share, or None."""
+    found = set(values)
+    return (found.pop() or None) if len(found) == 1 else None
 
 
 def _coco(path: Path) -> Iterator[tuple[str, Truth]]:
@@ -118,83 +164,64 @@ def _coco(path: Path) -> Iterator[tuple[str, Truth]]:
     for image in coco["images"]:
         group = drawn.get(image["id"], [])
         size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
-        parts = [_polygon(points, size) for annotation in group for points in _outlines(annotation)]
+        parts = [polygon(points, size) for annotation in group for points in _outlines(annotation)]
         if parts:
-            yield str(image["file_name"]), Truth(_union(parts), kinds.get(group[0].get("category_id")))
+            kind = _only(kinds.get(annotation.get("category_id")) for annotation in group)
+            yield str(image["file_name"]), Truth(union(parts), kind, size=size)
 
 
 def _outlines(annotation: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
     polygons = annotation.get("segmentation")
     if isinstance(polygons, list) and polygons:
         return [list(zip(map(float, p[::2]), map(float, p[1::2]), strict=True)) for p in polygons]
-    return [_corners(*map(float, annotation["bbox"]))]
+    return [corners(*map(float, annotation["bbox"]))]
 
 
 def _yolo(folder: Path) -> Iterator[tuple[str, Truth]]:
-    files = sorted(folder.glob("*.txt"))
+    files = [file for file in sorted(folder.rglob("*.txt")) if file.name != _CLASSES]
     if not files:
         raise DataError(f"{folder}: holds neither {FILE} nor YOLO labels (*.txt)")
+    named = _classes(folder)
     for file in files:
-        boxes = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        known = [
-            (_YOLO[int(box[0])], [float(part) for part in box[1:5]]) for box in boxes if int(box[0]) < len(_YOLO)
-        ]
+        graz = _GRAZPEDWRI.match(file.name)
+        classes = named or (_GRAZPEDWRI_CLASSES if graz else ())
+        known = [(classes[number] if number < len(classes) else None, draw) for number, draw in _labels(file)]
+        known = [(kind, draw) for kind, draw in known if kind != _MARKER]
         if known:
-            parts = [_polygon(_corners(x - w / 2, y - h / 2, w, h), (1, 1)) for _, (x, y, w, h) in known]
-            patient = file.stem.split("_")[0] if file.stem.count("_") > 2 else None
-            yield f"{file.stem}.png", Truth(_union(parts), known[0][0], "wrist", patient=patient)
+            kind = _only(kind for kind, _ in known)
+            joint, patient = ("wrist", graz[1]) if graz else (None, None)
+            yield _image(file.relative_to(folder)), Truth(union([d for _, d in known]), kind, joint, None, patient)
 
 
-def _corners(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
-    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+def _labels(file: Path) -> Iterator[tuple[int, Draw]]:
+    """Number of the class and box of every line."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        cells = line.split()
+        if not cells:
+            continue
+        if len(cells) != 5 or not cells[0].isdecimal() or not all(map(_is_number, cells)):
+            raise DataError(
+                f"{file}: line {number} is not a box of YOLO; write 'class x y width height', or name a folder "
+                "that holds labels alone"
+            )
+        x, y, width, height = map(float, cells[1:])
+        yield int(cells[0]), polygon(corners(x - width / 2, y - height / 2, width, height), (1, 1))
 
 
-def _polygon(points: list[tuple[float, float]], size: tuple[int, int] | None = None) -> Callable[[int, int], Mask]:
-    """A filled outline in pixels of an image of `size` (rows, columns), by default the radiograph's own."""
-
-    def mask(rows: int, columns: int) -> Mask:
-        if rows * columns > _LARGEST:
-            raise DataError(f"a radiograph of {rows} x {columns} pixels is too large for a mask; reduce it")
-        down, across = (rows / size[0], columns / size[1]) if size else (1.0, 1.0)
-        return _filled([(x * across, y * down) for x, y in points], rows, columns)
-
-    return mask
+def _image(label: Path) -> str:
+    """Where YOLO keeps the image of a label: images/train/a for labels/train/a.txt; its format is not said."""
+    parts = ["images" if part == "labels" else part for part in label.with_suffix("").parts]
+    return "/".join(parts[1:] if parts[0] == "images" else parts)
 
 
-def _filled(corners: list[tuple[float, float]], rows: int, columns: int) -> Mask:
-    """Pixels whose centres lie within an outline, by the even-odd rule; the first pixel spans 0 to 1."""
-    found = np.zeros((rows, columns), bool)
-    x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        crossed = np.flatnonzero((y0 <= y) != (y1 <= y))
-        if len(crossed):
-            at = x0 + (y[crossed] - y0) / (y1 - y0) * (x1 - x0)
-            found[crossed] ^= x < at[:, None]
-    return found
-
-
-def _stored(folder: Path, name: str) -> Callable[[int, int], Mask]:
-    """A mask on disk below `folder`, of the size of its radiograph.
-
-    Raises PathError where it would lie elsewhere.
-    """
-    path = folder / inside(name)
-
-    def mask(rows: int, columns: int) -> Mask:
-        try:
-            with Image.open(path) as picture:
-                if picture.size != (columns, rows):
-                    raise DataError(f"{path}: size {picture.size} is not the radiograph's {(columns, rows)}")
-                return np.asarray(picture.convert("L")) > 0
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: the mask cannot be read ({error})") from error
-
-    return mask
-
-
-def _union(parts: list[Callable[[int, int], Mask]]) -> Callable[[int, int], Mask]:
-    def mask(rows: int, columns: int) -> Mask:
-        found: Mask = np.logical_or.reduce([part(rows, columns) for part in parts])
-        return found
-
-    return mask
+def _classes(folder: Path) -> list[str]:
+    """Names of the classes, from a file in the folder, in its `labels` or above them; none without a file."""
+    labels = next((place for place in (folder, folder.parent) if place.name == "labels"), folder / "labels")
+    for place in (folder, labels, *labels.parents[:2]):
+        if (place / _CLASSES).is_file():
+            return [line.strip() for line in (place / _CLASSES).read_text(encoding="utf-8").splitlines()]
+        if (place / "data.yaml").is_file():
+            found = _NAMES.search((place / "data.yaml").read_text(encoding="utf-8"))
+            items = re.split(r"[,\n]", next(filter(None, found.groups()), "")) if found else []
+            return [_NUMBER.sub("", item.strip()).strip("'\"") for item in items if item.strip()]
+    return []
