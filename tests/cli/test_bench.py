@@ -5,8 +5,10 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 from openvino import opset13 as ops
@@ -44,6 +46,43 @@ def test_the_table_is_markdown_and_says_which_machine(run: Callable, model: Path
     assert len({line.count("|") for line in table}) == 1
     assert len({len(line) for line in table}) == 1
     assert set(table[1]) == {"|", "-"}
+
+
+def external(model: Any) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (None, "not an ONNX file"),
+        ({"edit": external}, "external files, which are refused"),
+        ({"contract": None}, "holds no contract"),
+        ({"drop": ("map",)}, "no engine could run it"),
+    ],
+)
+def test_a_file_that_cannot_be_measured_is_one_clear_error(
+    tmp_path: Path,
+    tiny_model: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    make: Any,
+    said: str,
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_text("no model")
+    if make is not None:
+        tiny_model(path, **make)
+    monkeypatch.setattr(sys, "argv", ["mskscreen", "bench", str(path), "--seconds", "0.02"])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    (error,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 1
+    assert error.startswith(f"error: {path}: ")
+    assert said in error
 
 
 def test_operations_are_counted_as_the_layers_define_them(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def bench(
     if min(batches) < 1:
         raise typer.BadParameter("name whole numbers from 1, separated by commas", param_hint="--batch")
 
+    from mskscreen.errors import ModelError
     from mskscreen.inference.engines import cores
     from mskscreen.inference.machine import machine_kind
 
@@ -51,7 +52,10 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         for name in models or ["demo"]:
             for path in _files(name, Path(folder)):
-                rows += list(_measure(path, batches, seconds, count))
+                found = list(_measure(path, batches, seconds, count))
+                if not found:
+                    raise ModelError(f"{path}: no engine could run it; mskscreen -v bench says why")
+                rows += found
     if form is Format.JSON:
         print(json.dumps(rows, indent=1))
         return
@@ -65,8 +69,8 @@ def bench(
 def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> Iterator[dict[str, Any]]:
     from mskscreen.inference.speed import gemm_peak, images_a_second, latency, operations
 
-    work = operations(path)
     for engine in _engines(path, threads):
+        work = operations(path)
         peak = gemm_peak(engine.precision, threads, seconds)
         one = latency(engine, seconds)
         for size in [engine.contract.batch] if engine.contract.batch else batches:
@@ -86,11 +90,16 @@ def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> It
 
 
 def _engines(path: Path, threads: int) -> Iterator[Engine]:
-    """The model on every engine in every precision that this machine and the model's files have."""
+    """The model on every engine in every precision that this machine and the model's files have.
+
+    Raises ModelError, ContractError where the file holds no model or no contract.
+    """
     from mskscreen.errors import MskscreenError
     from mskscreen.inference import open_engine
     from mskscreen.inference.backends import BACKENDS
+    from mskscreen.inference.catalogue import read_contract
 
+    read_contract(path)
     for name, kind in BACKENDS.items():
         for precision in sorted(kind.precisions(), reverse=True):
             engine: Any = name

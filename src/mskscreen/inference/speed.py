@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from mskscreen.errors import ModelError
 from mskscreen.inference.engines import Engine
 from mskscreen.inference.order import in_order
+from mskscreen.inference.tail import read_graph
 
 # Edge of the square matrices that the peak is measured with: large enough that memory does not matter.
 _EDGE = 1536
 
 
 def operations(path: Path) -> float:
-    """Operations of one image in convolutions and matrix products; a multiplication and an addition are two."""
-    import openvino
+    """Operations of one image in convolutions and matrix products; a multiplication and an addition are two.
 
-    model = openvino.Core().read_model(path)
+    Raises ModelError.
+    """
+    model = read_graph(path)
     (image,) = model.inputs
-    model.reshape({image.any_name: [1, *(size.get_length() for size in image.get_partial_shape()[1:])]})
+    try:
+        model.reshape({image.any_name: [1, *(size.get_length() for size in image.get_partial_shape()[1:])]})
+    except RuntimeError as error:
+        raise ModelError(f"{path}: has no fixed size of image, so its operations cannot be counted") from error
     return float(sum(map(_operations_of, model.get_ops())))
 
 
