@@ -11,12 +11,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper, version_converter
 
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ContractError, ModelError
 from mskscreen.export.onnx import complete
+from mskscreen.inference.backends import OnnxRuntime
 from mskscreen.inference.catalogue import described_by, published_as
+from mskscreen.inference.engines import check_ports
 from mskscreen.inference.onnx_file import read_metadata
 from mskscreen.inference.precision import sha256_of
 from mskscreen.storage import replacing
@@ -43,9 +46,15 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
     if METADATA_KEY in metadata:
         raise ModelError(f"{path}: carries a contract already; it needs no import")
     contract = _contract(path, description)
-    original = onnx.load(os.fspath(path), load_external_data=False)
+    try:
+        original = onnx.load(os.fspath(path), load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file ({error})") from error
     _without_weights_as_inputs(original)
+    if not _opset(original):
+        raise ModelError(f"{path}: does not say which version of ONNX's operators it uses; export it again")
     batch = _fixed_batch(original)
+    check_ports(path, replace(contract, batch=batch), OnnxRuntime(path, None, "f32", 1))
     rng = np.random.default_rng(0)
     images = [rng.random((batch or 1, 1, *contract.input_size), np.float32) for _ in range(_SINGLES)]
     try:
@@ -92,12 +101,13 @@ def _without_weights_as_inputs(model: onnx.ModelProto) -> None:
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    """Version of the operators of ONNX itself, 0 where the file does not say."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int | None:
     """The batch that the first input fixes, or None."""
-    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else ()
     return dimensions[0].dim_value or None if dimensions else None
 
 
@@ -133,7 +143,10 @@ def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _difference(model: onnx.ModelProto, batches: list[np.ndarray], expected: Outputs) -> float:
-    """Largest difference on either engine, relative to an output's largest value; infinite where it cannot run."""
+    """Largest difference on either engine, relative to an output's largest value.
+
+    It is infinite where an engine cannot run the model or an output is not a number.
+    """
     content = model.SerializeToString()
     worst = 0.0
     for batch, wanted in zip(batches, expected, strict=True):
@@ -145,8 +158,11 @@ def _difference(model: onnx.ModelProto, batches: list[np.ndarray], expected: Out
             for name, value in wanted.items():
                 if name not in found or found[name].shape != value.shape:
                     return float("inf")
-                worst = max(worst, float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6)))
-    return worst if np.isfinite(worst) else float("inf")
+                difference = float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6))
+                if not np.isfinite(difference):
+                    return float("inf")
+                worst = max(worst, difference)
+    return worst
 
 
 def _joined(results: Outputs) -> dict[str, np.ndarray]:
