@@ -117,6 +117,30 @@ def test_a_finished_table_is_known_by_its_job_and_its_files(
     assert finished(output, files, JOB) is None
 
 
+def test_a_journal_left_beside_a_finished_table_is_taken_away(
+    tmp_path: Path, files: list[Path], stream: Callable
+) -> None:
+    output, journal = tmp_path / "table.json", tmp_path / "table.json.journal"
+    list(write_resumable(output, files, stream, JOB))
+    journal.write_text('{"job": {"name": "m", "threshold": 0.5}}\n')
+    assert finished(output, files, JOB | {"threshold": 0.4}) is None
+    assert journal.exists()
+    assert finished(output, files, JOB) is not None
+    assert not journal.exists()
+
+
+def test_of_two_runs_on_one_output_the_second_is_refused(
+    tmp_path: Path, files: list[Path], stream: Callable
+) -> None:
+    output = tmp_path / "table.csv"
+    first = write_resumable(output, files, stream, JOB)
+    next(first)
+    with pytest.raises(DataError, match=r"table\.csv\.journal: another run writes it now"):
+        next(write_resumable(output, files, stream, JOB | {"threshold": 0.4}))
+    assert len(list(first)) == 5
+    assert errors(output) == [path.name for path in files]
+
+
 def test_the_output_must_be_writable_and_of_a_known_format(
     tmp_path: Path, files: list[Path], stream: Callable
 ) -> None:

@@ -19,6 +19,11 @@ from mskscreen.errors import DataError
 from mskscreen.inference.files import printable
 from mskscreen.predictions import Prediction, Predictions, row_of, table_format, write_table
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Job = Mapping[str, Any]
 Stream = Callable[[Sequence[Path]], Generator[Prediction]]
 
@@ -42,18 +47,28 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
                 journal.add(row)
                 yield row
         write_table(output, (journal[name] for name in names), {**job, "job": digest}, job["threshold"])
-    journal.path.unlink()
+    journal.path.unlink(missing_ok=True)
 
 
 def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | None:
-    """The table at `output` where it is that of this very job: json and parquet say what they were made of."""
+    """The table at `output` where it is that of this very job: json and parquet say what they were made of.
+
+    A journal that a run left when it was killed after its last row is taken away.
+    """
     if not output.exists() or table_format(output) not in ("json", "parquet"):
         return None
     try:
         table = Predictions.read(output)
     except DataError:
         return None
-    return table if table.model.get("job") == job_digest([printable(path) for path in files], job) else None
+    if table.model.get("job") != job_digest([printable(path) for path in files], job):
+        return None
+    journal = Journal(output, job)
+    if journal.path.exists():
+        with journal:
+            pass
+        journal.path.unlink(missing_ok=True)
+    return table
 
 
 def check_replaceable(output: Path, files: Sequence[Path]) -> None:
@@ -81,7 +96,7 @@ class Journal:
     """The rows made so far for the table `output`, on disk; in memory is only where they are.
 
     A journal of another job is thrown away, and so are rows of files that have changed since. Use as a context
-    manager.
+    manager; DataError says that another run has the journal open.
     """
 
     def __init__(self, output: Path, job: Job) -> None:
@@ -91,9 +106,20 @@ class Journal:
 
     def __enter__(self) -> Journal:
         try:
-            self._stream = self.path.open("r+b" if self.path.exists() else "w+b")
+            self._stream = self.path.open("a+b")
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
+        try:
+            if fcntl:
+                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._stream.close()
+            raise DataError(
+                f"{self.path}: another run writes it now; wait for its end, or choose another output"
+            ) from error
+        except OSError:
+            pass  # not every network file system has locks
+        self._stream.seek(0)
         if self._stream.readline() == self._job:
             self._resume()
         else:
