@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common, main
+from mskscreen.data.manifest import Manifest
 from mskscreen.inference import Screener
 from mskscreen.predictions import Predictions
 
@@ -110,7 +111,8 @@ def test_results_are_on_stdout_and_everything_else_on_stderr(run: Callable, mura
     assert "image2.png" in done.err
     assert "error:" not in done.out
     good = run(mura / "XR_ELBOW", "--format", "csv")
-    assert (good.code, good.err) == (0, "")
+    assert good.code == 0
+    assert re.fullmatch(r"model tiny: openvino/f32 \(.+\)\n", good.err)
 
 
 def test_quiet_leaves_the_errors_and_nothing_else(
@@ -203,6 +205,27 @@ def test_sources_are_files_folders_patterns_and_a_list_on_stdin_each_image_once(
     assert files("-", stdin=listed) == [whole[2], whole[0], *whole[3:]]
     assert files("gone.png") == ["gone.png"]
     assert run("gone.png").code == 3
+
+
+def test_a_manifest_stands_for_its_images(run: Callable, mura: Path, tmp_path: Path) -> None:
+    whole = [json.loads(line)["file"] for line in run(mura, "--format", "jsonl").out.splitlines()]
+    named = [*reversed(whole), str(mura / "gone.png")]
+    rows = [{"image": Path(file).relative_to(tmp_path).as_posix()} for file in named]
+    Manifest.from_rows(tmp_path, rows, "test").write(tmp_path / "m.parquet")
+    done = run(tmp_path / "m.parquet", "--format", "jsonl")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["file"] for row in found] == named
+    assert [row["error"] is None for row in found] == [False, True, True, True, True, False]
+    run(mura, "--output", tmp_path / "table.parquet")
+    assert "not a whole manifest" in run(tmp_path / "table.parquet").err
+
+
+def test_a_manifest_stands_for_nothing_outside_its_folder(run: Callable, mura: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").symlink_to(next(mura.rglob("*.png")))
+    Manifest.from_rows(tmp_path / "data", [{"image": "a.png"}], "test").write(tmp_path / "m.parquet")
+    done = run(tmp_path / "m.parquet")
+    assert (done.code, done.out) == (1, "")
 
 
 def test_a_thousand_files_with_one_in_twenty_corrupt(

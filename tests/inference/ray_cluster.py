@@ -46,6 +46,7 @@ def main(model: str, folder: str, output: str) -> None:
 
     threading.Thread(target=kill, daemon=True).start()
     sys.argv = ["mskscreen", "predict", folder, "--model", model, "--output", output, "--ray"]
+    sys.argv += ["--precision", "int8", "--force-precision"]
     try:
         run()
     finally:

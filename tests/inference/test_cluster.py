@@ -11,15 +11,21 @@ import pytest
 from PIL import Image
 
 from mskscreen import Screener
-from mskscreen.predictions import Predictions
+from mskscreen.predictions import FLAG_UNAPPROVED, Predictions
 
 pytest.importorskip("ray")
 IMAGES = 240
 
 
-def test_a_cluster_that_loses_a_node_gives_the_same_table(tmp_path: Path, tiny_model: Callable) -> None:
+def test_a_cluster_that_loses_a_node_gives_the_same_table(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
+) -> None:
     """The node is killed once its share is under way: what it held is done again, and the order stays."""
-    model, folder = tiny_model(tmp_path / "tiny.onnx"), tmp_path / "images"
+    # Its precision has passed no gate here, so it must be forced on every node.
+    model, folder = (
+        tiny_model(tmp_path / "tiny.onnx", contract=tiny_contract(precision="int8")),
+        tmp_path / "images",
+    )
     folder.mkdir()
     ramp = np.add.outer(np.arange(1000), np.arange(1000))
     for i in range(5):
@@ -37,7 +43,9 @@ def test_a_cluster_that_loses_a_node_gives_the_same_table(tmp_path: Path, tiny_m
     killed = re.search(r"killed after \[(\d+)\] rows, 1 nodes alive", done.stdout)
     assert killed is not None, done.stdout
     assert int(killed[1]) < IMAGES
-    table, expected = Predictions.read(output), Screener.load(model, threads=1).predict(folder)
+    screener = Screener.load(model, precision="int8", threads=1, unapproved=True)
+    table, expected = Predictions.read(output), screener.predict(folder)
     assert table.images == expected.images
+    assert all(FLAG_UNAPPROVED in row.flags for row in table)
     assert {key: value for key, value in table.model.items() if key in expected.model} == expected.model
     assert not output.with_name("table.json.journal").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,7 @@ from mskscreen.cli.common import MaxPixels, limits_of
 from mskscreen.cli.screening import Run
 
 if TYPE_CHECKING:
+    from mskscreen.contract import ModelContract
     from mskscreen.inference import Screened, Screener
     from mskscreen.inference.journal import Job, Stream
     from mskscreen.predictions import Prediction
@@ -26,12 +27,14 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCES",
-            help="Files, folders (searched to the bottom), glob patterns, or - for a list on stdin.",
+            help="Files, folders (searched to the bottom), glob patterns, manifests, or - for a list on stdin.",
         ),
     ],
     model: Annotated[
         list[str],
-        typer.Option(help="An ONNX file, or the name of a bundled model; repeat to average several models."),
+        typer.Option(
+            help="An ONNX file, a bundled model's name, or an address; repeat to average several models."
+        ),
     ] = ["demo"],  # noqa: B006 - typer copies it
     at: Annotated[
         str, typer.Option(help="Operating point of the model: balanced, sensitive or specific.")
@@ -62,6 +65,14 @@ def predict(
     force_precision: Annotated[
         bool, typer.Option("--force-precision", help="Use the precision even if its gate failed; flags every row.")
     ] = False,
+    contract: Annotated[
+        Path | None,
+        typer.Option(
+            help="Contract of a model on a server that holds none: the ONNX file, or a TOML file.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images; by default one a core.")
     ] = None,
@@ -86,8 +97,10 @@ def predict(
     _check_format(form, output)
     if maps and len(model) > 1:
         raise typer.BadParameter("an ensemble has no evidence map; name one --model, or leave out --maps")
-    if ray and (maps or len(model) > 1):
-        raise typer.BadParameter("--ray goes with one --model and without --maps")
+    if contract and len(model) > 1:
+        raise typer.BadParameter("--contract goes with one --model")
+    if ray and (maps or contract or len(model) > 1):
+        raise typer.BadParameter("--ray goes with one --model and without --maps and --contract")
     files = find_files(sources, maps)
     if output and not overwrite:
         _check_output(output, files)
@@ -107,6 +120,7 @@ def predict(
             engine=engine,
             precision=precision,
             unapproved=force_precision,
+            contract=_contract(contract) if contract else None,
             reading=reading,
             limits=limits,
         )
@@ -129,16 +143,17 @@ def predict(
     about = screener.describe(at)
 
     for each in screener.screeners if isinstance(screener, Ensemble) else [screener]:
-        if each.engine.precision != "f32":
-            chosen = f"{each.engine.name}/{each.engine.precision}, {each.engine.why}"
-            common.err.print(f"model {each.engine.contract.name}: {chosen}")
+        used = each.engine
+        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if ray:
             with common.needs("cluster"):
                 from mskscreen.inference.cluster import stream_on_ray
 
-                return stream_on_ray(paths, model[0], about, study_by=study_by, limits=limits)
+                return stream_on_ray(
+                    paths, model[0], about, study_by=study_by, limits=limits, unapproved=force_precision
+                )
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
         inspect = _drawing(screener, maps) if maps else None
@@ -157,6 +172,12 @@ def predict(
             sys.stdout.write(piece)
             sys.stdout.flush()
     raise typer.Exit(run.report())
+
+
+def _contract(file: Path) -> ModelContract:
+    from mskscreen.inference.catalogue import described_by, read_contract
+
+    return read_contract(file) if file.suffix == ".onnx" else described_by(file)
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:
@@ -190,11 +211,9 @@ def _check_format(form: str | None, output: Path | None) -> None:
 
 def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     """The images that the arguments stand for, each once; pictures written by an earlier run are none."""
-    from mskscreen.inference.files import find_radiographs
-
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
     found: dict[str, Path] = {}
-    for path in (path for name in names for path in find_radiographs(name)):
+    for path in (path for name in names for path in _images(name)):
         found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - a link is a file of its own
     own = f"{os.path.abspath(maps)}{os.sep}" if maps else None  # noqa: PTH100
     files = [path for place, path in found.items() if not (own and place.startswith(own))]
@@ -202,6 +221,24 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
         where = "stdin" if sources == ["-"] else ", ".join(f"'{name}'" for name in sources)
         raise typer.BadParameter(f"no radiograph in {where}: name DICOM, PNG, JPEG, TIFF, BMP or WebP files")
     return files
+
+
+def _images(name: str) -> Iterator[Path]:
+    """The images of a manifest, or those that any other name stands for."""
+    from mskscreen.inference.files import find_radiographs
+
+    if not name.endswith(".parquet"):
+        yield from find_radiographs(name)
+        return
+    with common.needs("data"):
+        import pyarrow  # noqa: F401
+
+        from mskscreen.data.manifest import Manifest
+    manifest = Manifest.read(Path(name))
+    tree = manifest.tree
+    for image in manifest["image"]:
+        tree.stat(image)  # refuses a link out of the folder; what is missing becomes a row with an error
+        yield tree.root / image
 
 
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:

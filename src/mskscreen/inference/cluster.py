@@ -33,11 +33,12 @@ def stream_on_ray(
     *,
     study_by: StudyBy = "auto",
     limits: Limits = _USUAL,
+    unapproved: bool = False,
 ) -> Generator[Prediction]:
     """Rows of `Screener.stream`, made by the cluster at `$RAY_ADDRESS`, one that runs here, or one started here.
 
     `about` is what `Screener.describe` says of the model at the operating point; nodes where it would differ are
-    refused. Raises MskscreenError where the cluster fails.
+    refused. `unapproved` is as in `Screener.load`. Raises MskscreenError where the cluster fails.
     """
     if not files:
         return
@@ -56,7 +57,7 @@ def stream_on_ray(
     names = [{"file": os.fsencode(path)} for path in files]
     parts = ray.data.from_items(names, override_num_blocks=-(-len(names) // _FILES))
     shared: dict[str, Any] = {"model": model, "about": dict(about), "study_by": study_by, "limits": limits}
-    task = functools.partial(_screen, **shared, folder=str(Path.cwd()))
+    task = functools.partial(_screen, **shared, unapproved=unapproved, folder=str(Path.cwd()))
     rows = parts.map_batches(task, batch_size=None, num_cpus=1).iter_rows()
     try:
         for row in rows:
@@ -73,11 +74,12 @@ def _screen(
     about: dict[str, Any],
     study_by: StudyBy,
     limits: Limits,
+    unapproved: bool,
     folder: str,
 ) -> dict[str, list[str]]:
     """Score the files of one task, on whichever node it runs; names are relative to `folder`."""
     os.chdir(folder)
-    screener = _screener(model, about["engine"], about["precision"], about["reading"], limits)
+    screener = _screener(model, about["engine"], about["precision"], about["reading"], limits, unapproved)
     at = about["operating_point"]
     if (found := screener.describe(at)) != about:
         differing = ", ".join(sorted(key for key in about if found.get(key) != about[key]))
@@ -88,6 +90,9 @@ def _screen(
 
 
 @functools.lru_cache(1)
-def _screener(model: str, engine: Any, precision: Any, reading: Any, limits: Limits) -> Screener:
+def _screener(model: str, engine: Any, precision: Any, reading: Any, limits: Limits, unapproved: bool) -> Screener:
     """The model, opened once in each process of the cluster."""
-    return Screener.load(model, engine=engine, precision=precision, threads=1, reading=reading, limits=limits)
+    if engine == "remote":
+        return Screener(remote=model, reading=reading, limits=limits)
+    chosen = {"engine": engine, "precision": precision, "unapproved": unapproved}
+    return Screener.load(model, **chosen, threads=1, reading=reading, limits=limits)
