@@ -21,11 +21,12 @@ import numpy as np
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.explain import report
+from mskscreen.evaluation.explain.cases import right_cases
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
 from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
 from mskscreen.evaluation.explain.files import Request, explain_files
 from mskscreen.evaluation.explain.sanity import cascade, label_randomisation, repeatability
-from mskscreen.evaluation.explain.score import GAIN, Row, development_level, measure, right_cases, table
+from mskscreen.evaluation.explain.score import GAIN, Row, development_levels, measure, table
 from mskscreen.evaluation.explain.truth import Truths, read_truth
 from mskscreen.inference import Screener
 from mskscreen.phantom.dataset import make
@@ -80,28 +81,31 @@ def _options() -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace, screener: Screener, checkpoint: Path | None) -> dict:
     name = screener.engine.path.stem
-    data, work = options.work / "test", options.work / name
+    # Maps of an earlier model of this name stay apart.
+    data, work = options.work / "test", options.work / f"{name}-{screener.engine.digest[:12]}"
     truths = read_truth(data)
     files = _visible(data)
     predictions = screener.predict(files)
     _explain(screener, None, CHEAP, files, work / "all")
     dev = _visible(options.work / "dev")
-    _explain(screener, None, CHEAP[:1], dev, work / "dev")
+    _explain(screener, None, CHEAP, dev, work / "dev")
     known = read_truth(options.work / "dev")
-    level = development_level(right_cases(screener.predict(dev), read_records(work / "dev"), known), work / "dev")
-    every = table(measure(right_cases(predictions, read_records(work / "all"), truths), work / "all", level))
+    levels = development_levels(
+        right_cases(screener.predict(dev), read_records(work / "dev"), known), work / "dev"
+    )
+    every = table(measure(right_cases(predictions, read_records(work / "all"), truths), work / "all", levels))
     called = [Path(row.file) for row in predictions.images if row.abnormal]
     few = [
         called[i] for i in np.unique(np.linspace(0, len(called) - 1, min(options.few, len(called))).astype(int))
     ]
     methods = (*CHEAP, *DEAR, *(["integrated-gradients"] if checkpoint else []))
     _explain(screener, checkpoint, methods, few, work / "few")
-    some = _few(screener, predictions, truths, work / "few", level, work / "report.html")
+    some = _few(screener, predictions, truths, work / "few", levels, work / "report.html")
     sanity = _sanity(screener, few[:12], options.shuffled)
-    lines = {"all": _json(every), "few": _json(some), "level": level, "sanity": sanity}
+    lines = {"all": report.figures(every), "few": report.figures(some), "levels": levels, "sanity": sanity}
     lines["data"] = {"studies": options.studies, "long_side": options.long_side, "seed": SEEDS["test"]}
     lines["model"] = screener.describe()
-    return {"json": lines, "text": _text(name, every, some, sanity, level, options)}
+    return {"json": lines, "text": _text(name, every, some, sanity, levels, options)}
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -119,16 +123,22 @@ def _explain(
 
 
 def _few(
-    screener: Screener, predictions: Predictions, truths: Truths, folder: Path, level: float, page: Path
+    screener: Screener,
+    predictions: Predictions,
+    truths: Truths,
+    folder: Path,
+    levels: dict[str, float],
+    page: Path,
 ) -> list[Row]:
     """All methods and all measures, and the report."""
-    cases = right_cases(predictions, read_records(folder), truths)
-    values = measure(cases, folder, level)
-    _say(f"{folder}: asking the model about {len(cases)} images")
-    measure_faithfulness(values, folder, screener, len(cases))
+    joined = right_cases(predictions, read_records(folder), truths)
+    values = measure(joined, folder, levels)
+    _say(f"{folder}: asking the model about {joined}")
+    measure_faithfulness(values, folder, screener, len(joined.cases))
     rows = table(values)
-    about = {"model": screener.engine.contract.name, "images": len(cases), "fixed level of IoU": f"{level:.2f}"}
-    report.write_report(page, rows, about, pictures(cases, folder, 12))
+    about = {"model": screener.engine.contract.name, "images": joined}
+    about["fixed level of IoU"] = report.level_text(levels)
+    report.write_report(page, rows, about, pictures(joined.cases, folder, 12))
     return rows
 
 
@@ -143,26 +153,13 @@ def _sanity(screener: Screener, files: list[Path], shuffled: str | None) -> dict
     }
 
 
-def _json(rows: list[Row]) -> list[dict]:
-    return [
-        {
-            "part": row.part,
-            "method": row.method,
-            "images": row.cases,
-            "passes": row.passes,
-            "measures": {
-                name: None
-                if found.value is None
-                else {"value": found.value, "interval": found.interval and list(found.interval)}
-                for name, found in row.measures.items()
-            },
-        }
-        for row in rows
-    ]
-
-
 def _text(
-    name: str, every: list[Row], some: list[Row], sanity: dict, level: float, options: argparse.Namespace
+    name: str,
+    every: list[Row],
+    some: list[Row],
+    sanity: dict,
+    levels: dict[str, float],
+    options: argparse.Namespace,
 ) -> str:
     """The page of one model: targets first, met or missed."""
     best = next(row for row in every if (row.part, row.method) == ("all", "hirescam"))
@@ -202,7 +199,7 @@ def _text(
             "",
             f"## Agreement with the masks, {cases} images called abnormal whose abnormality can be seen",
             "",
-            f"IoU at the fixed level: {level:.2f} of a map's peak, chosen on other phantoms.",
+            f"Fixed level of IoU, chosen on other phantoms: {report.level_text(levels)}.",
             "",
             report.markdown(every),
             f"## All methods and measures, {here['hirescam'].cases} of these images",

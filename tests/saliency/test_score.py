@@ -10,14 +10,15 @@ from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
 from mskscreen.errors import DataError
+from mskscreen.evaluation.explain.cases import right_cases
 from mskscreen.evaluation.explain.sanity import cascade, label_randomisation, repeatability
-from mskscreen.evaluation.explain.score import right_cases
+from mskscreen.evaluation.explain.score import development_levels, location_priors, measure
 from mskscreen.evaluation.explain.truth import read_truth
 from mskscreen.inference import Screener
 from mskscreen.inference.catalogue import model_path
 from mskscreen.pixels import read_radiograph
 from mskscreen.predictions import Prediction, Predictions
-from mskscreen.saliency.maps import MapRecord, write_values
+from mskscreen.saliency.maps import MapRecord, read_records, write_values
 
 RUN = CliRunner()
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -64,29 +65,166 @@ def judged(tmp_path):
     return tmp_path
 
 
-def score(folder, *more):
+def run(folder, *more):
     chosen = ["explain", "score", folder / "p.json", folder / "maps", "--truth", folder / "truth.csv", *more]
-    found = RUN.invoke(app, [*map(str, chosen), "--format", "json", "--resamples", "200"])
+    return RUN.invoke(app, [*map(str, chosen), "--format", "json", "--resamples", "200"])
+
+
+def score(folder, *more, part="all"):
+    found = run(folder, *more)
     assert found.exit_code == 0, found.output
-    text = found.stdout
-    return {row["method"]: row for row in json.loads(text[text.index("[") : text.rindex("]") + 1])}
+    return {row["method"]: row for row in json.loads(found.stdout) if row["part"] == part}
 
 
-def value(text):
-    return float(text.split(" ")[0])
+def value(row, measure):
+    return row["measures"][measure]["value"]
+
+
+def change(folder, method, **fields):
+    """Write the records of one method again with other fields; a field may be a function of the record."""
+    for path in sorted((folder / "maps").glob(f"*.{method}.map.json")):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {k: v(record) if callable(v) else v for k, v in fields.items()}))
+
+
+def joined(folder):
+    table, truths = Predictions.read(folder / "p.json"), read_truth(folder / "truth.csv")
+    return right_cases(table, read_records(folder / "maps"), truths)
 
 
 def test_table_of_methods_beside_the_maps_that_know_no_image(judged):
     rows = score(judged, "--level", "0.5")
-    assert list(rows) == ["HiResCAM", "RISE", "centre prior", "location prior", "random map"]
+    assert list(rows) == ["hirescam", "rise", "centre prior", "location prior", "random map"]
     assert {row["images"] for row in rows.values()} == {18}
-    best = rows["HiResCAM"]
-    assert [value(best[name]) for name in ("pointing", "iou_otsu", "iou_fixed", "pixel_ap", "energy")] == [1] * 5
-    assert (best["passes"], rows["RISE"]["passes"]) == (1, 1000)
-    for other in ("RISE", "centre prior", "location prior", "random map"):
-        assert value(rows[other]["pixel_ap"]) < 0.3
-        assert "to" in rows[other]["pixel_ap"]
-    assert value(best["pointing gain"]) == pytest.approx(1 - value(rows["location prior"]["pointing"]), abs=2e-3)
+    best = rows["hirescam"]
+    assert [value(best, name) for name in ("pointing", "iou_otsu", "iou_fixed", "pixel_ap", "energy")] == [1] * 5
+    assert (best["passes"], rows["rise"]["passes"]) == (1, 1000)
+    for other in ("rise", "centre prior", "location prior", "random map"):
+        assert value(rows[other], "pixel_ap") < 0.3
+        low, high = rows[other]["measures"]["pixel_ap"]["interval"]
+        assert low < value(rows[other], "pixel_ap") < high
+
+
+def test_the_gain_is_over_the_better_prior(judged):
+    rows = score(judged)
+    priors = [value(rows[name], "pointing") for name in ("centre prior", "location prior")]
+    assert priors[0] != priors[1]
+    for method in ("hirescam", "rise"):
+        assert value(rows[method], "pointing gain") == pytest.approx(value(rows[method], "pointing") - max(priors))
+
+
+def test_numbers_of_every_kind_and_joint(judged):
+    parts = {row["part"] for row in json.loads(run(judged, "--report", judged / "out.html").stdout)}
+    assert parts == {"all", "kind: fracture", "kind: lesion", "joint: hand", "joint: wrist"}
+    assert score(judged, part="joint: hand")["rise"]["measures"]["pointing"]["images"] == 9
+
+
+def test_a_measure_says_on_how_many_images_it_was_taken(judged, bright_model):
+    for number in range(10, 18):
+        (judged / "maps" / f"{number}.rise.map.json").unlink()
+    lines = (judged / "truth.csv").read_text().splitlines()
+    # A box beside the image marks nothing.
+    lines[1] = "image0.png,900,900,10,10,lesion,hand,p0"
+    (judged / "truth.csv").write_text("\n".join(lines))
+    rows = score(judged, "--model", bright_model(), "--images", "4", "--report", judged / "out.html")
+    assert {name: row["images"] for name, row in rows.items()} == {
+        "hirescam": 17,
+        "rise": 9,
+        "centre prior": 17,
+        "location prior": 17,
+        "random map": 17,
+    }
+    assert rows["hirescam"]["measures"]["deletion"]["images"] == 4
+    assert "n = 4" in (judged / "out.html").read_text()
+    assert "1 whose mask is empty" in run(judged).stderr
+
+
+def test_priors_are_learnt_from_the_truth_of_other_patients_judged_or_not(judged):
+    known = joined(judged)
+    before = location_priors(known)
+    assert len(known.cases) == 18
+    one = next(number for number, case in enumerate(known.cases) if case.joint == "hand")
+    # Nine other squares on hands that were called right, and one that was missed.
+    assert round(before[one].sum() / before[0 if one else 2].sum(), 1) == 1
+    rows = (judged / "truth.csv").read_text().splitlines()
+    place = [int(x) for x in next(row for row in rows if row.startswith("image18.png")).split(",")[1:3]]
+    column, row = (int((start + 5) / side * 48) for start, side in zip(place, (40, 50), strict=True))
+    (judged / "truth.csv").write_text("\n".join(row for row in rows if not row.startswith("image18.png")))
+    after = location_priors(joined(judged))
+    assert before[one][row, column] == pytest.approx(after[one][row, column] + 1, abs=0.01)
+    (judged / "truth.csv").write_text(
+        "\n".join(row.rsplit(",", 1)[0] + ",p" for row in rows).replace(",p", ",patient", 1)
+    )
+    found = run(judged)
+    assert "18 images have no location prior" in found.stderr
+    assert "location prior" not in found.stdout
+
+
+def test_the_same_image_by_another_path_is_the_same_image(judged, monkeypatch):
+    monkeypatch.chdir(judged)
+    change(judged, "*", file=lambda record: Path(record["file"]).name)
+    assert score(judged)["hirescam"]["images"] == 18
+    monkeypatch.chdir("/")
+    assert score(judged)["hirescam"]["images"] == 18
+
+
+def test_images_that_moved_are_found_below_the_root(judged, bright_model):
+    change(judged, "*", file=lambda record: f"/gone/{Path(record['file']).name}")
+    (judged / "p.json").write_text((judged / "p.json").read_text().replace(str(judged), "/gone"))
+    found = run(judged, "--model", bright_model(), "--images", "2")
+    assert found.exit_code != 0
+    assert "--root" in str(found.exception)
+    rows = score(judged, "--model", bright_model(), "--images", "2", "--root", judged)
+    assert rows["hirescam"]["measures"]["deletion"]["images"] == 2
+    assert run(judged, "--model", bright_model(), "--root", judged, "--max-pixels", "100").exit_code != 0
+
+
+def test_maps_of_both_heads_are_told_apart(judged):
+    for path in sorted((judged / "maps").glob("*.hirescam.map.json")):
+        record = json.loads(path.read_text())
+        path.with_name(path.name.replace("hirescam", "hirescam.joint")).write_text(
+            json.dumps(record | {"of": record["joint"], "passes": 7})
+        )
+    found = run(judged)
+    assert found.exit_code != 0
+    assert "--of" in str(found.exception)
+    assert score(judged, "--of", "abnormal")["hirescam"]["passes"] == 1
+    joint = score(judged, "--of", "joint")
+    assert joint["hirescam"]["passes"] == 7
+    # Of the joint all images are called right.
+    assert joint["hirescam"]["images"] == 20
+
+
+def test_predictions_maps_and_model_are_of_one_model(judged, bright_model):
+    model = bright_model()
+    digest = Screener.load(model).engine.contract.digest
+    text = (judged / "p.json").read_text()
+    for table, maps in ((digest, "other"), ("other", digest), ("other", "other")):
+        (judged / "p.json").write_text(text.replace('"name"', f'"contract": "{table}", "name"', 1))
+        change(judged, "rise", model={"contract": maps})
+        found = run(judged, *(("--model", model, "--images", "2") if table == maps else ()))
+        assert "is of another model" in str(found.exception)
+    (judged / "p.json").write_text(text.replace('"name"', f'"contract": "{digest}", "name"', 1))
+    change(judged, "rise", model={"contract": digest})
+    score(judged, "--model", model, "--images", "2")
+
+
+def test_it_is_said_what_became_of_every_image(judged):
+    rows = (judged / "truth.csv").read_text().splitlines()
+    (judged / "truth.csv").write_text("\n".join([*rows[:-4], *rows[-2:], "unseen.png,1,1,2,2,lesion,hand,x"]))
+    (judged / "maps" / "19.hirescam.map.json").unlink()
+    (judged / "maps" / "19.rise.map.json").unlink()
+    found = run(judged).stderr
+    assert "19 images: 16 scored, 1 missed by the classifier, 2 without truth; 2 truths of other images" in found
+
+
+def test_a_truth_that_fits_two_images_is_refused(judged):
+    change(judged, "rise", file=lambda record: f"/elsewhere/{Path(record['file']).name}")
+    text = (judged / "p.json").read_text()
+    table = json.loads(text)
+    table["images"] += [row | {"file": f"/elsewhere/{Path(row['file']).name}"} for row in table["images"]]
+    (judged / "p.json").write_text(json.dumps(table))
+    assert "fits" in str(run(judged).exception)
 
 
 def test_report_holds_methods_parts_costs_and_pictures_and_asks_no_network(judged):
@@ -106,25 +244,33 @@ def test_report_holds_methods_parts_costs_and_pictures_and_asks_no_network(judge
     assert str(judged) not in page
 
 
-def test_the_level_comes_from_development_maps(judged):
-    one = score(judged, "--dev-maps", judged / "maps", "--dev-predictions", judged / "p.json")
-    assert value(one["HiResCAM"]["iou_fixed"]) == 1
-    assert "iou_fixed" not in score(judged)["HiResCAM"]
+def test_each_method_has_the_level_of_its_own_development_maps(judged):
+    chosen = ["--dev-maps", judged / "maps", "--dev-predictions", judged / "p.json"]
+    assert value(score(judged, *chosen)["hirescam"], "iou_fixed") == 1
+    assert "iou_fixed" not in score(judged)["hirescam"]["measures"]
+    cone = np.float32(np.hypot(*(np.indices(SHAPE) - 30)))
+    for path in (judged / "maps").glob("*.rise.png"):
+        write_values(path, cone)
+    levels = development_levels(joined(judged), judged / "maps")
+    assert set(levels) == {"hirescam", "rise", "centre prior", "location prior", "random map"}
+    assert levels["hirescam"] != levels["rise"]
+    del levels["rise"]
+    found = measure(joined(judged), judged / "maps", levels).found
+    assert "iou_fixed" in found["hirescam"]
+    assert "iou_fixed" not in found["rise"]
 
 
 def test_measures_that_ask_the_model_prefer_the_map_that_is_right(judged, bright_model):
     rows = score(judged, "--model", bright_model(), "--images", "2")
-    assert value(rows["HiResCAM"]["deletion"]) < value(rows["RISE"]["deletion"])
-    assert value(rows["HiResCAM"]["infidelity"]) < value(rows["random map"]["infidelity"])
-    assert value(rows["HiResCAM"]["road"]) > value(rows["random map"]["road"])
+    assert value(rows["hirescam"], "deletion") < value(rows["rise"], "deletion")
+    assert value(rows["hirescam"], "infidelity") < value(rows["random map"], "infidelity")
+    assert value(rows["hirescam"], "road") > value(rows["random map"], "road")
 
 
 def test_only_images_called_right_with_a_truth_count(judged):
-    from mskscreen.saliency.maps import read_records
-
     records = list(read_records(judged / "maps"))
     table, truths = Predictions.read(judged / "p.json"), read_truth(judged / "truth.csv")
-    assert len(right_cases(table, records, truths)) == 18
+    assert len(right_cases(table, records, truths).cases) == 18
     none = Predictions(tuple(Prediction(row.file, row.study, abnormal=False) for row in table.images))
     with pytest.raises(DataError, match="no image has a prediction that is right"):
         right_cases(none, records, truths)
@@ -209,16 +355,13 @@ def _other_weights(model):
 
 def test_the_counterfactual_of_phantom_twins_is_compared_by_rank(judged, bright_model):
     from mskscreen.evaluation.explain.faithful import COUNTERFACTUAL, measure_faithfulness
-    from mskscreen.evaluation.explain.score import measure
-    from mskscreen.inference import Screener
-    from mskscreen.saliency.maps import read_records
 
     twin = judged / "twin.png"
     Image.fromarray(np.zeros(SHAPE, np.uint8)).save(twin)
     table, truths = Predictions.read(judged / "p.json"), read_truth(judged / "truth.csv")
     for truth in truths._known.values():
         object.__setattr__(truth, "twin", Path(twin))
-    values = measure(right_cases(table, read_records(judged / "maps"), truths)[:2], judged / "maps")
+    values = measure(right_cases(table, read_records(judged / "maps"), truths), judged / "maps")
     measure_faithfulness(values, judged / "maps", Screener.load(bright_model()), 2)
     found = {method: np.nanmean(measured[COUNTERFACTUAL]) for method, measured in values.found.items()}
     # The map's blur past the square's edges costs rank where most places are nought.

@@ -158,13 +158,22 @@ def score(
     images: Annotated[int, typer.Option(min=1, help="Images for the measures that need the model.")] = 32,
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    of: Annotated[
+        Literal["abnormal", "joint"] | None, typer.Option(help="What the maps speak of, where there are both.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images, if not where the maps say.", exists=True, file_okay=False),
+    ] = None,
+    max_pixels: common.MaxPixels = None,
     form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
 ) -> None:
     """Judge maps by the truth, beside maps that know no image: methods by measures, with intervals and cost."""
     with common.needs("phantom"):
         from mskscreen.evaluation.explain import report as pages
+        from mskscreen.evaluation.explain.cases import right_cases
         from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
-        from mskscreen.evaluation.explain.score import development_level, measure, right_cases, table
+        from mskscreen.evaluation.explain.score import LOCATION, REFERENCES, development_levels, measure, table
         from mskscreen.evaluation.explain.truth import read_truth
     from mskscreen.inference import Screener
     from mskscreen.predictions import Predictions
@@ -172,28 +181,34 @@ def score(
 
     if (dev_maps is None) != (dev_predictions is None) or (dev_maps and level is not None):
         raise typer.BadParameter("name --dev-maps with --dev-predictions, or --level instead")
+    screener = Screener.load(model, limits=common.limits_of(max_pixels)) if model else None
+    contract = screener.engine.contract.digest if screener else None
     truths = read_truth(truth)
+    joined = right_cases(Predictions.read(predictions), read_records(maps), truths, of, contract)
+    levels = {} if level is None else dict.fromkeys((*_METHODS, *REFERENCES), level)
     if dev_maps and dev_predictions:
         known = read_truth(dev_truth) if dev_truth else truths
-        level = development_level(
-            right_cases(Predictions.read(dev_predictions), read_records(dev_maps), known), dev_maps
+        contract = contract or joined.model.get("contract")
+        development = Predictions.read(dev_predictions)
+        levels = development_levels(
+            right_cases(development, read_records(dev_maps), known, of, contract), dev_maps
         )
-    table_of = Predictions.read(predictions)
-    cases = right_cases(table_of, read_records(maps), truths)
-    values = measure(cases, maps, level)
-    if model:
-        with common.progress("asking the model", min(images, len(cases))) as advance:
-            measure_faithfulness(values, maps, Screener.load(model), images, advance)
+    values = measure(joined, maps, levels)
+    if screener:
+        with common.progress("asking the model", min(images, len(joined.cases))) as advance:
+            measure_faithfulness(values, maps, screener, images, advance, root)
     rows = table(values, resamples=resamples, seed=seed)
-    common.show(pages.lines(rows), form)
+    common.show(pages.figures(rows) if form is common.Format.JSON else pages.lines(rows), form)
     if report:
         about = {
-            "model": table_of.model.get("name", "a model"),
-            "class explained": next(iter(cases[0].records.values())).of,
-            "images": len(cases),
-            "patients": len({case.patient for case in cases}),
-            "fixed level of IoU": "not chosen" if level is None else f"{level:.2f} of the peak",
+            "model": joined.model.get("name", "a model"),
+            "class explained": next(iter(joined.cases[0].records.values())).of,
+            "images": joined,
+            "patients": len({case.patient for case in joined.cases}),
+            "fixed level of IoU": pages.level_text(levels),
         }
-        pages.write_report(report, rows, about, pictures(cases, maps, 24))
-        print(report)
-    common.err.print(f"{len(cases)} images that were called right; {NOT_FOR_DIAGNOSIS}")
+        pages.write_report(report, rows, about, pictures(joined.cases, maps, 24))
+        common.err.print(f"{report}: written")
+    common.err.print(f"{joined}; {NOT_FOR_DIAGNOSIS}")
+    if alone := sum(prior is None for prior in values.priors):
+        common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")

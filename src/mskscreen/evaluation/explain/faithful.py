@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mskscreen.errors import DataError
+from mskscreen.evaluation.explain.cases import Case
 from mskscreen.evaluation.explain.explainer import Explainer
-from mskscreen.evaluation.explain.score import Case, Values, location_priors, references
+from mskscreen.evaluation.explain.score import Values
+from mskscreen.evaluation.repredict import find_image
 from mskscreen.inference.screener import Screener
-from mskscreen.pixels import Geometry, read_radiograph
+from mskscreen.pixels import Geometry, Radiograph, read_radiograph
 from mskscreen.saliency.faithfulness import infidelity, insertion_deletion, road
 from mskscreen.saliency.measures import rank_correlation, resample
 from mskscreen.saliency.patches import counterfactual
@@ -28,24 +31,22 @@ def measure_faithfulness(
     screener: Screener,
     limit: int,
     advance: Callable[[int], None] = lambda _: None,
+    root: Path | None = None,
 ) -> None:
     """Add the measures `FAITHFUL` of every map and reference, for at most `limit` cases spread evenly.
 
-    The last is taken where the truth has a twin. Images are read from the files that the records name.
+    The last is taken where the truth has a twin. Images are read from the files that the records name or, if
+    given, below `root`. Raises DataError where one is not there.
     """
     explainer = Explainer(screener.engine)
-    priors = location_priors(values.cases)
     for number in np.unique(
         np.linspace(0, len(values.cases) - 1, min(limit, len(values.cases))).round().astype(int)
     ):
         case = values.cases[number]
-        radiograph = read_radiograph(case.file)
+        radiograph = _read(case, screener, root)
         image = screener.preprocessing(radiograph)
         geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
-        maps = {method: record.values(folder) for method, record in case.records.items()}
-        maps = {
-            name: to_input(geometry, found) for name, found in (maps | references(case, priors[number])).items()
-        }
+        maps = {name: to_input(geometry, found) for name, found in values.maps(int(number), folder).items()}
         score = explainer.score(_target(case))
         for name, found in infidelity(score, image, maps, seed=int(number)).items():
             values.put(number, name, {"infidelity": found})
@@ -68,10 +69,22 @@ def to_input(geometry: Geometry, values: np.ndarray) -> np.ndarray:
     return found
 
 
+def _read(case: Case, screener: Screener, root: Path | None) -> Radiograph:
+    path = Path(case.file) if root is None else find_image(root, case.file)
+    if path is None or not path.is_file():
+        raise DataError(
+            f"{case.file}: the image is not {root or 'there'}; name the folder of the images with --root"
+        )
+    radiograph = read_radiograph(path, screener.limits)
+    if radiograph.pixels.shape != (case.rows, case.columns):
+        raise DataError(f"{path}: size {radiograph.pixels.shape} is not that of its maps; run explain again")
+    return radiograph
+
+
 def _counterfactual(case: Case, screener: Screener, score: Score, image: np.ndarray) -> np.ndarray | None:
     if case.truth.twin is None or not case.truth.twin.is_file():
         return None
-    twin = screener.preprocessing(read_radiograph(case.truth.twin))
+    twin = screener.preprocessing(read_radiograph(case.truth.twin, screener.limits))
     found = counterfactual(score, image, twin, _PATCHES).values
     return found if found.any() else None
 

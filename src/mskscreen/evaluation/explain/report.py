@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.evaluation.estimates import Estimate
+from mskscreen.evaluation.explain.cases import Case
 from mskscreen.evaluation.explain.explainer import TITLES
 from mskscreen.evaluation.explain.faithful import FAITHFUL
-from mskscreen.evaluation.explain.score import AGREEMENT, GAIN, REFERENCES, Case, Row
+from mskscreen.evaluation.explain.score import AGREEMENT, GAIN, REFERENCES, Row
 from mskscreen.evaluation.report.markup import Markup, tag
 from mskscreen.evaluation.report.page import page
 from mskscreen.evaluation.report.tables import cell, table
@@ -23,7 +23,7 @@ from mskscreen.storage import write_text
 # Title, and whether more is better.
 MEASURES: Mapping[str, tuple[str, bool]] = {
     "pointing": ("Pointing game", True),
-    GAIN: ("Pointing game less location prior", True),
+    GAIN: ("Pointing game less the better prior", True),
     "iou_otsu": ("IoU at Otsu", True),
     "iou_fixed": ("IoU at fixed level", True),
     "pixel_ap": ("Pixel AP", True),
@@ -75,14 +75,44 @@ def render(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[tuple[
 
 
 def lines(rows: Sequence[Row], part: str = "all") -> list[dict[str, Any]]:
-    """A part of the table as plain values for the terminal and JSON, one line a method."""
+    """A part of the table as text for the terminal, one line a method."""
     found = []
     for row in rows:
         if row.part == part:
             line: dict[str, Any] = {"method": TITLES.get(row.method, row.method), "images": row.cases}
             line["passes"] = round(row.passes, 1)
-            found.append(line | {name: _value(row.measures.get(name)) for name in _taken(rows, part)})
+            found.append(line | {name: _value(row, name) for name in _taken(rows, part)})
     return found
+
+
+def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All parts of the table as numbers for machines; a measure that was not taken is null."""
+    return [
+        {
+            "part": row.part,
+            "method": row.method,
+            "images": row.cases,
+            "passes": row.passes,
+            "measures": {
+                name: None
+                if found.value is None
+                else {
+                    "value": found.value,
+                    "interval": found.interval and list(found.interval),
+                    "images": row.images[name],
+                }
+                for name, found in row.measures.items()
+            },
+        }
+        for row in rows
+    ]
+
+
+def level_text(levels: Mapping[str, float]) -> str:
+    """The fixed levels of IoU in words: one, or one a method."""
+    if len(set(levels.values())) == 1:
+        return f"{next(iter(levels.values())):.2f} of the peak"
+    return ", ".join(f"{TITLES.get(name, name)} {level:.2f}" for name, level in levels.items()) or "not chosen"
 
 
 def markdown(rows: Sequence[Row], part: str = "all") -> str:
@@ -90,14 +120,16 @@ def markdown(rows: Sequence[Row], part: str = "all") -> str:
     names = _taken(rows, part)
     head = [
         "method",
+        "images",
         "passes",
         *(MEASURES[name][0] + ("" if MEASURES[name][1] else " (low is good)") for name in names),
     ]
     text = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         if row.part == part:
-            values = [str(row.measures.get(name, "-")) for name in names]
-            text.append(f"| {' | '.join([TITLES.get(row.method, row.method), f'{row.passes:.0f}', *values])} |")
+            values = [_value(row, name) or "-" for name in names]
+            line = [TITLES.get(row.method, row.method), str(row.cases), f"{row.passes:.0f}", *values]
+            text.append(f"| {' | '.join(line)} |")
     return "\n".join(text) + "\n"
 
 
@@ -106,8 +138,16 @@ def _taken(rows: Sequence[Row], part: str) -> list[str]:
     return [name for name in MEASURES if name in known]
 
 
-def _value(estimate: Estimate | None) -> str | None:
-    return None if estimate is None or estimate.value is None else str(estimate)
+def _value(row: Row, name: str) -> str | None:
+    estimate = row.measures.get(name)
+    if estimate is None or estimate.value is None:
+        return None
+    return str(estimate) + _fewer(row, name)
+
+
+def _fewer(row: Row, name: str) -> str:
+    """On how many images a measure was taken, where these are fewer than have a map."""
+    return f", n = {row.images[name]}" if row.images.get(name, row.cases) < row.cases else ""
 
 
 def _table(rows: Sequence[Row], part: str, names: Sequence[str]) -> Markup:
@@ -123,7 +163,7 @@ def _table(rows: Sequence[Row], part: str, names: Sequence[str]) -> Markup:
             TITLES.get(row.method, row.method),
             row.cases,
             f"{row.passes:.0f}",
-            *(cell(row.measures.get(n)) for n in names),
+            *(tag("span", cell(row.measures.get(n)), tag("small", _fewer(row, n))) for n in names),
         ]
         for row in chosen
     ]

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from mskscreen.errors import DataError
 from mskscreen.evaluation.estimates import Estimate, estimate
-from mskscreen.evaluation.explain.truth import Truth, Truths
-from mskscreen.evaluation.intervals import RESAMPLES, Part, draw
-from mskscreen.evaluation.keys import keys
+from mskscreen.evaluation.explain.cases import Case, Joined
+from mskscreen.evaluation.intervals import RESAMPLES, Draws, Part, draw
 from mskscreen.evaluation.metrics import Statistic
 from mskscreen.phantom.priors import hit_counts, within_reach
-from mskscreen.predictions import Predictions
-from mskscreen.saliency.maps import MapRecord
 from mskscreen.saliency.measures import agreement, centre_prior, fixed_level, random_map
 
-LOCATION = "location prior"
-REFERENCES = ("centre prior", LOCATION, "random map")
+CENTRE, LOCATION, RANDOM = "centre prior", "location prior", "random map"
+REFERENCES = (CENTRE, LOCATION, RANDOM)
 AGREEMENT = ("pointing", "iou_otsu", "iou_fixed", "pixel_ap", "energy")
 GAIN = "pointing gain"
 # With fewer masks than this a view takes the prior of its region, as `phantom prior` does.
 _FEW = 12
 
 
-@dataclass(frozen=True)
-class Case:
-    """One image that the classifier got right, with its truth and the maps of all methods."""
-
-    file: str
-    truth: Truth
-    joint: str
-    patient: str
-    rows: int
-    columns: int
-    records: Mapping[str, MapRecord]
-
-
 @dataclass
 class Values:
-    """Measures of every map of every case: `found[method][measure]` (n,), NaN where not measured."""
+    """Measures of every map of every case: `found[method][measure]` (n,), NaN where not measured.
+
+    `priors` are the `location_priors` of the cases.
+    """
 
     cases: Sequence[Case]
+    priors: Sequence[np.ndarray | None]
     found: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def put(self, case: int, method: str, measures: Mapping[str, float]) -> None:
@@ -54,95 +42,79 @@ class Values:
             line = self.found.setdefault(method, {})
             line.setdefault(name, np.full(len(self.cases), np.nan))[case] = value
 
+    def maps(self, case: int, folder: Path) -> dict[str, np.ndarray]:
+        """The maps of a case by method, and those that know no image; the file's name seeds the random one."""
+        one = self.cases[case]
+        found = {method: record.values(folder) for method, record in one.records.items()}
+        found[CENTRE] = centre_prior(48, 48)
+        if (prior := self.priors[case]) is not None:
+            found[LOCATION] = prior
+        return found | {RANDOM: random_map(zlib.crc32(one.file.encode("utf-8", "surrogateescape")))}
+
 
 @dataclass(frozen=True)
 class Row:
-    """Measures of one method on one part of the cases."""
+    """Measures of one method on one part of the cases; `images` says on how many each measure was taken."""
 
     part: str
     method: str
-    cases: int
     passes: float
     measures: Mapping[str, Estimate]
+    images: Mapping[str, int]
+
+    @property
+    def cases(self) -> int:
+        """Images with a map of this method."""
+        return max(self.images.values(), default=0)
 
 
-def right_cases(table: Predictions, records: Iterable[MapRecord], truths: Truths) -> list[Case]:
-    """Images with a visible abnormality, and maps, that the classifier called what they are.
+def measure(joined: Joined, folder: Path, levels: Mapping[str, float] = MappingProxyType({})) -> Values:
+    """Agreement of all maps and of the three references with the truth.
 
-    For a map of abnormality that is an image called abnormal, for one of a joint an image of that joint. Raises
-    DataError where no image is left, or maps of several classes are mixed.
+    `levels` are the fixed levels of IoU by method, as `agreement` takes them; IoU is not taken without one.
     """
-    rows = {keys(row.file, row.study)[0]: row for row in table.images}
-    maps: dict[str, dict[str, MapRecord]] = {}
-    for record in records:
-        maps.setdefault(record.file, {})[record.method] = record
-    if len({record.of == "abnormal" for found in maps.values() for record in found.values()}) > 1:
-        raise DataError("the folder holds maps of both heads; score them from a folder each")
-    cases = []
-    for file, found in maps.items():
-        row, truth = rows.get(keys(file, file)[0]), truths.get(file)
-        usable = {method: record for method, record in found.items() if record.map}
-        if row is None or truth is None or not usable:
-            continue
-        one = next(iter(usable.values()))
-        right = row.abnormal if one.of == "abnormal" else row.joint == (truth.joint or row.joint) == one.of
-        if right and one.rows and one.columns:
-            joint = truth.joint or row.joint or "unknown"
-            patient = truth.patient or row.patient or row.study
-            cases.append(Case(file, truth, joint, patient, one.rows, one.columns, usable))
-    if not cases:
-        raise DataError(
-            "no image has a prediction that is right, a map and a visible truth; are the three of the same images?"
-        )
-    return cases
-
-
-def measure(cases: Sequence[Case], folder: Path, level: float | None = None) -> Values:
-    """Agreement of all maps and of the three references with the truth; `level` as `agreement` takes it."""
-    values = Values(cases)
-    priors = location_priors(cases)
-    for number, case in enumerate(cases):
+    values = Values(joined.cases, location_priors(joined))
+    for number, case in enumerate(values.cases):
         mask = case.truth.mask(case.rows, case.columns)
-        if not mask.any():
-            continue
-        shown = {method: record.values(folder) for method, record in case.records.items()}
-        for method, found in (shown | references(case, priors[number])).items():
-            values.put(number, method, agreement(found, mask, level))
-    if not values.found:
-        raise DataError("no mask of these images marks a pixel; is the truth of the same images?")
-    _gain(values)
+        for method, found in values.maps(number, folder).items():
+            values.put(number, method, agreement(found, mask, levels.get(method)))
     return values
 
 
-def references(case: Case, prior: np.ndarray) -> dict[str, np.ndarray]:
-    """The maps that know no image, by name; the random one is seeded by the file's name."""
-    seed = zlib.crc32(case.file.encode("utf-8", "surrogateescape"))
-    maps = (centre_prior(48, 48), prior, random_map(seed))
-    return dict(zip(REFERENCES, maps, strict=True))
-
-
-def location_priors(cases: Sequence[Case]) -> list[np.ndarray]:
+def location_priors(joined: Joined) -> list[np.ndarray | None]:
     """For each case how many masks of other patients, of its region and view, each place hits: (48, 48).
 
-    Patients are dealt to two halves, and each case gets the prior of the half it is not in.
+    It is learnt from all truth, judged or not; None where no other patient has any.
     """
-    targets = np.stack([within_reach(case.truth.mask(case.rows, case.columns)) for case in cases])
-    half = _numbers([case.patient for case in cases]) % 2
-    joint = np.array([case.joint for case in cases])
-    view = np.array([f"{case.joint}/{case.truth.view}" for case in cases])
-    found = []
-    for number in range(len(cases)):
-        others = half != half[number]
-        same_view, same_joint = others & (view == view[number]), others & (joint == joint[number])
+    known = [(case, case.truth.mask(case.rows, case.columns)) for case in (*joined.cases, *joined.others)]
+    targets = [(case, within_reach(mask)) for case, mask in known if mask.any()]
+    reach = np.stack([target for _, target in targets])
+    patient = np.array([case.patient for case, _ in targets])
+    joint = np.array([case.joint for case, _ in targets])
+    view = np.array([str(case.truth.view) for case, _ in targets])
+    found: list[np.ndarray | None] = []
+    for case in joined.cases:
+        others = patient != case.patient
+        same_joint = others & (joint == case.joint)
+        same_view = same_joint & (view == str(case.truth.view))
         chosen = same_view if same_view.sum() >= _FEW else same_joint if same_joint.any() else others
-        found.append(hit_counts(targets[chosen]) if chosen.any() else centre_prior(48, 48).astype(np.float64))
+        found.append(hit_counts(reach[chosen]) if chosen.any() else None)
     return found
 
 
-def development_level(cases: Sequence[Case], folder: Path) -> float:
-    """The fixed threshold of IoU, as a share of the maximum, that fits the default method on development maps."""
-    pairs = ((_first(case).values(folder), case.truth.mask(case.rows, case.columns)) for case in cases)
-    return fixed_level((values, mask) for values, mask in pairs if mask.any())
+def development_levels(joined: Joined, folder: Path) -> dict[str, float]:
+    """The fixed level of IoU of each method, as a share of the maximum, that fits its development maps."""
+    values = Values(joined.cases, location_priors(joined))
+    known = LOCATION if any(prior is not None for prior in values.priors) else CENTRE
+    methods = dict.fromkeys(method for case in joined.cases for method in case.records)
+
+    def maps(method: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, case in enumerate(values.cases):
+            found = values.maps(number, folder).get(method)
+            if found is not None:
+                yield found, case.truth.mask(case.rows, case.columns)
+
+    return {method: fixed_level(maps(method)) for method in dict.fromkeys((*methods, CENTRE, known, RANDOM))}
 
 
 def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Row]:
@@ -150,32 +122,28 @@ def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[
     patients = _numbers([case.patient for case in values.cases])
     parts = {name: Part(rows, _means(values, rows)) for name, rows in _parts(values.cases)}
     draws = draw(parts, patients, resamples=resamples, seed=seed)
-    rows = []
-    for name, part in parts.items():
-        again, left_out = draws.replicates.get(name), draws.jackknife.get(name)
-        for method, measured in values.found.items():
-            found = {}
-            for measure_name in measured:
-                key = f"{method}/{measure_name}"
-                found[measure_name] = estimate(
-                    draws.estimate[name][key],
-                    again[key] if again else None,
-                    left_out[key] if left_out else None,
-                    "not measured",
-                )
-            passes = [
-                values.cases[i].records[method].passes for i in part.rows if method in values.cases[i].records
-            ]
-            rows.append(Row(name, method, len(part.rows), float(np.mean(passes)) if passes else 0.0, found))
-    return rows
+    return [
+        _row(values, name, method, part.rows, draws) for name, part in parts.items() for method in values.found
+    ]
 
 
-def _gain(values: Values) -> None:
-    """How much more often a map points right than the best place without an image."""
-    prior = values.found[LOCATION]["pointing"]
-    for method, measured in values.found.items():
-        if method not in REFERENCES:
-            measured[GAIN] = measured["pointing"] - prior
+def _row(values: Values, part: str, method: str, rows: np.ndarray, draws: Draws) -> Row:
+    again, left_out = draws.replicates.get(part), draws.jackknife.get(part)
+    taken = {name: int(np.isfinite(column[rows]).sum()) for name, column in values.found[method].items()}
+    if method not in REFERENCES:
+        taken[GAIN] = taken["pointing"]
+    found = {}
+    for name in taken:
+        key = f"{method}/{name}"
+        found[name] = estimate(
+            draws.estimate[part][key],
+            again[key] if again else None,
+            left_out[key] if left_out else None,
+            "not measured",
+        )
+    records = [values.cases[i].records.get(method) for i in rows]
+    passes = [record.passes for record in records if record]
+    return Row(part, method, float(np.mean(passes)) if passes else 0.0, found, taken)
 
 
 def _parts(cases: Sequence[Case]) -> Iterator[tuple[str, np.ndarray]]:
@@ -187,28 +155,35 @@ def _parts(cases: Sequence[Case]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _means(values: Values, rows: np.ndarray) -> Statistic:
-    """Weighted mean of every measure over the cases in which it was taken."""
+    """Weighted mean of every measure over the cases in which it was taken, and the gain of every method.
+
+    The gain says how much more often a map points right than the better of the two priors on the same cases.
+    """
     columns = {
         f"{method}/{name}": column[rows]
         for method, measured in values.found.items()
         for name, column in measured.items()
     }
+    priors = [columns[f"{prior}/pointing"] for prior in (CENTRE, LOCATION) if prior in values.found]
+    methods = [method for method in values.found if method not in REFERENCES]
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = {}
-        with np.errstate(invalid="ignore", divide="ignore"):
-            for name, column in columns.items():
-                known = np.isfinite(column)
-                found[name] = weights[:, known] @ column[known] / weights[:, known].sum(axis=1)
+        found = {name: _mean(weights, column) for name, column in columns.items()}
+        for method in methods:
+            pointing = columns[f"{method}/pointing"]
+            found[f"{method}/{GAIN}"] = np.fmin.reduce([_mean(weights, pointing - prior) for prior in priors])
         return found
 
     return statistic
 
 
+def _mean(weights: np.ndarray, column: np.ndarray) -> np.ndarray:
+    known = np.isfinite(column)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: np.ndarray = weights[:, known] @ column[known] / weights[:, known].sum(axis=1)
+    return found
+
+
 def _numbers(names: Sequence[str]) -> np.ndarray:
     order = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([order[name] for name in names])
-
-
-def _first(case: Case) -> MapRecord:
-    return case.records.get("hirescam") or next(iter(case.records.values()))

@@ -1,0 +1,179 @@
+"""Maps joined with predictions and truth: the images that are judged, and what became of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.errors import DataError
+from mskscreen.evaluation.explain.truth import Truth, Truths
+from mskscreen.evaluation.keys import Paths
+from mskscreen.inference.grouping import group
+from mskscreen.predictions import Prediction, Predictions
+from mskscreen.saliency.maps import MapRecord
+from mskscreen.saliency.target import JOINT
+
+_ABNORMAL = "abnormal"
+_SCORED = "scored"
+_OUTCOMES = (
+    *(_SCORED, "missed by the classifier", "without truth", "without a prediction", "without a map"),
+    "whose mask is empty",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its truth and the maps of all methods; none where the truth alone is of use."""
+
+    file: str
+    truth: Truth
+    joint: str
+    patient: str
+    rows: int
+    columns: int
+    records: Mapping[str, MapRecord]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The `cases` to judge: images with a visible abnormality, and maps, that the classifier called what they are.
+
+    `others` are all other images whose truth is known, with their size: they tell where abnormalities lie.
+    `outcomes` counts the images with records by what became of them, `unused` the truths of images without.
+    `model` is what the predictions say of the model that made them.
+    """
+
+    cases: Sequence[Case]
+    others: Sequence[Case]
+    outcomes: Mapping[str, int]
+    unused: int
+    model: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {what}" for what, count in self.outcomes.items() if count)
+        return f"{sum(self.outcomes.values())} images: {counts}; {self.unused} truths of other images"
+
+
+def right_cases(
+    table: Predictions,
+    records: Iterable[MapRecord],
+    truths: Truths,
+    of: str | None = None,
+    contract: str | None = None,
+) -> Joined:
+    """Join maps with predictions and truth; `of` is the head that they speak of where there are both.
+
+    For maps of `abnormal` an image called abnormal is right, for those of `joint` an image of that joint. Raises
+    DataError where no image is left, a truth fits two images, or predictions, maps and `contract` (the digest of a
+    model) are of several models or the maps of both heads.
+    """
+    records = list(records)
+    _refuse_mixed(table, records, contract)
+    rows = {row.file: row for row in table.images}
+    paths = Paths(rows)
+    head, maps = _one_head(records, paths, of)
+    outcomes = dict.fromkeys(_OUTCOMES, 0)
+    cases: list[Case] = []
+    seen: dict[str, MapRecord] = {}
+    for image, found in maps.items():
+        usable = {method: record for method, record in found.items() if record.map and record.rows}
+        record = next(iter((usable or found).values()))
+        name, row = truths.find(record.file), rows.get(image)
+        if name is not None and seen.setdefault(name, record) is not record:
+            raise DataError(f"{name}: this truth fits {seen[name].file} and {record.file}; name more of its path")
+        truth = truths.get(record.file)
+        outcome = _outcome(head, row, truth, record)
+        size = _size(record)
+        if outcome == _SCORED and truth and size:
+            cases.append(_case(record.file, truth, row, size, usable))
+        outcomes[outcome] += 1
+    unused = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
+    joined = Joined(cases, _others(table, truths, cases, seen), outcomes, len(unused), table.model)
+    if not cases:
+        raise DataError(
+            f"no image has a prediction that is right, a map and a visible truth ({joined}); "
+            "name three that are of the same images"
+        )
+    return joined
+
+
+def _refuse_mixed(table: Predictions, records: Sequence[MapRecord], contract: str | None) -> None:
+    bearers = [("the model", contract), ("the predictions", table.model.get("contract"))]
+    bearers += [(f"the map of {record.file}", record.model.get("contract")) for record in records]
+    known = [(name, digest) for name, digest in bearers if digest]
+    for name, digest in known:
+        if digest != known[0][1]:
+            raise DataError(
+                f"{name} is of another model than {known[0][0]}; make predictions and maps with one model"
+            )
+
+
+def _one_head(
+    records: Iterable[MapRecord], paths: Paths, of: str | None
+) -> tuple[str, dict[str, dict[str, MapRecord]]]:
+    """The head that the maps speak of, and the records of each image by method.
+
+    Of the joint head only maps of the joint that was predicted count.
+    """
+    heads: dict[str, dict[str, dict[str, MapRecord]]] = {}
+    for record in records:
+        head = JOINT if record.of in JOINT_LABELS else record.of
+        if head != JOINT or record.of == record.joint:
+            image = paths.find(record.file) or record.file
+            heads.setdefault(head, {}).setdefault(image, {})[record.method] = record
+    if of is None and len(heads) > 1:
+        raise DataError(f"the folder holds maps of {' and of '.join(sorted(heads))}; choose one with --of")
+    head = of or next(iter(heads), _ABNORMAL)
+    if head not in heads:
+        raise DataError(
+            f"the folder holds no maps of '{head}'; make them with: mskscreen explain FILES --of {head}"
+        )
+    return head, heads[head]
+
+
+def _outcome(head: str, row: Prediction | None, truth: Truth | None, record: MapRecord) -> str:
+    scored, missed, no_truth, no_row, no_map, empty = _OUTCOMES
+    if row is None or row.abnormal is None:
+        return no_row
+    if truth is None:
+        return no_truth
+    right = row.abnormal if head == _ABNORMAL else row.joint == (truth.joint or row.joint) == record.of
+    if not right:
+        return missed
+    size = _size(record)
+    if not record.map or size is None:
+        return no_map
+    return scored if truth.mask(*size).any() else empty
+
+
+def _others(
+    table: Predictions, truths: Truths, cases: Sequence[Case], mapped: Mapping[str, MapRecord]
+) -> list[Case]:
+    rows = {truths.find(row.file): row for row in table.images}
+    # A phantom's PNG and DICOM file share one mask.
+    known = {case.truth.mask for case in cases}
+    found = []
+    for name, truth in truths.items():
+        size = (_size(mapped[name]) if name in mapped else None) or truth.size
+        if size is not None and truth.mask not in known:
+            known.add(truth.mask)
+            found.append(_case(name, truth, rows.get(name), size, {}))
+    return found
+
+
+def _case(
+    file: str,
+    truth: Truth,
+    row: Prediction | None,
+    size: tuple[int, int],
+    records: Mapping[str, MapRecord],
+) -> Case:
+    study, patient = group(file, None) if row is None else (row.study, row.patient)
+    joint = truth.joint or (row and row.joint) or "unknown"
+    return Case(file, truth, joint, truth.patient or patient or study, *size, records)
+
+
+def _size(record: MapRecord) -> tuple[int, int] | None:
+    return (record.rows, record.columns) if record.rows and record.columns else None
