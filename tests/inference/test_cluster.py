@@ -1,9 +1,12 @@
 """Batch prediction on a Ray cluster."""
 
+import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,35 @@ import pytest
 from PIL import Image
 
 from mskscreen import Screener
-from mskscreen.predictions import FLAG_UNAPPROVED, Predictions
+from mskscreen.errors import ModelError
+from mskscreen.inference.cluster import _screen
+from mskscreen.pixels import Limits
+from mskscreen.predictions import FLAG_UNAPPROVED, Predictions, row_of
 
 pytest.importorskip("ray")
 IMAGES = 240
+
+
+def test_a_node_forces_the_precision_that_was_forced_here_and_no_other(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, write_png: Callable
+) -> None:
+    model = tiny_model(tmp_path / "tiny.onnx", contract=tiny_contract(precision="int8"))
+    image = write_png(tmp_path / "a.png")
+    screener = Screener.load(model, precision="int8", threads=1, unapproved=True)
+    node = partial(
+        _screen,
+        {"file": [os.fsencode(image)]},
+        model=str(model),
+        about=screener.describe(),
+        study_by="auto",
+        limits=Limits(),
+        folder=str(Path.cwd()),
+    )
+    (row,) = node(unapproved=True)["row"]
+    assert row_of(json.loads(row)) == screener.predict(image).images[0]
+    assert FLAG_UNAPPROVED in json.loads(row)["flags"]
+    with pytest.raises(ModelError, match="not gated"):
+        node(unapproved=False)
 
 
 def test_a_cluster_that_loses_a_node_gives_the_same_table(

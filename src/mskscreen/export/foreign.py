@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper, version_converter
 
 from mskscreen.contract import METADATA_KEY, ModelContract
