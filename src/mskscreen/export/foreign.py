@@ -158,10 +158,9 @@ def _difference(model: onnx.ModelProto, batches: list[np.ndarray], expected: Out
             for name, value in wanted.items():
                 if name not in found or found[name].shape != value.shape:
                     return float("inf")
-                difference = float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6))
-                if not np.isfinite(difference):
+                if not np.isfinite([found[name], value]).all():
                     return float("inf")
-                worst = max(worst, difference)
+                worst = max(worst, float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6)))
     return worst
 
 
