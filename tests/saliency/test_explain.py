@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
 from mskscreen.errors import DataError
+from mskscreen.evaluation.explain import files
 from mskscreen.saliency.maps import MapRecord, read_records
 from mskscreen.saliency.overlay import LONG_SIDE
 
@@ -88,6 +89,16 @@ def test_a_large_jpeg_keeps_all_its_pixels(bright_model, tmp_path):
     (record,) = read_records(tmp_path / "o")
     assert (record.rows, record.columns) == (1024, 1280)
     assert np.hypot(*(centre_of(record, tmp_path / "o") - (700, 300))) < 60
+
+
+def test_captions_name_the_file_and_never_its_folder(bright_model, write_png, tmp_path, monkeypatch):
+    said = []
+    draw = files.draw_overlay
+    monkeypatch.setattr(files, "draw_overlay", lambda *a, **k: said.append(a[2]) or draw(*a, **k))
+    explain(write_png(tmp_path / "secret" / "a.png", 4), "--out", tmp_path / "out", "--model", bright_model())
+    (caption,) = said
+    assert caption.startswith("a.png: ")
+    assert "secret" not in caption
 
 
 def test_both_heads_and_their_captions(bright_model, write_png, tmp_path):

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mskscreen.saliency.overlay import LONG_SIDE, colours, draw_overlay, overlay_name
+from mskscreen.pixels.radiograph import Spacing
+from mskscreen.saliency.overlay import CONTOUR, FLOOR, LONG_SIDE, OPACITY, colours, draw_overlay, overlay_name
 
+# Where pictures begin on a page.
+TOP = 86
 HALF = np.full((200, 100), 0.5, np.float32)
 
 
@@ -37,6 +40,37 @@ def test_colour_is_where_the_evidence_is_and_nowhere_else() -> None:
     assert 13 < rows.mean() / LONG_SIDE * 20 - 0.5 < 17
     assert 1 < columns.mean() / LONG_SIDE * 20 - 0.5 < 3
     assert not changed[: LONG_SIDE // 2].any()
+
+
+def test_the_bone_shows_through_and_weak_evidence_is_left_out() -> None:
+    evidence = np.linspace(0, 2, 200, dtype=np.float32)[:, None].repeat(100, axis=1)
+    pixels = np.tile(np.repeat(np.array([0.2, 0.8], np.float32), 50), (200, 1))
+    coloured = np.asarray(draw_overlay(pixels, evidence, "", plain=False)).astype(int)[
+        TOP : TOP + LONG_SIDE, 20:380
+    ]
+    share = np.arange(LONG_SIDE) / LONG_SIDE
+    weak = coloured[share < FLOOR - 0.01]
+    assert (np.ptp(weak, axis=-1) == 0).all()
+    # What is left of the contrast between two greys is what the colour lets through.
+    strong = coloured[share > CONTOUR + 0.01]
+    assert (strong[:, 300] - strong[:, 100]).min() >= (1 - OPACITY) * 0.6 * 255 - 2
+    line = np.flatnonzero((coloured[:, 300] == 240).all(-1))
+    np.testing.assert_allclose(share[line], CONTOUR, atol=0.01)
+
+
+@pytest.mark.parametrize("at_detector", [True, False])
+def test_a_ruler_is_as_long_as_it_says(at_detector: bool) -> None:
+    def page(mm: float | None) -> np.ndarray:
+        spacing = mm and Spacing(mm, at_detector)
+        return np.asarray(draw_overlay(np.zeros((200, 100), np.float32), {}, "", spacing=spacing or None)).max(-1)
+
+    rulers = []
+    for mm in (1, 2):
+        row = page(mm)[TOP + LONG_SIDE + 14]
+        rulers.append(int(np.flatnonzero(np.diff((row > 200).astype(int)) < 0)[0]) - 20)
+    # 20 and 50 mm of 100 and 200, on a picture of 360 pixels.
+    np.testing.assert_allclose(rulers, [20 * 3.6, 50 * 1.8], atol=2)
+    assert page(1).shape[0] > page(None).shape[0]
 
 
 def test_evidence_of_another_resolution_covers_the_same_frame() -> None:

@@ -257,8 +257,9 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         pixels = displayed(image.radiograph)
         evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         row = image.prediction
-        caption = f"{row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"
-        picture = draw_overlay(pixels, evidence, caption)
+        name = Path(row.file).name
+        caption = f"{name}: {row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"
+        picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
         picture.save(folder / overlay_name(unlabelled(row.file), row.file), compress_level=1)
 
     return draw

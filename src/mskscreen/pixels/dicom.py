@@ -23,7 +23,14 @@ from mskscreen.pixels.dicom_header import MONOCHROME, PALETTE, FrameHeader, Head
 from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import FLAG_FOR_PROCESSING, FULL_RANGE, DecodeRecord, Radiograph, constant_flag
+from mskscreen.pixels.radiograph import (
+    FLAG_FOR_PROCESSING,
+    FULL_RANGE,
+    DecodeRecord,
+    Radiograph,
+    Spacing,
+    constant_flag,
+)
 from mskscreen.pixels.raster import luminance, unit_table
 from mskscreen.pixels.reduction import Enough
 from mskscreen.pixels.structure import check_structure, read_meta
@@ -44,7 +51,8 @@ _PALETTES = [
 ]
 _READ = [
     *_IDENTIFIERS.values(),
-    *("Laterality", "PresentationIntentType", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+    *("PixelSpacing", "ImagerPixelSpacing", "Laterality", "PresentationIntentType"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData"),
@@ -166,7 +174,7 @@ def _decode_image(
         dicom=_identifiers(header),
     )
     if not halvings:
-        return Radiograph(shown.values, record, table=shown.table)
+        return Radiograph(shown.values, record, table=shown.table, spacing=_spacing(header))
     # Coefficient n of a wavelet level lies on pixel n * 2**halvings (T.800 B-15), not in the middle of a block.
     step = 2.0**halvings
     right, bottom = ((size - 0.5) / step + 0.5 for size in (frame.columns, frame.rows))
@@ -216,6 +224,13 @@ def _modality(pipeline: Pipeline) -> str:
     if (pipeline.slope, pipeline.intercept) == (1, 0):
         return "none"
     return f"rescale slope {pipeline.slope:g} intercept {pipeline.intercept:g}"
+
+
+def _spacing(header: Header) -> Spacing | None:
+    """The spacing of columns; calibrated values differ from those at the detector (DICOM PS3.3 10.7.1.3)."""
+    calibrated, detector = (header.number(keyword, 1) for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
+    mm = calibrated or detector
+    return Spacing(mm, mm == detector) if mm is not None and mm > 0 else None
 
 
 def _is_for_processing(header: Header) -> bool:

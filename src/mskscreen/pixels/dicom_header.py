@@ -56,10 +56,10 @@ class Header:
         value = "".join(c for c in str(self._first(keyword) or "") if c.isprintable())
         return value.strip()[:64]
 
-    def number(self, keyword: str) -> float | None:
-        """First value as a finite number, or None."""
+    def number(self, keyword: str, index: int = 0) -> float | None:
+        """First value, or the one at `index`, as a finite number, or None."""
         try:
-            value = float(self._first(keyword))
+            value = float(self._item(keyword, index))
         except (TypeError, ValueError, OverflowError):
             return None
         return value if math.isfinite(value) else None
@@ -128,6 +128,9 @@ class Header:
         return luts
 
     def _first(self, keyword: str) -> Any:
+        return self._item(keyword, 0)
+
+    def _item(self, keyword: str, index: int) -> Any:
         try:
             value = self.dataset.get(keyword)
         except Exception:  # pydicom's converters fail in many ways on a broken value
@@ -135,7 +138,7 @@ class Header:
             return None
         if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
             return value
-        return value[0] if len(value) else None
+        return value[index] if index < len(value) else None
 
     def _integer(self, keyword: str, low: int, high: int, default: int | None = None) -> int:
         value = self._first(keyword)

@@ -76,6 +76,14 @@ class DecodeRecord:
         return json.dumps(values, sort_keys=ordered)
 
 
+@dataclass(frozen=True)
+class Spacing:
+    """Millimetres between columns; `at_detector` says that the object, magnified, is smaller than they tell."""
+
+    mm: float
+    at_detector: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Radiograph:
     """One frame, `pixels`, and how it was made.
@@ -83,13 +91,14 @@ class Radiograph:
     `values` (rows, columns) are the pixels themselves, or codes whose entries in `table` are the pixels: a model
     sees a small picture, and most of a large image need never be floats. Where it was read at a fraction of its
     resolution, the source covers the part `box` (left, top, right, bottom) of them, and they are fewer than the
-    record's rows and columns.
+    record's rows and columns. `spacing` is that of the pixels, None where the file does not say it.
     """
 
     values: npt.NDArray
     record: DecodeRecord
     box: tuple[float, float, float, float] | None = None
     table: npt.NDArray[np.float32] | None = None
+    spacing: Spacing | None = None
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.float32]:

@@ -13,9 +13,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.pixels.radiograph import Spacing
 
 LONG_SIDE = 720
-OPACITY = 0.7
+# Side of a cell of a contact sheet: the words of a page are still read.
+CELL = 960
+# Of the largest evidence of a map: what is below FLOOR is not drawn, a line runs at CONTOUR.
+FLOOR, CONTOUR = 0.2, 0.5
+OPACITY = 0.5
+UNIT = "log-odds"
+_RULERS = (200, 100, 50, 20, 10, 5, 2, 1)
 _MARGIN, _TEXT, _BAR = 20, 20, 24
 _BLACK, _WHITE, _GREY = (0, 0, 0), (240, 240, 240), (170, 170, 170)
 
@@ -44,30 +51,32 @@ def draw_overlay(
     *,
     of: str = ABNORMALITY_LABELS[1],
     plain: bool = True,
+    spacing: Spacing | None = None,
 ) -> Image.Image:
     """The radiograph under its evidence map, beside itself if `plain`, with the scale and what the picture is not.
 
     `pixels` (rows, columns) lie in [0, 1]; `evidence` (rows, columns), of the same frame at any resolution, is
-    the contribution to the score of the class `of`: one map of HiResCAM, or maps by the title of their method,
-    side by side. Only evidence above 0 is coloured, from 0 to the largest of the map, the more opaque the
-    stronger: colours of two maps cannot be compared, their scales can.
+    the contribution to the log-odds of the class `of`: one map of HiResCAM, or maps by the title of their method,
+    side by side; none leaves the radiograph alone. Only evidence from a fifth of the largest of the map on is
+    coloured, the more opaque the stronger, and a line runs at half of the largest: colours of two maps cannot be
+    compared, their scales can. `spacing`, of `pixels`, gives a ruler.
     """
     maps = evidence if isinstance(evidence, Mapping) else {"HiResCAM": evidence}
     rows, columns = pixels.shape
     factor = LONG_SIDE / max(rows, columns)
     width, height = max(1, round(columns * factor)), max(1, round(rows * factor))
     grey = _resized(pixels, width, height)[..., None] * np.full(3, 255, np.float32)
-    panels = [_Panel("radiograph", _image(grey))] if plain else []
+    panels = [_Panel("radiograph", _image(grey))] if plain or not maps else []
     for title, values in maps.items():
         positive = np.maximum(_resized(values, width, height), 0)
         top = float(positive.max())
         relative = positive / top if top > 0 else positive
-        weight = OPACITY * np.sqrt(relative)[..., None]
-        panels.append(_Panel(title, _image((1 - weight) * grey + weight * colours(relative)), top))
-    return _page(panels, caption, of)
+        panels.append(_Panel(title, _image(_coloured(grey, relative)), top))
+    ruler = _ruler(spacing.mm / factor, spacing, width) if spacing else None
+    return _page(panels, caption, of, ruler)
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int = 3, cell: int = 640) -> Image.Image:
+def contact_sheet(pictures: Sequence[Image.Image], columns: int = 3, cell: int = CELL) -> Image.Image:
     """Overlays as one page of `columns` cells of `cell` pixels, in their order."""
     small = [ImageOps.contain(picture, (cell, cell)) for picture in pictures]
     lines = [small[start : start + columns] for start in range(0, len(small), columns)]
@@ -107,6 +116,37 @@ def _resized(values: npt.NDArray, width: int, height: int) -> npt.NDArray[np.flo
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
+def _coloured(grey: npt.NDArray[np.float32], relative: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A picture (rows, columns, 3) under evidence in [0, 1]; its contour is a light line beside a dark one."""
+    weight = OPACITY * np.clip((relative - FLOOR) / (1 - FLOOR), 0, 1)[..., None]
+    picture = (1 - weight) * grey + weight * colours(relative)
+    inside = relative >= CONTOUR
+    picture[_rim(~inside)] = _BLACK
+    picture[_rim(inside)] = _WHITE
+    return picture
+
+
+def _rim(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The pixels inside that touch one outside."""
+    wide = np.pad(inside, 1, mode="edge")
+    return inside & ~(wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:])
+
+
+def _ruler(mm: float, spacing: Spacing, width: int) -> _Ruler | None:
+    """The longest round length that is at most 40 % of a picture of `width` pixels of `mm`."""
+    length = next((length for length in _RULERS if length <= 0.4 * width * mm), None)
+    if length is None:
+        return None
+    return _Ruler(round(length / mm), f"{length} mm{' at the detector' if spacing.at_detector else ''}")
+
+
+class _Ruler(NamedTuple):
+    """A length in pixels of the page and what it says."""
+
+    pixels: int
+    text: str
+
+
 def _image(values: npt.NDArray) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
 
@@ -120,26 +160,28 @@ class _Panel(NamedTuple):
 
     @property
     def width(self) -> int:
-        return self.picture.width + (_MARGIN if self.top is None else _MARGIN + _BAR + 5 * _TEXT)
+        return self.picture.width + (_MARGIN if self.top is None else _MARGIN + _BAR + 6 * _TEXT)
 
 
-def _page(panels: Sequence[_Panel], caption: str, of: str) -> Image.Image:
-    """The pictures side by side, each colour bar to its right, two lines above and three below."""
+def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None) -> Image.Image:
+    """The pictures side by side, each colour bar to its right, two lines above, below the ruler and the notes."""
     font = ImageFont.load_default(_TEXT)
     line = _TEXT + 8
     upper = _MARGIN + 2 * line + _MARGIN // 2
     height = panels[0].picture.height
-    notes = [
-        f"colour: evidence for the class '{of}', its contribution to the score"
-        if any(panel.top for panel in panels)
-        else f"no evidence for the class '{of}' in this image",
-        "shows what the model used, not where the lesion is",
-        NOT_FOR_DIAGNOSIS,
-    ]
-    ruler = ImageDraw.Draw(panels[0].picture)
-    text_width = max(int(ruler.textlength(text, font)) for text in [caption, *notes])
+    notes = [NOT_FOR_DIAGNOSIS]
+    if any(panel.top for panel in panels):
+        notes = [
+            f"colour: evidence for the class '{of}' from {FLOOR:.0%} of the map's largest on; line: {CONTOUR:.0%}",
+            "shows what the model used, not where the lesion is",
+            *notes,
+        ]
+    elif any(panel.top is not None for panel in panels):
+        notes = [f"no evidence for the class '{of}' in this image", *notes]
+    text_width = max(int(font.getlength(text)) for text in [caption, *notes])
     width = max(_MARGIN + sum(panel.width for panel in panels), text_width + 2 * _MARGIN)
-    page = Image.new("RGB", (width, upper + height + _MARGIN + len(notes) * line + _MARGIN), _BLACK)
+    lower = upper + height + _MARGIN + (line if ruler else 0)
+    page = Image.new("RGB", (width, lower + len(notes) * line + _MARGIN), _BLACK)
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, _MARGIN), caption, _WHITE, font)
     left = _MARGIN
@@ -149,8 +191,14 @@ def _page(panels: Sequence[_Panel], caption: str, of: str) -> Image.Image:
         if panel.top is not None:
             _scale(page, draw, font, (left + panel.picture.width + _MARGIN, upper), height, panel.top)
         left += panel.width
+    if ruler:
+        right, middle = _MARGIN + ruler.pixels, upper + height + line // 2
+        draw.line((_MARGIN, middle, right, middle), _WHITE, 2)
+        for end in (_MARGIN, right):
+            draw.line((end, middle - 6, end, middle + 6), _WHITE, 2)
+        draw.text((right + 10, middle), ruler.text, _WHITE, font, anchor="lm")
     for number, text in enumerate(notes):
-        draw.text((_MARGIN, upper + height + _MARGIN + number * line), text, _GREY, font)
+        draw.text((_MARGIN, lower + number * line), text, _GREY, font)
     return page
 
 
@@ -162,11 +210,14 @@ def _scale(
     height: int,
     top: float,
 ) -> None:
-    """The colour bar, 0 at its foot and the largest evidence of the image at its head."""
+    """The colour bar from 0 to the largest evidence of the map, black where nothing is drawn."""
     x, y = corner
     shades = np.linspace(1, 0, height)[:, None].repeat(_BAR, axis=1)
-    page.paste(_image(colours(shades)), corner)
-    for share in (0.0, 0.5, 1.0) if top > 0 else (0.0,):
+    page.paste(_image(colours(shades) * (shades >= FLOOR)[..., None]), corner)
+    draw.rectangle((x, y, x + _BAR - 1, y + height - 1), outline=_GREY)
+    for share in (0.0, FLOOR, CONTOUR, 1.0) if top > 0 else (0.0,):
         middle = y + (1 - share) * (height - 1)
-        draw.line((x + _BAR, middle, x + _BAR + 6, middle), _WHITE)
+        draw.line((x if share == CONTOUR else x + _BAR, middle, x + _BAR + 6, middle), _WHITE)
         draw.text((x + _BAR + 10, middle), f"{share * top:.2g}", _WHITE, font, anchor="lm")
+    if top > 0:
+        draw.text((x + _BAR + 10, y + _TEXT + 8), UNIT, _GREY, font, anchor="lm")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
-from mskscreen.saliency.overlay import contact_sheet, draw_overlay, overlay_name
+from mskscreen.saliency.overlay import CELL, contact_sheet, draw_overlay, overlay_name
 from mskscreen.saliency.target import Target
 from mskscreen.storage import replacing
 
@@ -116,7 +116,7 @@ def write_sheet(folder: Path, records: list[MapRecord]) -> Path | None:
     pictures = []
     for name in names:
         with Image.open(folder / name) as picture:
-            picture.thumbnail((640, 640))
+            picture.thumbnail((CELL, CELL))
             pictures.append(picture.convert("RGB"))
     if not pictures:
         return None
@@ -164,22 +164,25 @@ def _maps(
         )
     return [
         replace(record, overlay=name)
-        for record, name in zip(records, _overlays(request, pixels, shown, draft, stem), strict=True)
+        for record, name in zip(records, _overlays(request, radiograph, shown, draft, stem), strict=True)
     ]
 
 
 def _overlays(
-    request: Request, pixels: np.ndarray, shown: dict[str, np.ndarray], draft: MapRecord, stem: Path
+    request: Request, radiograph: Radiograph, shown: dict[str, np.ndarray], draft: MapRecord, stem: Path
 ) -> list[str]:
     """Write the pictures and give the name of that of each method."""
-    caption = f"{draft.joint}, abnormal: {draft.p_abnormal:.2f} (model {draft.model['name']}), why '{draft.of}'"
+    said = f"{draft.joint}, abnormal: {draft.p_abnormal:.2f} (model {draft.model['name']}), why '{draft.of}'"
+    caption = f"{PurePath(draft.file).name}: {said}"
     together = request.layout == "side-by-side"
     pages = [list(shown)] if together else [[method] for method in shown]
     names = []
     for methods in pages:
         path = stem.with_name(f"{stem.name}.{'+'.join(methods)}.{request.of}.overlay.png")
         maps = {TITLES[method]: shown[method] for method in methods}
-        picture = draw_overlay(pixels, maps, caption, of=draft.of, plain=together)
+        picture = draw_overlay(
+            displayed(radiograph), maps, caption, of=draft.of, plain=together, spacing=radiograph.spacing
+        )
         with replacing(path) as partial:
             picture.save(partial, compress_level=1)
         names += [path.name] * len(methods)
