@@ -11,7 +11,7 @@ from PIL import Image
 from mskscreen.errors import DataError
 from mskscreen.pixels import displayed, read_radiograph
 from mskscreen.review.pack import Design, make_pack
-from mskscreen.review.protocol import Key, images_digest, open_pack
+from mskscreen.review.protocol import AIDED, Key, images_digest, open_pack
 from mskscreen.review.selection import reading_order, showings
 
 
@@ -53,6 +53,19 @@ def test_a_picture_is_its_radiograph(pack, study):
         for number, view in enumerate(key.cases[showing.case].views):
             shown = np.asarray(Image.open(pack / showing.phase / f"{code}-{number + 1}.png")) / 255
             np.testing.assert_allclose(shown, displayed(read_radiograph(view.file)), atol=0.51 / 255)
+
+
+def test_an_image_called_normal_has_no_map_and_says_so(pack):
+    key, widths = key_of(pack), {True: [], False: []}
+    for code, showing in key.showings.items():
+        for number, view in enumerate(key.cases[showing.case].views):
+            if not view.mapped:
+                assert view.peak is None
+            if showing.phase == AIDED:
+                page = Image.open(pack / AIDED / f"{code}-{number + 1}-map.png")
+                widths[view.mapped].append(page.width)
+    # One radiograph, not two side by side.
+    assert min(widths[True]) > 1.5 * max(widths[False]) > 0
 
 
 def test_other_labels_and_other_patients_make_the_same_pack(study, make_study, screener, tmp_path):

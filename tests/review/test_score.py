@@ -1,6 +1,7 @@
 """Scores of readers whose answers are known, forms that are wrong, and both commands from end to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from mskscreen.cli.main import app
 from mskscreen.errors import DataError
 from mskscreen.review.forms import read_forms
-from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key, images_digest, open_pack
+from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key, View, images_digest, open_pack
 from mskscreen.review.score import ALL, MODEL, score
 
 
@@ -26,6 +27,11 @@ def scored(opened, pack, fill, folder, answer):
     return score(opened, read_forms(fill(pack, folder, answer), opened), resamples=60, seed=0)
 
 
+def around(x, y, view):
+    """A box of the pixels of a view that are next to a point."""
+    return f"1 {max(x - 1, 0)} {max(y - 1, 0)} {min(x + 1, view.columns)} {min(y + 1, view.rows)}"
+
+
 def answering(opened):
     """Reader 1 is right; reader 2 is right with aid and calls all normal without; reader 3 is always wrong."""
 
@@ -37,8 +43,10 @@ def answering(opened):
         if reader == "reader-3":
             call = 1 - case.label
         judgement = "agree" if reader == "reader-1" else "disagree" if opened.showings[code].repeat else "partly"
-        x, y = case.views[0].peak or (0, 0)
-        box = f"1 {x - 1} {y - 1} {x + 1} {y + 1}" if reader != "reader-3" else f"1 {x + 1} {y} {x + 3} {y + 2}"
+        x, y = case.views[0].peak or (25, 20)
+        box = around(x, y, case.views[0])
+        if reader == "reader-3":
+            box = around((x + 25) % 50, y, case.views[0])
         return {"call": CALLS[call].upper(), "confidence": "5", "map": judgement, "box": box if call else ""}
 
     return answer
@@ -72,14 +80,45 @@ def test_repeats_count_within_a_reader_only(opened, pack, fill, tmp_path):
     assert tuple(shares) == JUDGEMENTS
 
 
-def test_pointing_is_judged_by_the_boxes_and_beside_a_random_point(opened, pack, fill, tmp_path):
+def test_pointing_is_judged_by_the_boxes_of_each_reader_beside_a_random_point(opened, pack, fill, tmp_path):
     found = scored(opened, pack, fill, tmp_path, answering(opened))
-    peaked = [case.views[0].peak is not None for case in opened.cases]
-    assert all(peaked)
-    # With aid readers 1 and 2 box the four abnormal cases at the peak, reader 3 the four normal ones beside it.
-    aided = figures(found.pointing, ALL, f"boxes, {AIDED}")
-    assert aided["map"].value == pytest.approx(8 / 12)
-    assert aided["random point"].value == pytest.approx(4 / (40 * 50))
+    mapped = [case.label for case in opened.cases if case.views[0].mapped]
+    assert set(mapped) == {0, 1}
+    assert sum(case.views[0].mapped for case in opened.cases) < len(opened.cases)
+    # With aid readers 1 and 2 box the abnormal cases at the peak, reader 3 the normal ones far from it.
+    for who, cases, hit in (("reader-1", mapped.count(1), 1), ("reader-3", mapped.count(0), 0)):
+        row = next(row for row in found.pointing if (row.who, row.of) == (who, f"boxes, {AIDED}"))
+        assert (row.cases, row.figures["map"].value) == (cases, hit)
+        assert 2 * 2 / (40 * 50) < row.figures["random point"].value < 6 * 6 / (40 * 50)
+    assert figures(found.pointing, ALL, f"boxes, {AIDED}")["map"].value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("gap", "hit"), [(0, 1), (1, 1), (2, 0)])
+def test_a_peak_within_three_percent_of_the_long_side_of_a_box_is_a_hit(opened, pack, fill, tmp_path, gap, hit):
+    view = View("a.png", 40, 50, (20.0, 30.0))
+    cases = tuple(replace(case, views=(view,)) for case in opened.cases)
+    answer = {"call": "abnormal", "box": f"1 {20 + gap} 28 {25 + gap} 33"}
+    found = scored(replace(opened, cases=cases), pack, fill, tmp_path, lambda *_: answer)
+    chance = found.pointing[0].figures["random point"].value
+    assert found.pointing[0].figures["map"].value == hit
+    # All whole pixels within 1.5 of the box of 6 x 6: a frame of one pixel around it, with its corners.
+    assert chance == 8 * 8 / (40 * 50)
+
+
+def test_judgements_are_of_cases_with_a_map_and_split_by_call_and_truth(opened, pack, fill, tmp_path):
+    maps = [any(view.mapped for view in case.views) for case in opened.cases]
+    assert not all(maps)
+
+    def answer(reader, phase, code):
+        return {"map": JUDGEMENTS[0 if opened.cases[opened.showings[code].case].label else 2]}
+
+    rows = {row.of: row for row in scored(opened, pack, fill, tmp_path, answer).maps}
+    assert rows["map"].cases == sum(maps)
+    assert rows["map, truly abnormal"].figures["agree"].value == 1
+    assert rows["map, truly normal"].figures["disagree"].value == 1
+    for of in ("called", "truly"):
+        parts = [row.cases for name, row in rows.items() if name.startswith(f"map, {of}")]
+        assert sum(parts) == sum(maps)
 
 
 def test_one_reader_and_missing_answers_are_no_obstacle(opened, pack, fill, tmp_path):
@@ -124,6 +163,8 @@ def test_aid_is_judged_on_the_cases_that_a_reader_answered_in_both_phases(opened
         ("confidence", "6", "confidence '6'"),
         ("box", "1 5 5 5 9", "box .* names no view of the case or is empty"),
         ("box", "7 1 1 5 9", "box .* names no view"),
+        ("box", "1 1 1 51 9", "box .* leaves view 1 of 50 x 40 pixels"),
+        ("box", "1 1 -1 5 9", "box .* leaves view 1 of 50 x 40 pixels"),
         ("box", "1 nan 1 5 9", "box .* names no view of the case or is empty"),
         ("box", "left knee", "box .* is not VIEW LEFT TOP RIGHT BOTTOM"),
         ("reader", "somebody", "reader 'somebody' is not in the protocol"),
@@ -142,6 +183,43 @@ def test_a_form_saved_by_a_spreadsheet_with_semicolons_is_the_same(opened, pack,
     for form in forms:
         form.write_bytes(b"\xef\xbb\xbf" + form.read_bytes().replace(b",", b";"))
     assert read_forms(forms, opened) == before
+
+
+def test_all_that_is_wrong_in_a_form_is_said_at_once(opened, pack, fill, tmp_path):
+    first, *_ = fill(pack, tmp_path, lambda *_: {"call": "maybe"})
+    with pytest.raises(DataError) as caught:
+        read_forms([first], opened)
+    assert [f"line {line}: call 'maybe'" in str(caught.value) for line in range(1, 13)] == [
+        False,
+        *[True] * 10,
+        False,
+    ]
+    assert str(caught.value).count(str(first)) == 1
+
+
+def test_what_spreadsheets_make_of_a_form_and_a_folder_of_forms_are_the_same(opened, pack, fill, tmp_path):
+    forms = fill(pack, tmp_path, answering(opened))
+    before = read_forms(forms, opened)
+    for form in forms:
+        head, *rows = form.read_text().replace(",5,", ",5.0,").splitlines()
+        empty = "," * head.count(",")
+        form.write_text(
+            "\n".join([head.title().replace("Call", " Call "), rows[0], empty, "", *rows[1:], empty, ""])
+        )
+    assert read_forms([tmp_path], opened) == before
+    with pytest.raises(DataError, match="holds no CSV"):
+        read_forms([pack / "aided"], opened)
+
+
+def test_a_form_of_which_rows_are_missing_is_seen(opened, pack, fill, tmp_path):
+    forms = fill(pack, tmp_path, answering(opened))
+    short = next(form for form in forms if form.name == f"reader-2-{AIDED}.csv")
+    short.write_text("".join(short.read_text().splitlines(keepends=True)[:6]))
+    found = score(opened, read_forms(forms[:-1], opened), resamples=2, seed=0)
+    counts = {(row.reader, row.phase): (row.answered, row.expected) for row in found.returned}
+    assert counts.pop(("reader-2", AIDED)) == (5, 10)
+    assert counts.pop(("reader-3", UNAIDED)) == (0, 10)
+    assert set(counts.values()) == {(10, 10)}
 
 
 def run(*arguments):

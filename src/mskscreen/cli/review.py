@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +81,8 @@ def pack(
 def score_forms(
     pack: Annotated[Path, typer.Argument(help="The folder of the pack.", exists=True, file_okay=False)],
     forms: Annotated[
-        list[Path] | None, typer.Argument(help="Forms that came back. By default those in the pack.", exists=True)
+        list[Path] | None,
+        typer.Argument(help="Forms that came back, or their folder. By default the pack's own.", exists=True),
     ] = None,
     key: Annotated[
         Path | None,
@@ -96,17 +98,18 @@ def score_forms(
 
     opened, digest = open_pack(pack, key or pack.with_name(f"{pack.name}.key.json"))
     analysis = opened.protocol["analysis"]
-    answers = read_forms(forms or sorted((pack / FORMS).glob("*.csv")), opened)
+    answers = read_forms(forms or [pack / FORMS], opened)
     scores = score(opened, answers, resamples=analysis["resamples"], seed=analysis["seed"])
     if form is Format.JSON:
         print(json.dumps({"protocol_sha256": digest} | plain(scores), indent=1, allow_nan=False))
         return
+    common.show([asdict(row) for row in scores.returned], form, title="Cases called, of those in the forms")
     for title, rows in (
         ("Against the truth, mean over readers; 95 % intervals", scores.accuracy),
         ("Between readers", scores.between),
         ("Within readers, on the cases shown twice", scores.within),
         ("What readers say of the map", scores.maps),
-        ("Maximum of the map in the readers' boxes", scores.pointing),
+        ("Maximum of the map in the readers' boxes or near them", scores.pointing),
     ):
         shown = [
             {"who": row.who, "of": row.of, "cases": row.cases, **{k: str(v) for k, v in row.figures.items()}}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from mskscreen.errors import DataError
-from mskscreen.review.protocol import AIDED, CALLS, CONFIDENCE, JUDGEMENTS, Key
+from mskscreen.review.protocol import AIDED, CALLS, CONFIDENCE, JUDGEMENTS, Key, View
 from mskscreen.storage import write_text
 
 _FIXED = ("reader", "phase", "order", "case", "views")
@@ -26,9 +31,12 @@ class Box:
     right: float
     bottom: float
 
-    def holds(self, x: float, y: float) -> bool:
-        """Whether a point lies in it."""
-        return self.left <= x <= self.right and self.top <= y <= self.bottom
+    def near(self, x: npt.ArrayLike, y: npt.ArrayLike, reach: float) -> npt.NDArray[np.bool_]:
+        """Whether points lie in it or within `reach` pixels of it."""
+        x, y = np.asarray(x), np.asarray(y)
+        aside = np.maximum(np.maximum(self.left - x, x - self.right), 0)
+        above = np.maximum(np.maximum(self.top - y, y - self.bottom), 0)
+        return np.asarray(aside**2 + above**2 <= reach**2)
 
 
 @dataclass(frozen=True)
@@ -55,73 +63,98 @@ def write_form(path: Path, reader: str, phase: str, order: Sequence[str], views:
 
 
 def read_forms(paths: Iterable[Path], key: Key) -> list[Answer]:
-    """The answers of all forms; rows without a call, a judgement or a box are left out.
+    """The answers of all forms, files or folders of them; rows without a call, a judgement or a box are left out.
 
-    Raises DataError that names the file, the row and the field.
+    Raises DataError that names the file and, for all that is wrong in it, the row and the field.
     """
     found: dict[tuple[str, str], Answer] = {}
-    for path in paths:
-        for number, row in enumerate(_rows(path), 2):
-            answer = _answer(row, f"{path}: line {number}", key)
+    for path in (form for given in paths for form in _files(given)):
+        wrong = []
+        for line, row in _rows(path):
+            try:
+                answer = _answer(row, key)
+            except _CellError as error:
+                wrong.append(f"line {line}: {error}")
+                continue
             if found.setdefault((answer.reader, answer.code), answer) != answer:
-                raise DataError(
-                    f"{path}: line {number}: reader '{answer.reader}' answers case {answer.code} twice and "
-                    "differently; keep the first answer"
+                wrong.append(
+                    f"line {line}: reader '{answer.reader}' answers case {answer.code} twice and differently "
+                    "(keep the first answer)"
                 )
+        if wrong:
+            raise DataError(f"{path}: {'; '.join(wrong)}; correct the form and score again")
     answers = [a for a in found.values() if (a.call, a.judgement) != (None, None) or a.boxes]
     if not answers:
         raise DataError("no form holds an answer; fill in the column 'call' of the forms")
     return answers
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+class _CellError(ValueError):
+    """What is wrong in a row of a form."""
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    forms = sorted(file for file in path.iterdir() if file.suffix.lower() == ".csv")
+    if not forms:
+        raise DataError(f"{path}: holds no CSV; name the folder of the forms, or the forms")
+    return forms
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows that are not empty, by name of the column, each with its line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         # Spreadsheets of half of the world write ; between cells.
         first = text.partition("\n")[0]
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in first else ","))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in first else ",")
+        head = [name.strip().lower() for name in next(reader, [])]
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV in UTF-8 ({error}); save the form again as such") from error
-    missing = next((name for name in ("reader", "case", "call") if not rows or name not in rows[0]), None)
+    missing = next((name for name in ("reader", "case", "call") if name not in head), None)
     if missing:
         raise DataError(f"{path}: no column '{missing}'; use the form of the pack")
-    return [{name: (value or "").strip() for name, value in row.items() if name} for row in rows]
+    return [(line, dict(zip_longest(head, row[: len(head)], fillvalue=""))) for line, row in rows if any(row)]
 
 
-def _answer(row: Mapping[str, str], where: str, key: Key) -> Answer:
+def _answer(row: Mapping[str, str], key: Key) -> Answer:
     showing = key.showings.get(row["case"])
     if showing is None or row.get("phase", showing.phase) != showing.phase:
-        raise DataError(
-            f"{where}: case '{row['case']}' is not in this phase of the pack; use the form of the pack"
-        )
+        raise _CellError(f"case '{row['case']}' is not in this phase of the pack")
     if row["reader"] not in key.protocol["readers"]:
-        raise DataError(f"{where}: reader '{row['reader']}' is not in the protocol; use the form of the pack")
+        raise _CellError(f"reader '{row['reader']}' is not in the protocol")
     views = key.cases[showing.case].views
     return Answer(
         row["reader"],
         row["case"],
-        _choice(row, "call", CALLS, where),
-        _choice(row, "confidence", CONFIDENCE, where),
-        _choice(row, "map", JUDGEMENTS, where),
-        tuple(_box(text, len(views), where) for text in row.get("box", "").split(";") if text.strip()),
+        _choice(row, "call", CALLS),
+        _choice(row, "confidence", CONFIDENCE),
+        _choice(row, "map", JUDGEMENTS),
+        tuple(_box(text, views) for text in row.get("box", "").split(";") if text.strip()),
     )
 
 
-def _choice(row: Mapping[str, str], column: str, choices: Sequence[str], where: str) -> int | None:
-    text = row.get(column, "").lower()
+def _choice(row: Mapping[str, str], column: str, choices: Sequence[str]) -> int | None:
+    # Spreadsheets write whole numbers as 4.0 or 4,0.
+    text = re.sub(r"[.,]0+$", "", row.get(column, "").lower())
     if not text:
         return None
     if text not in choices:
-        raise DataError(f"{where}: {column} '{row[column]}' is none of {', '.join(choices)}; correct it")
+        raise _CellError(f"{column} '{row[column]}' is none of {', '.join(choices)}")
     return choices.index(text)
 
 
-def _box(text: str, views: int, where: str) -> Box:
+def _box(text: str, views: Sequence[View]) -> Box:
     try:
         view, *edges = (float(part) for part in text.replace(",", " ").split())
         left, top, right, bottom = edges
     except ValueError:
-        raise DataError(f"{where}: box '{text}' is not VIEW LEFT TOP RIGHT BOTTOM; correct it") from None
-    if view not in range(1, views + 1) or not (left < right and top < bottom):
-        raise DataError(f"{where}: box '{text}' names no view of the case or is empty; correct it")
+        raise _CellError(f"box '{text}' is not VIEW LEFT TOP RIGHT BOTTOM") from None
+    if view not in range(1, len(views) + 1) or not (left < right and top < bottom):
+        raise _CellError(f"box '{text}' names no view of the case or is empty")
+    seen = views[int(view) - 1]
+    if min(left, top) < 0 or right > seen.columns or bottom > seen.rows:
+        raise _CellError(f"box '{text}' leaves view {view:.0f} of {seen.columns} x {seen.rows} pixels")
     return Box(int(view) - 1, left, top, right, bottom)

@@ -70,7 +70,7 @@ def make_pack(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        views = _draw(folder, [files.of(i) for i in chosen], shown, screener, advance)
+        views = _draw(folder, [files.of(i) for i in chosen], shown, screener, cases.table.threshold, advance)
         codes = {code: len(views[showing.case]) for code, showing in shown.items()}
         (folder / FORMS).mkdir()
         for number, reader in enumerate(readers):
@@ -155,9 +155,10 @@ def _draw(
     cases: Sequence[Sequence[tuple[str, Path | None]]],
     shown: Mapping[str, Showing],
     screener: Screener,
+    threshold: float,
     advance: Callable[[int], None],
 ) -> list[tuple[View, ...]]:
-    """Write the pictures of all showings and return the views of each case."""
+    """Write the pictures of all showings, maps of images called abnormal alone; gives the views of each case."""
     from PIL import Image
 
     place = {
@@ -177,20 +178,24 @@ def _draw(
         if image.radiograph is None:
             raise DataError(f"{image.prediction.error}; predict again before making a pack")
         pixels = displayed(image.radiograph)
+        p = image.prediction.p_abnormal or 0.0
         evidence = None
-        if image.evidence is not None:
+        if image.evidence is not None and p >= threshold:
             evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         rows, columns = pixels.shape
-        views[case, number] = View(name, rows, columns, _peak(evidence))
+        views[case, number] = View(name, rows, columns, _peak(evidence), evidence is not None)
         picture = Image.fromarray(np.round(pixels * 255).astype(np.uint8))
         for code, showing in shown.items():
             if showing.case != case:
                 continue
             target = folder / showing.phase / f"{code}-{number + 1}"
             picture.save(target.with_suffix(".png"))
-            if showing.phase == AIDED and evidence is not None:
-                caption = f"{code}, view {number + 1}: abnormal {image.prediction.p_abnormal:.2f}"
-                page = draw_overlay(pixels, evidence, caption)
+            if showing.phase == AIDED:
+                caption = f"{code}, view {number + 1}: abnormal {p:.2f}"
+                if evidence is None:
+                    caption += ", called normal: no map"
+                maps = {} if evidence is None else evidence
+                page = draw_overlay(pixels, maps, caption, spacing=image.radiograph.spacing)
                 page.save(target.with_name(f"{target.name}-map.png"), compress_level=1)
 
     for _ in screener.stream(list(map(Path, place)), inspect=draw):
@@ -227,7 +232,8 @@ def _instructions(phases: Sequence[str]) -> str:
     if AIDED in phases:
         lines += [
             "map         the aided phase only: does the map in CODE-1-map.png mark what makes the case abnormal?",
-            f"            {', '.join(protocol.JUDGEMENTS)}",
+            f"            {', '.join(protocol.JUDGEMENTS)}; leave it empty for a case without a map:",
+            "            an image that the model calls normal has none",
             "",
             "The map shows what the model used, not where the lesion is. Begin the aided phase at least four",
             "weeks after the unaided one.",

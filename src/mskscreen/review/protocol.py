@@ -18,6 +18,7 @@ import mskscreen
 from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
 from mskscreen.errors import DataError
 from mskscreen.evaluation.intervals import LEVEL, RESAMPLES
+from mskscreen.saliency.measures import TOLERANCE
 
 SCHEMA = 1
 UNAIDED, AIDED = "unaided", "aided"
@@ -31,13 +32,15 @@ PROTOCOL, FORMS = "protocol.json", "forms"
 class View:
     """One image of a case: its file in the predictions table, its size, and where its map is highest (x, y).
 
-    `peak` is None where the map shows no evidence or there is no map.
+    `mapped` says whether readers see a map of it: the model calls it abnormal. `peak` is None where the map shows
+    no evidence or there is no map.
     """
 
     file: str
     rows: int
     columns: int
     peak: tuple[float, float] | None
+    mapped: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def make_protocol(phases: Iterable[str], readers: Iterable[str], images_sha256: 
                 "sensitivity, specificity and AUROC of the confidence, by phase, and their differences",
                 "percent agreement, mean Cohen's kappa, Fleiss' kappa and Gwet's AC1 between readers",
                 "agreement of each reader with itself on the cases shown twice",
-                "judgements of the map, and the pointing game of its maximum against the boxes",
+                "judgements of the maps, which are drawn of images called abnormal, by model call and by truth",
+                f"pointing game of their maxima in the boxes, or within {TOLERANCE:.0%} of the long side of them",
             ],
             "intervals": f"percentile, {LEVEL:.0%}, bootstrap over readers and cases",
             "resamples": RESAMPLES,

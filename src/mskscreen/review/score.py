@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,13 @@ from mskscreen.evaluation.agreement import UNRATED, CrossedStatistic, crossed, r
 from mskscreen.evaluation.estimates import Estimate
 from mskscreen.evaluation.metrics import ranking_statistic
 from mskscreen.review.forms import Answer
-from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key
+from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key, View
+from mskscreen.saliency.measures import TOLERANCE
 
 ALL, MODEL = "all readers", "model"
 _NOTHING = "no such case was read"
+# A random point falls on one of at most this many places a side.
+_GRID = 512
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """How many showings of a phase a reader called normal or abnormal, of those in the form."""
+
+    reader: str
+    phase: str
+    answered: int
+    expected: int
+
+
+@dataclass(frozen=True)
 class Scores:
     """All figures of a study; `within` is of cases shown twice, `maps` holds the share of each judgement."""
 
+    returned: tuple[Returned, ...]
     accuracy: tuple[Row, ...]
     between: tuple[Row, ...]
     within: tuple[Row, ...]
@@ -63,6 +78,7 @@ def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> 
     called = [(f"call, {phase}", read.call, read.again, len(CALLS)) for phase, read in phases.items()]
     questions = [question for question in (*called, *judged) if (question[1] != UNRATED).any()]
     return Scores(
+        returned=_returned(key, answers),
         accuracy=_accuracy(key, phases, truth, readers, settings),
         between=tuple(
             Row(ALL, name, _read_by(first, 2), _between(first, categories, settings))
@@ -73,7 +89,7 @@ def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> 
             for name, first, second, categories in questions
             for row in _within(name, first, second, categories, readers, settings)
         ),
-        maps=_judgements(aided.judgement, readers, settings),
+        maps=_judgements(key, aided.judgement, truth, settings),
         pointing=tuple(row for phase, read in phases.items() for row in _pointing(phase, read, readers, settings)),
     )
 
@@ -86,28 +102,48 @@ def _readings(key: Key, answers: Sequence[Answer], readers: Sequence[str], phase
         if showing.phase != phase:
             continue
         cell = showing.case, readers.index(answer.reader)
-        asked = {"call": answer.call, "judgement": answer.judgement}
+        views = key.cases[showing.case].views
+        judgement = answer.judgement if any(view.mapped for view in views) else None
+        asked = {"call": answer.call, "judgement": judgement}
         if showing.repeat:
-            asked = {"again": answer.call, "judgement_again": answer.judgement}
+            asked = {"again": answer.call, "judgement_again": judgement}
         else:
             asked["confidence"] = answer.confidence
-            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(key, answer)
+            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(views, answer)
         for name, value in asked.items():
             getattr(found, name)[cell] = UNRATED if value is None else value
     return found
 
 
-def _pointed(key: Key, answer: Answer) -> tuple[int, float, int]:
-    """Views whose map is highest in a box, the same expected of a random point, and views with a box."""
+def _returned(key: Key, answers: Sequence[Answer]) -> tuple[Returned, ...]:
+    called = Counter((a.reader, key.showings[a.code].phase) for a in answers if a.call is not None)
+    asked = Counter(showing.phase for showing in key.showings.values())
+    return tuple(
+        Returned(reader, phase, called[reader, phase], asked[phase])
+        for reader in key.protocol["readers"]
+        for phase in key.protocol["phases"]
+    )
+
+
+def _pointed(views: Sequence[View], answer: Answer) -> tuple[int, float, int]:
+    """Views whose map is highest in or near a box, the same expected of a random point, and maps with a box."""
     hits, chance, boxed = 0, 0.0, 0
-    for number, view in enumerate(key.cases[key.showings[answer.code].case].views):
+    for number, view in enumerate(views):
         boxes = [box for box in answer.boxes if box.view == number]
-        if boxes:
+        if boxes and view.mapped:
             boxed += 1
-            hits += view.peak is not None and any(box.holds(*view.peak) for box in boxes)
-            areas = ((box.right - box.left) * (box.bottom - box.top) for box in boxes)
-            chance += min(1.0, sum(areas) / (view.rows * view.columns))
+            reach = TOLERANCE * max(view.rows, view.columns)
+            hits += view.peak is not None and any(box.near(*view.peak, reach) for box in boxes)
+            y, x = np.ogrid[: min(view.rows, _GRID), : min(view.columns, _GRID)]
+            x, y = ((axis + 0.5) * size / axis.size - 0.5 for axis, size in ((x, view.columns), (y, view.rows)))
+            chance += float(np.mean(np.logical_or.reduce([box.near(x, y, reach) for box in boxes])))
     return hits, chance, boxed
+
+
+def _each_and_all(readers: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """The columns of each reader and, where there are several, of all."""
+    each = [(who, [k]) for k, who in enumerate(readers)]
+    return [*each, (ALL, list(range(len(readers))))] if len(readers) > 1 else each
 
 
 def _read_by(ratings: np.ndarray, least: int) -> int:
@@ -125,10 +161,7 @@ def _accuracy(
     p = np.array([case.p_abnormal for case in key.cases])
     statistic = _accuracy_statistic(truth, (p >= key.threshold).astype(int)[:, None], p[:, None])
     rows.append(Row(MODEL, "alone", len(truth), crossed(statistic, len(truth), 1, why=_NOTHING, **settings)))
-    columns = [(name, [k]) for k, name in enumerate(readers)]
-    if len(readers) > 1:
-        columns.append((ALL, list(range(len(readers)))))
-    for who, chosen in columns:
+    for who, chosen in _each_and_all(readers):
         found = {}
         for phase, read in phases.items():
             call, confidence = read.call[:, chosen], read.confidence[:, chosen]
@@ -229,8 +262,6 @@ def _within(
 
         return statistic
 
-    rows = [(who, [k]) for k, who in enumerate(readers)]
-    rows += [(ALL, list(range(len(readers))))] if len(readers) > 1 else []
     return [
         Row(
             who,
@@ -238,38 +269,50 @@ def _within(
             int(twice[:, chosen].any(axis=1).sum()),
             crossed(of(chosen), len(first), len(chosen), why=why, **settings),
         )
-        for who, chosen in rows
+        for who, chosen in _each_and_all(readers)
     ]
 
 
-def _judgements(judgement: np.ndarray, readers: Sequence[str], settings: Mapping[str, int]) -> tuple[Row, ...]:
-    def share(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            asked = _weighted_sum(judgement != UNRATED, cases, weights)
-            return {
-                name: _weighted_sum(judgement == k, cases, weights) / asked for k, name in enumerate(JUDGEMENTS)
-            }
-
-    if (judgement == UNRATED).all():
-        return ()
-    figures = crossed(share, len(judgement), len(readers), why=_NOTHING, **settings)
-    return (Row(ALL, "map", _read_by(judgement, 1), figures),)
+def _judgements(
+    key: Key, judgement: np.ndarray, truth: np.ndarray, settings: Mapping[str, int]
+) -> tuple[Row, ...]:
+    """Shares of the judgements, mean over readers: of all cases, by the model's call and by the truth."""
+    called = np.array([case.p_abnormal >= key.threshold for case in key.cases])
+    parts = {"map": np.full(len(truth), True)}
+    parts |= {f"map, called {CALLS[k]}": called == k for k in (1, 0)}
+    parts |= {f"map, truly {CALLS[k]}": truth == k for k in (1, 0)}
+    rows = []
+    for name, part in parts.items():
+        chosen = np.where(part[:, None], judgement, UNRATED)
+        if (chosen != UNRATED).any():
+            said = {answer: chosen == k for k, answer in enumerate(JUDGEMENTS)}
+            figures = _shares(said, chosen != UNRATED, settings)
+            rows.append(Row(ALL, name, _read_by(chosen, 1), figures))
+    return tuple(rows)
 
 
 def _pointing(phase: str, read: _Readings, readers: Sequence[str], settings: Mapping[str, int]) -> list[Row]:
+    """The pointing game of each reader's boxes, and its mean over readers."""
+    rows = []
+    for who, chosen in _each_and_all(readers):
+        boxed = read.boxed[:, chosen]
+        if boxed.any():
+            points = {"map": read.hits[:, chosen], "random point": read.chance[:, chosen]}
+            cases = int(boxed.any(axis=1).sum())
+            rows.append(Row(who, f"boxes, {phase}", cases, _shares(points, boxed, settings)))
+    return rows
+
+
+def _shares(
+    parts: Mapping[str, np.ndarray], whole: np.ndarray, settings: Mapping[str, int]
+) -> dict[str, Estimate]:
+    """Each part (cases, readers) as a share of the whole, mean over the readers."""
+
     def statistic(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
         with np.errstate(divide="ignore", invalid="ignore"):
-            boxed = _weighted_sum(read.boxed, cases, weights)
+            total = cases @ whole.astype(float)
             return {
-                "map": _weighted_sum(read.hits, cases, weights) / boxed,
-                "random point": _weighted_sum(read.chance, cases, weights) / boxed,
+                name: _weighted_mean(cases @ part.astype(float) / total, weights) for name, part in parts.items()
             }
 
-    if not read.boxed.any():
-        return []
-    figures = crossed(statistic, len(read.boxed), len(readers), why=_NOTHING, **settings)
-    return [Row(ALL, f"boxes, {phase}", int(read.boxed.any(axis=1).sum()), figures)]
-
-
-def _weighted_sum(values: np.ndarray, cases: np.ndarray, readers: np.ndarray) -> np.ndarray:
-    return np.einsum("rn,nm,rm->r", cases, values.astype(float), readers, optimize=True)
+    return crossed(statistic, *whole.shape, why=_NOTHING, **settings)
