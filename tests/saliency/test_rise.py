@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mskscreen.evaluation.explain import explainer
 from mskscreen.saliency.patches import counterfactual, occlusion
 from mskscreen.saliency.rise import Settings, rise
 
@@ -112,6 +113,23 @@ def test_memory_does_not_grow_with_the_number_of_masks():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_the_passes_that_it_may_spend_are_known_beforehand(fine):
+    for passes in (2, 128, 130, 300):
+        settings = Settings(passes, bound=0, fine=fine)
+        assert rise(weighted(spot(12, 12))[0], IMAGE, settings).passes == settings.most
+        assert explainer.Settings(settings).most_passes("rise") == settings.most
+
+
+def test_it_is_told_whether_the_map_converged():
+    noise = np.random.default_rng(0)
+    noisy = lambda images: noise.normal(size=len(images))  # noqa: E731
+    assert rise(noisy, IMAGE, Settings(passes=512)).converged is False
+    assert rise(noisy, IMAGE, Settings(passes=2)).converged is False
+    assert rise(weighted(spot(12, 12))[0], IMAGE, Settings(bound=0.5)).converged is True
+    assert rise(noisy, IMAGE, Settings(passes=512, bound=0)).converged is None
 
 
 def test_occlusion_finds_the_place_and_counts_its_passes():

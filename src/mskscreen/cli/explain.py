@@ -27,7 +27,8 @@ class _FilesFirst(TyperGroup):
 app = typer.Typer(
     cls=_FilesFirst,
     no_args_is_help=True,
-    help=f"Show what a model used, and measure such maps. explain FILES is short for explain files FILES. "
+    help="Show what a model used, and measure such maps: mskscreen explain FILES --out DIR [--method METHOD] "
+    "[--of CLASS] [--model MODEL] is short for explain files, whose --help tells all options. "
     f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
 )
 _METHODS = ("hirescam", "gradcam", "cam", "rise", "occlusion", "integrated-gradients")
@@ -58,7 +59,10 @@ def files(
         typer.Option(help="The radiograph and all methods on one page, or each overlay alone."),
     ] = "side-by-side",
     sheet: Annotated[bool, typer.Option("--sheet", help="Also all overlays on one contact sheet.")] = False,
-    passes: Annotated[int, typer.Option(min=2, help="RISE: most forward passes for an image.")] = 4096,
+    passes: Annotated[
+        int,
+        typer.Option(min=2, help="RISE: most forward passes for an image, rounded up to blocks of 128 (7 cells)."),
+    ] = 4096,
     cells: Annotated[int, typer.Option(min=2, max=63, help="RISE: cells of the mask's grid a side.")] = 7,
     converged: Annotated[
         float, typer.Option(min=0, help="RISE: stop at this standard error, as a share of the map's peak.")
@@ -120,9 +124,12 @@ def files(
     spent = sum(record.passes for record in records)
     common.err.print(
         f"{out}: {maps} maps of {images} images in {spent} forward passes, {skipped} called normal and left out"
+        + (" (--normal explains them too)" if skipped else "")
         + (f", {found} images were there already" if found else "")
         + f"; {NOT_FOR_DIAGNOSIS}"
     )
+    if wide := sum(record.converged is False for record in records):
+        common.err.print(f"{wide} maps of RISE did not converge; raise --passes, or --converged for a coarser map")
     if found == len(paths):
         common.err.print(f"{out}: is finished already; nothing to do")
     if done < len(paths):

@@ -36,7 +36,7 @@ class MapRecord:
     `of` is the class it speaks of, in units of its log-odds. `map` is a file beside the record, None where there
     is none and `reason` says why: `.npy` float32, or a 16-bit PNG whose values are `slope` times the stored ones
     plus `intercept`. It has the `rows` and `columns` of the radiograph as decoded, upright where the file's EXIF
-    `orientation` says how. `passes` and `error` are those of `Explained`.
+    `orientation` says how. `passes`, `error` and `converged` are those of `Explained`.
     """
 
     file: str
@@ -60,6 +60,7 @@ class MapRecord:
     intercept: float = 0.0
     passes: int = 0
     error: float | None = None
+    converged: bool | None = None
     schema: int = SCHEMA
     notice: str = _NOTICE
 

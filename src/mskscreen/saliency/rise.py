@@ -44,6 +44,14 @@ class Settings:
     bound: float = 0.1
     fine: bool = False
 
+    @property
+    def most(self) -> int:
+        """Passes of a map that does not converge: whole blocks, of each mask and its complement."""
+        grids = 2 if self.fine else 1
+        # The part of the fine grid that is varied has as many cells as the coarse one.
+        block = 2 * _order((self.cells + 1) ** 2)
+        return grids * math.ceil(self.passes / grids / block) * block
+
 
 def rise(
     score: Score, image: npt.NDArray[np.float32], settings: Settings, advance: Advance = lambda _: None
@@ -65,7 +73,8 @@ def rise(
     looked_at = down @ active @ across.T
     values = fine.values + (1 - looked_at) * coarse.values * (settings.cells / cells) ** 2
     errors = [e for e in (coarse.error, fine.error) if e is not None]
-    return Explained(values.astype(np.float32), coarse.passes + fine.passes, max(errors, default=None))
+    converged = coarse.converged and fine.converged
+    return Explained(values.astype(np.float32), coarse.passes + fine.passes, max(errors, default=None), converged)
 
 
 def _estimate(
@@ -82,8 +91,8 @@ def _estimate(
     mean = np.zeros(image.shape[1:])
     squares = np.zeros(image.shape[1:])
     blocks = spent = 0
-    error = None
-    while spent < passes:
+    error, converged = None, False
+    while spent < passes and not converged:
         down, across, signs = _block(image.shape[1:], cells, active, rng)
         found = down @ _effects(score, image, down, across, signs, active, advance) @ across.T
         blocks, spent = blocks + 1, spent + 2 * len(signs)
@@ -92,9 +101,8 @@ def _estimate(
         squares += step * (found - mean)
         if blocks >= _LEAST_BLOCKS:
             error = math.sqrt(float(squares.max()) / (blocks - 1) / blocks)
-            if error <= bound * float(np.abs(mean).max()):
-                break
-    return Explained(mean.astype(np.float32), spent, error)
+            converged = error <= bound * float(np.abs(mean).max())
+    return Explained(mean.astype(np.float32), spent, error, converged if bound else None)
 
 
 def _effects(
@@ -147,10 +155,15 @@ def _hats(size: int, cells: int, offset: float) -> npt.NDArray[np.float32]:
     return hats.astype(np.float32)
 
 
+def _order(least: int) -> int:
+    """The smallest power of two that is `least` or more."""
+    return 1 << (least - 1).bit_length()
+
+
 def _hadamard(least: int) -> npt.NDArray[np.float32]:
     """Sylvester's Hadamard matrix of the smallest order that is `least` or more."""
     matrix = np.ones((1, 1), np.float32)
-    while len(matrix) < least:
+    while len(matrix) < _order(least):
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
     return matrix
 

@@ -65,9 +65,10 @@ class Explained(NamedTuple):
     """A map (h, w) whose cells tile the model's input evenly, and what it cost.
 
     `passes` are forward passes of the model; `error` is the largest standard error of a cell where the map is an
-    average over random masks, else None.
+    average over random masks, else None, and `converged` whether it fell below the bound that was asked for.
     """
 
     values: npt.NDArray[np.float32]
     passes: int
     error: float | None = None
+    converged: bool | None = None

@@ -49,7 +49,7 @@ class Settings:
     def most_passes(self, method: str) -> int:
         """How many forward passes a map of this method costs at most, as far as that is known beforehand."""
         costs = {
-            "rise": self.rise.passes,
+            "rise": self.rise.most,
             "occlusion": (2 * self.patches - 1) ** 2 + 1,
             _INTEGRATED: 3 * self.steps,
         }

@@ -160,6 +160,7 @@ def _maps(
                 intercept=intercept,
                 passes=found.passes,
                 error=found.error,
+                converged=found.converged,
             )
         )
     return [

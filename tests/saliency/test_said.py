@@ -1,0 +1,37 @@
+"""What `mskscreen explain` says beside its maps: how it is called, what it left out and what is not certain."""
+
+from typer.testing import CliRunner
+
+from mskscreen.cli.main import app
+from mskscreen.saliency.maps import read_records
+
+RUN = CliRunner()
+
+
+def explain(*arguments):
+    found = RUN.invoke(app, ["explain", *map(str, arguments)])
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def test_help_shows_how_files_are_explained():
+    said = " ".join(explain("--help").output.split())
+    for text in ("FILES", "--out", "--method", "--of"):
+        assert text in said
+
+
+def test_images_left_out_as_normal_are_said_with_the_option_that_explains_them(bright_model, write_png, tmp_path):
+    file, model = write_png(tmp_path / "a.png"), bright_model(bias=-100)
+    chosen = [file, "--out", tmp_path / "out", "--model", model, "--of", "joint"]
+    assert "--normal" in explain(*chosen).stderr
+    assert "--normal" not in explain(*chosen, "--normal").stderr
+
+
+def test_a_map_that_did_not_converge_is_said(bright_model, write_png, tmp_path):
+    file = write_png(tmp_path / "a.png", 4)
+    chosen = [file, "--model", bright_model(), "--method", "rise"]
+    assert "1 maps of RISE did not converge" in explain(*chosen, "--out", tmp_path / "a", "--passes", 2).stderr
+    (record,) = read_records(tmp_path / "a")
+    assert (record.passes, record.converged) == (128, False)
+    other = explain(*chosen, "--out", tmp_path / "b", "--converged", 1000)
+    assert "converge" not in other.stderr
