@@ -48,8 +48,8 @@ def measure_faithfulness(
         geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
         maps = {name: to_input(geometry, found) for name, found in values.maps(int(number), folder).items()}
         score = explainer.score(_target(case))
-        for name, found in infidelity(score, image, maps, seed=int(number)).items():
-            values.put(number, name, {"infidelity": found})
+        for name, share in infidelity(score, image, maps, seed=int(number)).items():
+            values.put(number, name, {"infidelity": share})
         reference = _counterfactual(case, screener, score, image)
         for name, found in maps.items():
             taken = insertion_deletion(score, image, found) | {"road": road(score, image, found, seed=int(number))}
