@@ -284,6 +284,24 @@ def test_record_is_json_without_the_patient(make_dicom, file_bytes, ramp, tmp_pa
     assert other.digest != record.digest
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.1, True)),
+        ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.2, 0.1]}, (0.1, True)),
+        ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.16, 0.08]}, (0.08, False)),
+        ({"PixelSpacing": [-1, -1]}, None),
+    ],
+)
+def test_spacing_is_that_of_columns_and_calibrated_where_it_differs_from_the_detector(
+    make_dicom, ramp, fields, expected
+):
+    found = read_radiograph(make_dicom(ramp, **fields))
+    assert (found.spacing and (found.spacing.mm, found.spacing.at_detector)) == expected
+    assert found.record.digest == read_radiograph(make_dicom(ramp)).record.digest
+
+
 def test_32_bit_pixels_agree_with_16_bit_ones(make_dicom, ramp):
     window = {
         "WindowCenter": 2048,

@@ -194,8 +194,8 @@ def _draw(
                 caption = f"{code}, view {number + 1}: abnormal {p:.2f}"
                 if evidence is None:
                     caption += ", called normal: no map"
-                maps = {} if evidence is None else evidence
-                page = draw_overlay(pixels, maps, caption, spacing=image.radiograph.spacing)
+                shown_map = {} if evidence is None else {"HiResCAM": evidence}
+                page = draw_overlay(pixels, shown_map, caption, spacing=image.radiograph.spacing)
                 page.save(target.with_name(f"{target.name}-map.png"), compress_level=1)
 
     for _ in screener.stream(list(map(Path, place)), inspect=draw):

@@ -116,7 +116,7 @@ def _resized(values: npt.NDArray, width: int, height: int) -> npt.NDArray[np.flo
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _coloured(grey: npt.NDArray[np.float32], relative: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _coloured(grey: npt.NDArray, relative: npt.NDArray) -> npt.NDArray:
     """A picture (rows, columns, 3) under evidence in [0, 1]; its contour is a light line beside a dark one."""
     weight = OPACITY * np.clip((relative - FLOOR) / (1 - FLOOR), 0, 1)[..., None]
     picture = (1 - weight) * grey + weight * colours(relative)
