@@ -25,14 +25,13 @@ from mskscreen.evaluation.explain.cases import right_cases
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
 from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
 from mskscreen.evaluation.explain.files import Request, explain_files
-from mskscreen.evaluation.explain.sanity import cascade, label_randomisation, repeatability
+from mskscreen.evaluation.explain.sanity import sanity
 from mskscreen.evaluation.explain.score import GAIN, Row, development_levels, measure, table
 from mskscreen.evaluation.explain.truth import Truths, read_truth
 from mskscreen.inference import Screener
 from mskscreen.phantom.dataset import make
 from mskscreen.phantom.manifest import read_manifest
 from mskscreen.phantom.plan import Recipe
-from mskscreen.pixels import read_radiograph
 from mskscreen.predictions import Predictions
 from mskscreen.saliency import rise
 from mskscreen.saliency.maps import read_records
@@ -68,7 +67,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", default=None)
     parser.add_argument("--checkpoint", action="append", type=Path, default=[])
-    parser.add_argument("--shuffled", help="A model of the same architecture, trained on shuffled labels.")
+    parser.add_argument(
+        "--shuffled", type=Path, help="A model of the same architecture, trained on shuffled labels."
+    )
     parser.add_argument("--work", type=Path, default=Path("build/saliency"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--studies", type=int, default=700)
@@ -101,11 +102,11 @@ def _measure(options: argparse.Namespace, screener: Screener, checkpoint: Path |
     methods = (*CHEAP, *DEAR, *(["integrated-gradients"] if checkpoint else []))
     _explain(screener, checkpoint, methods, few, work / "few")
     some = _few(screener, predictions, truths, work / "few", levels, work / "report.html")
-    sanity = _sanity(screener, few[:12], options.shuffled)
-    lines = {"all": report.figures(every), "few": report.figures(some), "levels": levels, "sanity": sanity}
+    checks = sanity(screener, few[:12], options.shuffled)
+    lines = {"all": report.figures(every), "few": report.figures(some), "levels": levels, "sanity": checks}
     lines["data"] = {"studies": options.studies, "long_side": options.long_side, "seed": SEEDS["test"]}
     lines["model"] = screener.describe()
-    return {"json": lines, "text": _text(name, every, some, sanity, levels, options)}
+    return {"json": lines, "text": _text(name, every, some, checks, levels, options)}
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -142,22 +143,11 @@ def _few(
     return rows
 
 
-def _sanity(screener: Screener, files: list[Path], shuffled: str | None) -> dict:
-    radiographs = [read_radiograph(file) for file in files]
-    inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
-    path = screener.engine.path
-    return {
-        "cascade": cascade(path, inputs),
-        "label randomisation": label_randomisation(path, Path(shuffled), inputs) if shuffled else None,
-        "repeatability": repeatability(path, radiographs),
-    }
-
-
 def _text(
     name: str,
     every: list[Row],
     some: list[Row],
-    sanity: dict,
+    checks: dict,
     levels: dict[str, float],
     options: argparse.Namespace,
 ) -> str:
@@ -183,10 +173,10 @@ def _text(
     parts = [part for part in dict.fromkeys(row.part for row in every) if part != "all"]
     cascades = "\n".join(
         f"| {stage['share']:.2f} | {stage['similarity']:.3f} | {stage['constant']:.2f} |"
-        for stage in sanity["cascade"]
+        for stage in checks["cascade"]
     )
-    repeats = "\n".join(f"| {what} | {value:.3f} |" for what, value in sanity["repeatability"].items())
-    shuffled = sanity["label randomisation"]
+    repeats = "\n".join(f"| {what} | {value:.3f} |" for what, value in checks["repeatability"].items())
+    shuffled = checks["label randomisation"]
     return "\n".join(
         [
             f"# Maps of `{name}`, measured on phantoms",

@@ -1,5 +1,8 @@
 """What `mskscreen explain` says beside its maps: how it is called, what it left out and what is not certain."""
 
+import json
+
+import pytest
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
@@ -35,3 +38,15 @@ def test_a_map_that_did_not_converge_is_said(bright_model, write_png, tmp_path):
     assert (record.passes, record.converged) == (128, False)
     other = explain(*chosen, "--out", tmp_path / "b", "--converged", 1000)
     assert "converge" not in other.stderr
+
+
+def test_sanity_tells_what_a_map_depends_on_and_what_not(tiny_model, write_png, tmp_path):
+    files = [write_png(tmp_path / f"{seed}.png", seed) for seed in range(3)]
+    model = tiny_model(tmp_path / "m.onnx")
+    found = explain("sanity", *files, "--model", model, "--shuffled", model, "--images", 2, "--format", "json")
+    same = {row["check"]: row["similarity"] for row in json.loads(found.stdout)}
+    assert same["0% of the layers shuffled"] == pytest.approx(1)
+    assert same["100% of the layers shuffled"] < 0.8
+    assert same["trained on shuffled labels"] == pytest.approx(1)
+    assert same["ONNX Runtime"] > 0.99
+    assert "of 2 images" in found.stderr

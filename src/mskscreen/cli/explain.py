@@ -219,3 +219,42 @@ def score(
     common.err.print(f"{joined}; {NOT_FOR_DIAGNOSIS}")
     if alone := sum(prior is None for prior in values.priors):
         common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")
+
+
+@app.command("sanity")
+def check(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
+    ],
+    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    shuffled: Annotated[
+        Path | None,
+        typer.Option(help="The same architecture trained on shuffled labels.", exists=True, dir_okay=False),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images to take, spread evenly over the files.")] = 12,
+    max_pixels: common.MaxPixels = None,
+    form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
+) -> None:
+    """Check that maps depend on what the model has learned: how similar HiResCAM stays under changes.
+
+    It must fall while weights are shuffled, and stay near 1 under another file format, a shift by a pixel, another
+    engine and another precision.
+    """
+    from mskscreen.evaluation.explain.sanity import sanity
+    from mskscreen.inference import Screener
+
+    paths = find_files(sources, None)
+    chosen = [paths[len(paths) * k // min(images, len(paths))] for k in range(min(images, len(paths)))]
+    screener = Screener.load(model, precision="f32", reading="whole", limits=common.limits_of(max_pixels))
+    found = sanity(screener, chosen, shuffled)
+    rows = [
+        {"check": f"{stage['share']:.0%} of the layers shuffled", "similarity": stage["similarity"]}
+        for stage in found["cascade"]
+    ]
+    if shuffled:
+        rows.append({"check": "trained on shuffled labels", "similarity": found["label randomisation"]})
+    rows += [{"check": name, "similarity": value} for name, value in found["repeatability"].items()]
+    common.show(rows, form)
+    common.err.print(f"HiResCAM of {len(chosen)} images; {NOT_FOR_DIAGNOSIS}")
+    if constant := max(stage["constant"] for stage in found["cascade"]):
+        common.err.print(f"up to {constant:.0%} of the maps of shuffled weights are constant: the model has died")

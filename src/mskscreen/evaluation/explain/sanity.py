@@ -30,6 +30,21 @@ _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _QUALITY = 90
 
 
+def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = None) -> dict[str, Any]:
+    """All checks on some images: `cascade`, `repeatability` and, with a model for it, `label randomisation`.
+
+    `shuffled` is a model of the same architecture that was trained on shuffled labels.
+    """
+    radiographs = [read_radiograph(file, screener.limits) for file in files]
+    inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
+    path = screener.engine.path
+    return {
+        "cascade": cascade(path, inputs),
+        "label randomisation": label_randomisation(path, shuffled, inputs) if shuffled else None,
+        "repeatability": repeatability(path, radiographs),
+    }
+
+
 def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int = 0) -> list[dict[str, float]]:
     """Mean similarity of HiResCAM while the weights are shuffled from the scores down to the image.
 
