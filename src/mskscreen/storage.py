@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# No room on the disk, in the quota of the user, or in what the process may write.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -30,6 +35,19 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path` whole or not at all, line ends as they are."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no room left.
+
+    Libraries that write by themselves give the number of the system's error in their text alone.
+    """
+    while error is not None:
+        numbers = {int(number) for number in re.findall(r"os error (\d+)", str(error))}
+        if _FULL & {*numbers, getattr(error, "errno", None)}:
+            return True
+        error = error.__cause__
+    return False
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mskscreen.errors import ProtocolError
-from mskscreen.training.protocol import SHIPPED, Protocol, described, differences
+from mskscreen.training.protocol import _ALIASES, SHIPPED, Protocol, described, differences
 
 OTHER = {
     "architecture": "densenet121(pool=gem)",
@@ -67,6 +67,37 @@ def test_what_is_wrong_is_one_sentence_that_names_file_and_key(tmp_path, text, n
     with pytest.raises(ProtocolError, match=r"mine\.toml") as error:
         Protocol.from_toml(tmp_path / "mine.toml")
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("ema", "averaging"),
+        ("arch", "architecture"),
+        ("image_size", "input_size"),
+        ("early_stopping", "patience"),
+        ("pretrained", "init"),
+        ("learning_rate", "rate"),
+        ("weight_decay", "decay"),
+        ("batch_size", "batch"),
+        ("optimizer", "optimiser"),
+    ],
+)
+def test_what_others_call_a_key_leads_to_it(name, key):
+    with pytest.raises(ProtocolError, match=f"key '{name}' is unknown; the nearest known one is '{key}'"):
+        Protocol().replace(**{name: "1"})
+
+
+def test_no_alias_hides_a_key_or_leads_to_none():
+    keys = {name for name, _, _ in described()}
+    assert set(_ALIASES.values()) <= keys
+    assert keys.isdisjoint(_ALIASES)
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--dry-run", "--epochs", "3"], ["--dry-run=1"]])
+def test_a_key_that_is_like_no_other_is_unknown_wherever_it_stands(arguments):
+    with pytest.raises(ProtocolError, match="key 'dry_run' is unknown; mskscreen train --help lists them all"):
+        differences(arguments)
 
 
 def test_arguments_that_are_no_keys_are_named():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,6 +25,7 @@ from mskscreen.inference import Screener
 from mskscreen.networks import build_network
 from mskscreen.networks.checkpoint import load_checkpoint
 from mskscreen.predictions import Predictions
+from mskscreen.training import logs
 from mskscreen.training.learner import start_network
 from mskscreen.training.material import read_data
 from mskscreen.training.run import train
@@ -205,6 +207,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_what_was_saved(folde
     assert not list((folder / "infinite").glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"batch": 4096}, {"freeze": "backbone.nothing"}, {"init": "nowhere"}, {"rate": 100.0, "heads": 1e6}]
+)
+def test_the_remedy_of_a_start_that_failed_is_taken_in_the_same_folder(folder, data, tmp_path, wrong):
+    protocol = SHORT.replace(optimiser="sgd", schedule="constant")
+    with pytest.raises((DataError, ProtocolError)):
+        train(data, protocol.replace(**wrong), tmp_path, cache=folder / "cache")
+    assert train(data, protocol, tmp_path, cache=folder / "cache").finished
+    with pytest.raises(ProtocolError, match="other protocol"):
+        train(data, protocol.replace(**wrong), tmp_path, cache=folder / "cache")
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(folder, data):
     protocol = TINY.replace(epochs=2)
     out = folder / "full"
@@ -224,6 +238,65 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(fold
     found = train(data, protocol, out, cache=folder / "cache")
     whole = train(data, protocol, folder / "never full", cache=folder / "cache")
     assert found.metrics == whole.metrics
+
+
+def test_a_folder_that_is_none_is_not_taken_for_a_full_disk(folder, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: cannot be written \(.*; choose another folder with --out"):
+        train(data, SHORT, tmp_path / "file", cache=folder / "cache")
+    with pytest.raises(DataError, match=r"file/c: cannot be made \(.*; choose another folder with --cache"):
+        train(data, SHORT, tmp_path / "run", cache=tmp_path / "file" / "c")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"accelerator": "abacus"}, "--accelerator abacus"),
+        ({"strategy": "hope"}, "--strategy hope"),
+        ({"devices": 0}, "--devices 0"),
+        ({"devices": "many"}, "--devices many"),
+        ({"accelerator": "tpu"}, "--accelerator tpu"),
+        ({"accelerator": "cpu", "devices": 9999}, "--devices: 9999 processes"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused_before_a_process_is_started(
+    data, tmp_path, monkeypatch, options, named
+):
+    monkeypatch.setattr(Fabric, "launch", lambda _: pytest.fail("processes were started"))
+    with pytest.raises(ProtocolError, match=re.escape(named)):
+        train(data, SHORT, tmp_path / "run", lightning=options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("moment", ["import", "log_metrics", "finalize"])
+def test_an_mlflow_that_fails_is_named_once_and_the_run_goes_on(
+    folder, data, tmp_path, monkeypatch, caplog, moment
+):
+    (tmp_path / "mlflow.py").write_text("raise RuntimeError('no server')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Failing:
+        def log_metrics(self, *_):
+            self.fail("log_metrics")
+
+        def save(self):
+            pass
+
+        def finalize(self, _):
+            self.fail("finalize")
+
+        def fail(self, now):
+            if now == moment:
+                raise ConnectionError("no server")
+
+    if moment != "import":
+        monkeypatch.setattr(logs, "_mlflow", lambda *_: Failing())
+    found = train(data, SHORT.replace(epochs=2), tmp_path / "run", cache=folder / "cache")
+    assert found.finished
+    warned = [record.getMessage() for record in caplog.records if record.name == logs.__name__]
+    assert len(warned) == 1
+    assert "training goes on without it" in warned[0]
+    assert list((tmp_path / "run" / "logs").rglob("events.out.tfevents*"))
 
 
 def test_the_weights_of_the_hub_are_asked_for_by_name(folder, data):

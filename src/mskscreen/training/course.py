@@ -26,7 +26,7 @@ from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
 from mskscreen.training.learner import BEST, Learner, contract_of, precision, scores, start_network
 from mskscreen.training.loader import loader
-from mskscreen.training.logs import log_epoch, open_loggers, write_history
+from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
 from mskscreen.training.material import Material, preprocessing
 from mskscreen.training.optimise import average, begin_epoch, build_optimiser, rate, set_rate
@@ -285,8 +285,7 @@ class Run:
             "intended_use": NOT_FOR_DIAGNOSIS,
         }
         if self.fabric.is_global_zero:
-            for logger in self.loggers:
-                logger.finalize("success")
+            close_loggers(self.loggers)
             with writing(self.out):
                 write_text(self.out / DONE, json.dumps(done, indent=1) + "\n")
             (self.out / FILE).unlink(missing_ok=True)
@@ -312,7 +311,7 @@ class Run:
             where = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
             raise ProtocolError(
                 f"{self.out}: the loss is {loss} at {where}; what was saved before is whole: "
-                "train anew with a lower --rate, with --clip 1 or with --precision f32"
+                "train anew with another --out and a lower --rate, with --clip 1 or with --precision f32"
             )
 
 

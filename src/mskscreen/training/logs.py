@@ -6,8 +6,9 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from mskscreen.storage import write_text
 from mskscreen.training.protocol import Protocol
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
 FOLDER = "logs"
@@ -35,7 +38,10 @@ def open_loggers(folder: Path, protocol: Protocol, first_step: int) -> list[Logg
     # Steps from the present one on are shown once, also where a killed run had logged them.
     loggers: list[Logger] = [TensorBoardLogger(folder, FOLDER, "", purge_step=first_step or None)]
     if importlib.util.find_spec("mlflow"):
-        loggers.append(_mlflow(folder, protocol))
+        try:
+            loggers.append(_mlflow(folder, protocol))
+        except Exception as error:  # of whatever kind its client and its server raise
+            _tell("MLflow", error)
     return loggers
 
 
@@ -55,8 +61,30 @@ def _mlflow(folder: Path, protocol: Protocol) -> Logger:
     return logger
 
 
-def log_epoch(loggers: Sequence[Logger], row: Mapping[str, Any], step: int) -> None:
-    """Send the figures of an epoch to every logger."""
-    for logger in loggers:
+def log_epoch(loggers: list[Logger], row: Mapping[str, Any], step: int) -> None:
+    """Send the figures of an epoch to every logger; one that fails is taken out of the list."""
+
+    def send(logger: Logger) -> None:
         logger.log_metrics({name: float(value) for name, value in row.items()}, step)
         logger.save()
+
+    _each(loggers, send)
+
+
+def close_loggers(loggers: list[Logger]) -> None:
+    """Tell every logger that the run has ended well."""
+    _each(loggers, lambda logger: logger.finalize("success"))
+
+
+def _each(loggers: list[Logger], action: Callable[[Logger], None]) -> None:
+    for logger in list(loggers):
+        try:
+            action(logger)
+        except Exception as error:  # of whatever kind its client and its server raise
+            loggers.remove(logger)
+            _tell(type(logger).__name__, error)
+
+
+def _tell(name: str, error: Exception) -> None:
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    log.warning("%s cannot log this run (%s); training goes on without it", name, said)

@@ -76,9 +76,15 @@ def gather(
 ) -> Material:
     """Decode the images of a manifest, or open what was decoded before, and check that they can be learned from.
 
-    Several runs may call it at once: one decodes, the others wait. Raises DataError where a class is missing.
+    Several runs may call it at once: one decodes, the others wait. Raises DataError where a class is missing, or
+    where `folder` cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be made ({error.strerror}); choose another folder with --cache"
+        ) from error
     contract = CacheContract(str(preprocessing(protocol)))
     cache, _ = build_cache(manifest, folder, contract, workers=decoders, wait=True, advance=decoded)
     fold = manifest.take(held_out_rows(manifest, protocol.fold))

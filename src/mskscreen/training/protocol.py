@@ -23,6 +23,26 @@ from mskscreen.errors import MskscreenError, ProtocolError
 
 SHIPPED = Path(__file__).parent / "protocols"
 INITS = ("imagenet", "random", "package")
+# What others call a key, where the spelling is no help.
+_ALIASES = {
+    "arch": "architecture",
+    "backbone": "architecture",
+    "model": "architecture",
+    "network": "architecture",
+    "pretrained": "init",
+    "weights": "init",
+    "image_size": "input_size",
+    "img_size": "input_size",
+    "resolution": "input_size",
+    "learning_rate": "rate",
+    "lr": "rate",
+    "wd": "decay",
+    "weight_decay": "decay",
+    "gradient_clip": "clip",
+    "early_stopping": "patience",
+    "ema": "averaging",
+    "amp": "precision",
+}
 _FREEZE = re.compile(r"([A-Za-z0-9_.]+?)(?:\((\d{1,4})\))?")
 
 
@@ -130,9 +150,7 @@ class Protocol:
         keys = {key.name: key for key in fields(self)}
         values = {}
         for name, value in differences.items():
-            if name not in keys:
-                nearest = difflib.get_close_matches(name, keys, n=1, cutoff=0)[0]
-                raise ProtocolError(f"key '{name}' is unknown; the nearest known one is '{nearest}'")
+            _require_key(name)
             values[name] = _typed(name, type(keys[name].default), value)
         return dataclasses.replace(self, **values)
 
@@ -172,7 +190,7 @@ def described() -> Iterator[tuple[str, str, str]]:
 def differences(arguments: Sequence[str]) -> dict[str, str]:
     """`--key value` and `--key=value` as a dictionary; hyphens may stand for underscores.
 
-    Raises ProtocolError for anything else.
+    Raises ProtocolError for anything else, and for an unknown key.
     """
     found: dict[str, str] = {}
     rest = list(arguments)
@@ -180,12 +198,23 @@ def differences(arguments: Sequence[str]) -> dict[str, str]:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--"):
             raise ProtocolError(f"argument '{name}' is not understood; write --key value")
+        key = name[2:].replace("-", "_")
+        _require_key(key)
         if not equals:
             if not rest:
-                raise ProtocolError(f"key '{name[2:]}' lacks its value; write {name} VALUE")
+                raise ProtocolError(f"key '{key}' lacks its value; write {name} VALUE")
             value = rest.pop(0)
-        found[name[2:].replace("-", "_")] = value
+        found[key] = value
     return found
+
+
+def _require_key(name: str) -> None:
+    """Raise ProtocolError that names the nearest key, where one is near, if there is none of this name."""
+    keys = [key.name for key in fields(Protocol)]
+    if name not in keys:
+        near = [_ALIASES[name]] if name in _ALIASES else difflib.get_close_matches(name, keys, n=1)
+        known = f"the nearest known one is '{near[0]}'" if near else "mskscreen train --help lists them all"
+        raise ProtocolError(f"key '{name}' is unknown; {known}")
 
 
 def _typed(name: str, kind: type, value: Any) -> Any:

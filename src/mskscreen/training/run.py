@@ -22,12 +22,13 @@ from lightning.fabric import Fabric
 from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError, ProtocolError
+from mskscreen.inference.engines import cores
 from mskscreen.storage import cache_folder, write_text
 from mskscreen.training.course import DONE, Progress, Run, RunResult
-from mskscreen.training.learner import precision
+from mskscreen.training.learner import BEST, precision
 from mskscreen.training.material import gather, read_data
 from mskscreen.training.protocol import Protocol
-from mskscreen.training.state import writing
+from mskscreen.training.state import FILE, writing
 
 __all__ = ["Progress", "RunResult", "train"]
 
@@ -113,23 +114,40 @@ def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:
 
 
 def _fabric(protocol: Protocol, options: Mapping[str, Any]) -> Fabric:
+    """Lightning's Fabric for the precision of a protocol.
+
+    Raises ProtocolError where this machine has no such accelerator, devices or strategy.
+    """
     options = {"accelerator": "auto", "devices": 1, **options}
+    given = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     cuda = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if options.get("strategy", "auto") in ("auto", "ddp") and (
         options["devices"] != 1 or options.get("num_nodes", 1) != 1
     ):
         # An output that is not learned, and modules while they are frozen, get no gradient.
         options["strategy"] = "ddp_find_unused_parameters_true"
-    return Fabric(**options, precision=_PRECISIONS[precision(protocol, cuda=cuda)])
+    try:
+        fabric = Fabric(**options, precision=_PRECISIONS[precision(protocol, cuda=cuda)])
+    except Exception as error:  # Lightning refuses its options with errors of many kinds
+        reason = str(error).partition(". ")[0].rstrip(".")
+        raise ProtocolError(
+            f"Lightning refuses {given} on this machine ({reason}); leave these options out to train on one device"
+        ) from error
+    devices = len(getattr(fabric.strategy, "parallel_devices", None) or ())
+    if fabric.device.type == "cpu" and devices > cores():
+        raise ProtocolError(
+            f"option --devices: {devices} processes on {cores()} processor cores; ask for at most as many as cores"
+        )
+    return fabric
 
 
 def _claim(out: Path, protocol: Protocol) -> None:
-    """Write the protocol into the folder.
+    """Write the protocol into the folder, also over that of a run of which nothing was saved.
 
     Raises ProtocolError where the folder is that of another one.
     """
     path = out / PROTOCOL
-    if path.is_file():
+    if path.is_file() and any((out / name).exists() for name in (FILE, BEST, DONE)):
         other = Protocol.from_toml(path)
         mine, theirs = asdict(protocol), asdict(other)
         if name := next((name for name, value in mine.items() if theirs[name] != value), None):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mskscreen.errors import DataError, ProtocolError
-from mskscreen.storage import replacing
+from mskscreen.storage import disk_full, replacing
 
 FILE = "state.safetensors"
 _SCHEMA = 1
@@ -62,6 +62,15 @@ def save_state(
     described = json.dumps({"schema": _SCHEMA, **asdict(position)})
     with writing(folder), replacing(folder / FILE) as partial:
         save_file(plain, partial, {_KEY: described})
+
+
+def read_position(folder: Path) -> Position | None:
+    """Where the run in `folder` was when it saved itself last; None where it has left nothing that can be read."""
+    try:
+        with safe_open(folder / FILE, framework="pt") as file:
+            return _position((file.metadata() or {})[_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
 
 
 def load_state(
@@ -123,11 +132,14 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tens
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what a full disk does to any writer into one sentence."""
+    """Turn what a full disk, or a folder that is none, does to any writer into one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(
-            f"{folder}: cannot be written ({reason}); what was saved before is whole: make room and start again"
-        ) from error
+        remedy = (
+            "what was saved before is whole: make room and start again"
+            if disk_full(error)
+            else "choose another folder with --out"
+        )
+        raise DataError(f"{folder}: cannot be written ({reason}); {remedy}") from error
