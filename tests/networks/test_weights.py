@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_image
 
 from mskscreen.errors import ModelError
 from mskscreen.networks import build_network
+from mskscreen.networks.weights import imagenet_at_hand
 
 
 @pytest.mark.parametrize("name", ["densenet121", "inception_v3"])
@@ -20,6 +21,20 @@ def test_stem_starts_as_the_normalisation_of_the_backbone(name):
     image = torch.rand(2, 1, 32, 32)
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     torch.testing.assert_close(network.stem(image), (image - mean) / std, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_at_hand_when_the_cache_of_the_hub_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert not imagenet_at_hand("resnet18")
+    folder = tmp_path / f"models--{timm.get_pretrained_cfg('resnet18').hf_hub_id.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "model.safetensors").write_bytes(b"")
+    assert imagenet_at_hand("resnet18")
+    assert imagenet_at_hand("resnet18(pool=gem,stride=16)")
+    assert not imagenet_at_hand("vgg16_bn")
+    assert not imagenet_at_hand("timm:no_such_network")
 
 
 def test_package_weights_recognise_photographs():

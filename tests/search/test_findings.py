@@ -1,8 +1,10 @@
 """What is read from a search, on results whose truth is known."""
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from mskscreen.networks.complexity import Complexity
 from mskscreen.search.effects import effects, over_cells, resample, rivals
 from mskscreen.search.ensemble import greedy
 from mskscreen.search.pareto import Point, front, pareto_chart
+from mskscreen.search.plan import Plan
+from mskscreen.search.report import write_report
 from mskscreen.search.results import Cell, Findings, Result, figures
-from mskscreen.search.space import Run
+from mskscreen.search.space import Run, Space
 from mskscreen.search.tables import by_joint, effect_table, leaderboard, rival_table
 from mskscreen.training.protocol import Protocol
 
@@ -104,6 +108,45 @@ def test_a_real_effect_is_found_and_none_where_there_is_none(searched: Findings)
     assert len(architectures) == 2
     assert all(e.cells.low < 0 < e.cells.high for e in architectures)
     assert effect_table(found, "evaluation set").rows
+
+
+def test_the_written_report_has_the_intervals_of_the_effects_and_the_paired_tests(
+    searched: Findings, tmp_path: Path
+) -> None:
+    plan = Plan(tmp_path, "", Space(tuple(result.run for result in searched.results)))
+    write_report(plan, searched, {}, tmp_path, resamples=200)
+    text, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    interval, p = r"[+-]\d\.\d{3} to [+-]\d\.\d{3}", r"(< 0\.0001|[01]\.\d{4})"
+
+    axes = _rows(text, "Effect of each axis")
+    assert {(axis, figure) for axis, _, _, figure, *_ in axes} == {
+        (axis, figure) for axis in ("init", "architecture") for figure in ("Abnormality AUROC", "Joint AUROC")
+    }
+    for *_, difference, patients, cells, _ in axes:
+        for found in (patients, cells):
+            assert re.fullmatch(interval, found)
+            low, high = map(float, found.split(" to "))
+            assert low <= float(difference) <= high
+            assert f">{found}<" in page
+
+    tests = _rows(text, "The best against the rest")
+    assert {row[0] for row in tests} == {cell.name for cell in searched.cells[1:]}
+    for _, auroc, auroc_interval, *delong, accuracy, accuracy_interval, test, corrected in tests:
+        for value, found in ((auroc, auroc_interval), (accuracy, accuracy_interval)):
+            low, high = map(float, found.split(" to "))
+            assert low <= float(value) <= high
+            assert f">{found}<" in page
+        for raw, holms in (delong, (test, corrected)):
+            assert re.fullmatch(p, raw)
+            assert re.fullmatch(p, holms)
+            assert float(raw.lstrip("< ")) <= float(holms.lstrip("< "))
+    assert sum("< 0.0001" in row for row in tests) >= 3, "random weights are far behind"
+
+
+def _rows(text: str, title: str) -> list[list[str]]:
+    """The rows of the table below a title."""
+    lines = text.partition(f"## {title}\n\n")[2].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def test_effects_are_of_matched_pairs_only() -> None:

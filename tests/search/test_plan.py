@@ -1,22 +1,31 @@
 """The folder of a search is all there is: what has ended, what has not, and who holds a run."""
 
+import fcntl
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_search import small_data, small_space
 
+from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError
+from mskscreen.search.cost import costs
 from mskscreen.search.halving import survives, verdict
-from mskscreen.search.plan import EVENTS, Plan, State, end, ending, holding, note, spent
+from mskscreen.search.plan import EVENTS, LOCK, Plan, State, end, ending, holding, is_held, note, spent
 from mskscreen.search.space import Run, Space
+from mskscreen.search.status import seconds_left, standings
+from mskscreen.training.state import Position, save_state
 
 HALVED = (
     'protocol="tiny.toml"\nseeds=[0,1,2,3,4,5]\n[axes]\ntasks=["both","joint"]\nepochs=[9]\n[halving]\nfactor=3'
@@ -54,6 +63,48 @@ def test_a_folder_takes_a_further_space_but_no_other_data(plan: Plan, tmp_path: 
         Plan.make(plan.folder, other, larger)
 
 
+def _again(plan: Plan, text: str, folder: Path) -> Plan:
+    data = folder / "data" / "MURA-v1.1"
+    return Plan.make(plan.folder, data, Space.from_toml(small_space(folder / str(abs(hash(text))), text)))
+
+
+def test_a_further_space_takes_no_run_from_those_who_train_it(plan: Plan, tmp_path: Path) -> None:
+    grown = _again(plan, 'protocol="tiny.toml"\nseeds=[0]\n[axes]\nloss=["focal"]\nepochs=[9]', tmp_path)
+    found = {run.name: run for run in Plan.read(plan.folder).runs}
+    assert set(found) == {run.name for run in grown.runs}
+    assert {run.name for run in plan.runs} < set(found)
+    for run in plan.runs:
+        assert found[run.name].levels == {"loss": "cross-entropy", "epochs": "9", "tasks": run.protocol.tasks}
+    (new,) = (run for run in grown.runs if run.protocol.loss == "focal")
+    assert new.levels == {"loss": "focal", "epochs": "9", "tasks": "both"}
+    with pytest.raises(DataError, match="has no run 'nothing'"):
+        grown.run("nothing")
+
+
+def test_cells_of_two_spaces_that_differ_are_told_apart_by_the_keys_in_which_they_do(
+    plan: Plan, tmp_path: Path
+) -> None:
+    (tmp_path / "rates").mkdir()
+    faster = small_space(tmp_path / "rates", HALVED, 'architecture="timm:test_resnet"\ninit="random"\nrate=1e-2')
+    grown = Plan.make(plan.folder, tmp_path / "data" / "MURA-v1.1", Space.from_toml(faster))
+    by_cell: dict[str, set[str]] = {}
+    for run in grown.runs:
+        by_cell.setdefault(run.cell, set()).add(run.protocol.replace(seed=0).digest)
+        assert run.levels["rate"] == str(run.protocol.rate)
+    assert len(by_cell) == 4
+    assert all(len(protocols) == 1 for protocols in by_cell.values())
+
+
+def test_spaces_that_join_at_one_time_all_join(plan: Plan, tmp_path: Path) -> None:
+    def joined(seed: int) -> None:
+        _again(plan, f'protocol="tiny.toml"\nseeds=[{seed}]', tmp_path)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(joined, range(100, 104)))
+    seeds = {run.protocol.seed for run in Plan.read(plan.folder).runs}
+    assert seeds == {0, 1, 2, 3, 4, 5, 100, 101, 102, 103}
+
+
 def test_a_run_ends_once(plan: Plan) -> None:
     folder = plan.of(plan.runs[0])
     assert ending(folder) is None
@@ -86,11 +137,29 @@ with holding(Path({str(folder)!r})):
 """
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as process:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(DataError, match="another process"), holding(folder):
+        with pytest.raises(DataError, match="another process"), holding(folder, patience=0):
             pass
+        assert is_held(folder)
+        assert standings(plan, costs(plan, Manifest.read(plan.data)))[0].state == "running"
         process.kill()
         with holding(folder, patience=30):
             pass
+    assert not is_held(folder)
+
+
+def test_a_look_at_the_lock_of_a_run_writes_nothing_and_keeps_no_one_from_it(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    assert not is_held(folder)
+    assert not folder.exists()
+    _end(plan, plan.runs[0], State.DONE)
+    before = (folder / LOCK).stat().st_mtime_ns
+    with (folder / LOCK).open("rb") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert not is_held(folder), "two may look at a time"
+        Timer(0.3, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        assert (folder / LOCK).stat().st_mtime_ns == before
+        with holding(folder):
+            assert is_held(folder)
 
 
 def test_time_is_that_between_beginnings_and_what_followed_them(plan: Plan) -> None:
@@ -105,6 +174,37 @@ def test_time_is_that_between_beginnings_and_what_followed_them(plan: Plan) -> N
         stream.write('{"time": "2026-01-0')
     assert spent(folder) == 16
     note(folder, "begin", "here")
+
+
+def test_a_run_that_is_held_has_taken_the_time_since_it_was_begun(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    folder.mkdir()
+    begun = datetime.now(UTC) - timedelta(seconds=100)
+    line = json.dumps({"time": begun.isoformat(), "event": "begin", "where": "here"}) + "\n"
+    (folder / EVENTS).write_text(line)
+    assert spent(folder) == 0
+    assert spent(folder, held=True) == pytest.approx(100, abs=30)
+    with holding(folder):
+        first, other = standings(plan, costs(plan, Manifest.read(plan.data)))[:2]
+    assert first.seconds == pytest.approx(100, abs=30)
+    assert other.seconds == 0
+
+
+def test_what_is_left_goes_by_the_pace_of_the_runs_that_are_under_way(plan: Plan) -> None:
+    manifest = Manifest.read(plan.data)
+    slow, fast = plan.runs[:2]
+    every = costs(plan, manifest)[slow.name].images
+    for run, seconds in ((slow, 90.0), (fast, 9.0)):
+        plan.of(run).mkdir()
+        position = Position(run.protocol.digest, plan.digest, epoch=1, seconds=seconds, images=every // 9)
+        weight = torch.nn.Linear(1, 1)
+        save_state(plan.of(run), position, {"network": weight}, torch.optim.SGD(weight.parameters()))
+        _scored(plan, plan.runs.index(run), 0.5)
+    found = standings(plan, costs(plan, manifest))
+    assert found[0].seconds_left == pytest.approx(90 * 8, rel=0.01)
+    assert found[1].seconds_left == pytest.approx(9 * 8, rel=0.01)
+    assert 9 * 9 < found[2].seconds_left < 90 * 9, "between both where it has no pace of its own"
+    assert seconds_left(found) == pytest.approx(sum(standing.seconds_left for standing in found))
 
 
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40), factor=st.integers(2, 5))

@@ -1,27 +1,35 @@
 """A small search from its space to its report, with the commands that a user types."""
 
 import csv
+import errno
 import json
 import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from small_search import small_data, small_space
 
 from mskscreen.cli import main
+from mskscreen.errors import DataError
 from mskscreen.inference import Screener
 from mskscreen.inference.ensemble import Ensemble
 from mskscreen.predictions import Predictions
-from mskscreen.search.local import run_here
+from mskscreen.search import local, runner
+from mskscreen.search.ensemble import Chosen, command
+from mskscreen.search.local import device_of, run_here
 from mskscreen.search.plan import EVALUATION, MODEL, Plan, State, ending, events
-from mskscreen.search.runner import conduct
+from mskscreen.search.runner import FULL, conduct
 from mskscreen.search.space import Space
 
 HALVING = "[halving]\nfactor = 2\nfirst = 1"
@@ -135,6 +143,15 @@ def test_the_ensemble_is_what_predict_averages(searched: Plan, capsys: pytest.Ca
         assert sum(Ensemble.load(models).weights) == len(models)
 
 
+def test_the_command_of_an_ensemble_is_one_for_a_shell(plan: Plan) -> None:
+    spaced = Plan(Path("of two words"), "", plan.space)
+    chosen = Chosen(((SimpleNamespace(run=plan.runs[0]), 2),), ())
+    model = str(spaced.of(plan.runs[0]) / MODEL)
+    assert shlex.split(command(spaced, chosen)) == [
+        *("mskscreen", "predict", "SOURCES", "--model", model, "--model", model)
+    ]
+
+
 def test_dry_run_prints_cells_and_costs_and_writes_nothing(
     folder: Path, plan: Plan, capsys: pytest.CaptureFixture
 ) -> None:
@@ -154,6 +171,91 @@ def test_dry_run_prints_cells_and_costs_and_writes_nothing(
     assert (small["input"], large["input"]) == (32, 64)
     assert 3 < large["petaflops"] / small["petaflops"] < 5
     assert large["petaflops"] == pytest.approx(3 * large["gflops"] * large["images"] / 1e6)
+    assert {small["state"], large["state"], impossible["state"]} == {"waiting"}
+
+
+def test_dry_run_foresees_absent_weights_and_counts_what_is_left(
+    folder: Path, searched: Plan, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    text = (folder / "space.toml").read_text().partition("[[more]]")[0] + 'init = ["random", "imagenet"]'
+    space = small_space(folder / "weights", text)
+    data = folder / "data" / "MURA-v1.1"
+    _main("search", data, "--space", space, "--out", searched.folder, "--dry-run", "--format", "json")
+    said = capsys.readouterr()
+    states = {(row["cell"].split()[-1], row["state"]) for row in json.loads(said.out)}
+    assert states == {("random", "done"), ("imagenet", "waiting")}
+    assert "4 runs: will fail where the hub is out of reach" in said.err
+    _main("search", data, "--space", space, "--out", searched.folder, "--dry-run")
+    assert "8 runs, 4 of them not ended" in capsys.readouterr().out
+
+
+def test_a_search_that_was_stopped_does_not_say_that_all_is_well(
+    folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(local, "run_here", lambda *_, **__: False)
+    space = small_space(folder / "unended", 'protocol="tiny.toml"\nseeds=[41]')
+    _main("search", folder / "data" / "MURA-v1.1", "--space", space, "-o", folder / "unended" / "out", code=3)
+    assert "1 not ended" in capsys.readouterr().err
+
+
+def test_each_slot_has_a_gpu_of_those_that_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for count in (0, 1):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert device_of(1) == {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [device_of(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(5)] == ["0", "1", "2", "0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,7")
+    assert [device_of(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["GPU-a", "GPU-b", "7", "GPU-a"]
+
+
+def test_runs_at_one_time_have_slots_of_their_own(
+    folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active: dict[str, int] = {}
+
+    def begin(_: Plan, run: object, jobs: int, slot: int) -> subprocess.Popen:
+        assert slot in set(range(jobs)) - set(active.values())
+        active[run.name] = slot
+        return subprocess.Popen(["sleep", f"0.{len(active)}"])
+
+    monkeypatch.setattr(local, "_begin", begin)
+    several = _one(folder, "slots", "[axes]\nepochs=[1,2,3,4,5]")
+    assert run_here(several, several.runs, jobs=2, ended=lambda run: active.pop(run.name))
+    assert not active
+
+
+def test_a_full_disk_stops_a_search_and_fails_no_run(
+    folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def train(*_: object, **__: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise DataError("cannot be written") from error
+
+    def begin(_: Plan, run: object, jobs: int, slot: int) -> subprocess.Popen:
+        begun.append(run.name)
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({FULL})"])
+
+    several = _one(folder, "no room", "[axes]\nepochs=[1,2]")
+    first, _ = several.runs
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "train", train)
+        with pytest.raises(DataError, match="cannot be written"):
+            conduct(several, first)
+        patched.setattr(runner.signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as caught:
+            runner.main(str(several.folder), first.name)
+    assert caught.value.code == FULL
+    monkeypatch.setattr(local, "_begin", begin)
+    with pytest.raises(DataError, match="disk full, stopped; make room, and the same command goes on"):
+        run_here(several, several.runs)
+    assert begun == [first.name]
+    assert several.todo() == list(several.runs)
 
 
 def _one(folder: Path, name: str, more: str = "") -> Plan:
@@ -173,20 +275,21 @@ def test_a_run_told_to_stop_goes_on_and_ends_once(folder: Path, plan: Plan) -> N
     assert [event["event"] for event in events(one.of(run))] == ["begin", "save", "begin", "end"]
 
 
-def test_halving_stops_what_is_behind(folder: Path, plan: Plan) -> None:
-    halved = _one(folder, "halved", f"[axes]\nrate=[3e-3, 1e-9]\n{HALVING}")
-    ends = [conduct(halved, run) for run in halved.runs]
-    scores = [
-        [float(row["abnormality_auroc"]) for row in csv.DictReader((halved.of(run) / "metrics.csv").open())]
-        for run in halved.runs
-    ]
-    assert ends[0].state is State.DONE
-    if scores[1][0] < scores[0][0]:
-        assert ends[1].state is State.STOPPED
-        assert "1 of 2 runs were better" in ends[1].reason
-        assert len(scores[1]) == 1
-    else:
-        assert ends[1].state is State.DONE
+def test_halving_stops_what_is_behind_and_never_the_best(folder: Path, plan: Plan) -> None:
+    halved = _one(folder, "halved", f"[axes]\nrate=[3e-3, 1e-3, 1e-4]\n{HALVING}")
+    first, behind, killed = halved.runs
+    assert conduct(halved, first).state is State.DONE
+    # No run is better than this.
+    (halved.of(first) / "metrics.csv").write_text("epoch,abnormality_auroc\n1,2.0\n2,2.0\n")
+    end = conduct(halved, behind)
+    assert end.state is State.STOPPED
+    assert "1 of 2 runs were better" in end.reason
+    assert len((halved.of(behind) / "metrics.csv").read_text().splitlines()) == 2
+
+    halved.of(killed).mkdir()
+    (halved.of(killed) / "metrics.csv").write_text("epoch,abnormality_auroc\n1,0.0\n")
+    assert conduct(halved, killed).state is State.STOPPED
+    assert not (halved.of(killed) / "best.safetensors").exists(), "it trained before it was judged"
 
 
 def test_a_process_that_is_killed_leaves_its_run_failed_with_the_reason(folder: Path, plan: Plan) -> None:

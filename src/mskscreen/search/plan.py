@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mskscreen.data.lock import locked
+from mskscreen.data.lock import is_locked, locked
 from mskscreen.data.manifest import HELD_OUT, Manifest
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.search.space import Halving, Run, Space
@@ -35,6 +35,8 @@ from mskscreen.training.protocol import Protocol
 
 SCHEMA = 1
 PLAN, DATA, EVENTS, ENDED, LOCK = "plan.json", "data.parquet", "events.jsonl", "ended.json", "search.lock"
+# Seconds; `search status` looks at the lock of a run for less.
+PATIENCE = 2.0
 MODEL, DEVELOPMENT, EVALUATION = "model.onnx", "development.parquet", "evaluation.parquet"
 
 
@@ -66,21 +68,25 @@ class Plan:
 
     @classmethod
     def make(cls, folder: Path, data: Path, space: Space) -> Plan:
-        """Write the plan of a new search, or of a further space in the folder of an earlier one.
+        """Write the plan of a new search, or of a further space, which joins those that the folder holds.
 
         `data` is a manifest or a folder of images; what every run trains on is the copy of the manifest, with its
         folds, in the folder of the search. Raises DataError where the folder holds a search on other data.
         """
         manifest = read_data(data, space.runs[0].protocol)
-        if (folder / PLAN).exists() and cls.read(folder).digest != manifest.digest:
-            raise DataError(
-                f"{folder}: holds a search on other data than {data}; choose another folder with --out"
-            )
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        if not (folder / DATA).exists():
-            manifest.write(folder / DATA)
-        plan = cls(folder, manifest.digest, space)
-        write_text(folder / PLAN, plan._to_json())
+        with locked(folder / "plan.lock", "the plan", wait=True):
+            if (folder / PLAN).exists():
+                earlier = cls.read(folder)
+                if earlier.digest != manifest.digest:
+                    raise DataError(
+                        f"{folder}: holds a search on other data than {data}; choose another folder with --out"
+                    )
+                space = space.joined(earlier.space)
+            if not (folder / DATA).exists():
+                manifest.write(folder / DATA)
+            plan = cls(folder, manifest.digest, space)
+            write_text(folder / PLAN, plan._to_json())
         return plan
 
     @classmethod
@@ -130,20 +136,24 @@ class Plan:
         return self.space.runs
 
     def run(self, name: str) -> Run:
-        """The run whose folder is `name`."""
-        return next(run for run in self.runs if run.name == name)
+        """The run whose folder is `name`. Raises DataError where the search has none."""
+        found = next((run for run in self.runs if run.name == name), None)
+        if found is None:
+            raise DataError(f"{self.folder / PLAN}: has no run '{name}'; give the command of its space again")
+        return found
 
     def of(self, run: Run) -> Path:
         """Folder of a run."""
         return self.folder / "runs" / run.name
 
-    def todo(self, *, failed: bool = False) -> list[Run]:
-        """Runs that have not ended; with `failed` those that ended so are begun anew, from their last save."""
+    def todo(self, runs: Sequence[Run] | None = None, *, failed: bool = False) -> list[Run]:
+        """Which of `runs` (else of all) have not ended; with `failed` those that did go on from their save."""
+        runs = self.runs if runs is None else runs
         if failed:
-            for run in self.runs:
+            for run in runs:
                 if (end := ending(self.of(run))) and end.state is State.FAILED:
                     (self.of(run) / ENDED).unlink()
-        return [run for run in self.runs if ending(self.of(run)) is None]
+        return [run for run in runs if ending(self.of(run)) is None]
 
     def held_out(self) -> Manifest:
         """The labelled images of the evaluation sets, which no run trains on and nothing is chosen by."""
@@ -168,7 +178,7 @@ def ending(folder: Path) -> Ending | None:
 
 
 @contextmanager
-def holding(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def holding(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Hold a run, so that it is trained and ended by one process at a time; the system frees it on any death.
 
     Waits for `patience` seconds, then raises DataError where another process holds it.
@@ -184,6 +194,11 @@ def holding(folder: Path, patience: float = 0.0) -> Iterator[None]:
                     raise
                 time.sleep(0.2)
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the run."""
+    return is_locked(folder / LOCK)
 
 
 def end(folder: Path, state: State, reason: str = "", *, where: str = "") -> Ending:
@@ -217,10 +232,16 @@ def events(folder: Path) -> Iterator[Mapping[str, Any]]:
             continue
 
 
-def spent(folder: Path) -> float:
-    """Seconds between the beginnings of the run and what followed them; attempts that were killed do not count."""
+def spent(folder: Path, *, held: bool = False) -> float:
+    """Seconds between the beginnings of the run and what followed them, which is now where the run is `held`.
+
+    Attempts that were killed do not count.
+    """
+    found = list(events(folder))
+    if held:
+        found.append({"event": "now", "time": datetime.now(UTC).isoformat()})
     total = 0.0
-    for before, after in pairwise(events(folder)):
+    for before, after in pairwise(found):
         if before["event"] == "begin" and after["event"] != "begin":
             times = (datetime.fromisoformat(event["time"]) for event in (after, before))
             total += (next(times) - next(times)).total_seconds()

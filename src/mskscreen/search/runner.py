@@ -5,6 +5,7 @@ python -m mskscreen.search.runner search/ DIGEST
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -19,10 +20,15 @@ from pathlib import Path
 from mskscreen.errors import DataError, MskscreenError
 from mskscreen.inference import Screener
 from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions
-from mskscreen.search.halving import verdict
-from mskscreen.search.plan import EVALUATION, MODEL, Ending, Plan, State, end, ending, holding, note
+from mskscreen.search.halving import development_scores, verdict
+from mskscreen.search.plan import EVALUATION, MODEL, PATIENCE, Ending, Plan, State, end, ending, holding, note
 from mskscreen.search.space import Run
+from mskscreen.storage import disk_full
+from mskscreen.training.course import DONE
 from mskscreen.training.run import Progress, train
+
+# Exit code of a process that found no room to write.
+FULL = errno.ENOSPC
 
 
 def conduct(
@@ -32,12 +38,13 @@ def conduct(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda _: None,
     where: str = "",
-    patience: float = 0.0,
+    patience: float = PATIENCE,
 ) -> Ending | None:
     """Train, export and evaluate one run; None where `stop` said yes, and it can go on from what it saved.
 
-    A run that has ended is left as it is. What goes wrong becomes its reason for failing. Raises DataError where
-    another process holds the run for longer than `patience` seconds.
+    A run that has ended is left as it is. What goes wrong becomes its reason for failing, but for a full disk:
+    that is raised, since the run can go on when there is room. Raises DataError where another process holds the
+    run for longer than `patience` seconds.
     """
     folder = plan.of(run)
     with holding(folder, patience):
@@ -47,11 +54,13 @@ def conduct(
         note(folder, "begin", where)
         try:
             state, reason = _conduct(plan, run, stop, report)
-        except MskscreenError as error:
-            state, reason = State.FAILED, str(error)
         except Exception as error:  # whatever a library raises is the end of this run, not of the search
-            traceback.print_exc()
-            state, reason = State.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+            if disk_full(error):
+                raise
+            state, reason = State.FAILED, str(error)
+            if not isinstance(error, MskscreenError):
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if state is State.WAITING:
             note(folder, "save", where)
             return None
@@ -61,6 +70,10 @@ def conduct(
 def _conduct(
     plan: Plan, run: Run, stop: Callable[[], bool], report: Callable[[Progress], None]
 ) -> tuple[State, str]:
+    folder = plan.of(run)
+    if not (folder / DONE).exists() and (reason := verdict(plan, run, len(development_scores(plan, run)))):
+        # Killed after the epoch and before it was judged.
+        return State.STOPPED, reason
     reasons: list[str] = []
 
     def watch(progress: Progress) -> None:
@@ -68,7 +81,6 @@ def _conduct(
         if progress.metrics is not None and (reason := verdict(plan, run, progress.epoch + 1)):
             reasons.append(reason)
 
-    folder = plan.of(run)
     result = train(
         plan.data,
         run.protocol,
@@ -147,9 +159,13 @@ def main(search: str, name: str) -> None:
     with asked_to_stop() as stop:
         try:
             conduct(plan, plan.run(name), stop=stop)
-        except DataError as error:
-            # Another search has this run: that is no failure.
+        except Exception as error:
             print(error)
+            if disk_full(error):
+                sys.exit(FULL)
+            # Another search has this run: that is no failure.
+            if not isinstance(error, DataError):
+                raise
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ seeds = [0, 1, 2]
 
 [axes]
 architecture = ["resnet18", "densenet121"]
-init = ["imagenet", "random"]
+init = ["imagenet", "random"]         # or a file or run, by a path relative to this file
 size = [                              # a level may change several keys at once
   {name = "small", input_size = 128, batch = 64},
   {name = "large", input_size = 320},
@@ -29,12 +29,12 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mskscreen.errors import ProtocolError
-from mskscreen.training.protocol import Protocol, read_toml
+from mskscreen.training.protocol import INITS, Protocol, read_toml
 
 SHIPPED = Path(__file__).parent / "spaces"
 _KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
@@ -105,6 +105,27 @@ class Space:
         """Names of the cells in order."""
         return list(dict.fromkeys(run.cell for run in self.runs))
 
+    def joined(self, earlier: Space) -> Space:
+        """The runs of this space and, behind them, those of an earlier one that it lacks, all with the same axes.
+
+        The keys in which cells differ that would have one name become axes. Halving is that of this space.
+        """
+        mine = {run.name for run in self.runs}
+        runs = [*self.runs, *(run for run in earlier.runs if run.name not in mine)]
+        axes = list(dict.fromkeys(axis for run in runs for axis in run.levels))
+        first: dict[tuple[str, ...], Protocol] = {}
+        likes = [first.setdefault(tuple(_levels(run, axes).values()), run.protocol) for run in runs]
+        axes += [
+            key.name
+            for key in fields(Protocol)
+            if key.name not in ("seed", *axes)
+            and any(
+                getattr(run.protocol, key.name) != getattr(like, key.name)
+                for run, like in zip(runs, likes, strict=True)
+            )
+        ]
+        return Space(tuple(Run(_levels(run, axes), run.protocol) for run in runs), self.halving)
+
 
 def _space(value: Mapping[str, Any], folder: Path) -> Space:
     if unknown := next((key for key in value if key not in _KEYS), None):
@@ -121,7 +142,7 @@ def _space(value: Mapping[str, Any], folder: Path) -> Space:
     for skip in skips:
         if not any(_has(levels, skip) for levels, _ in cells):
             raise ProtocolError(f"table skip: no cell has {', '.join(f'{k} = {v}' for k, v in skip.items())}")
-    kept = [(levels, p) for levels, p in cells if not any(_has(levels, skip) for skip in skips)]
+    kept = [(levels, _found(p, folder)) for levels, p in cells if not any(_has(levels, skip) for skip in skips)]
     if not kept:
         raise ProtocolError("every cell is skipped; leave out a table skip")
     _require_names(kept)
@@ -138,6 +159,15 @@ def _protocol(name: Any, folder: Path) -> Protocol:
         raise ProtocolError("key protocol: write the name of a protocol, such as 'paper.toml'")
     beside = folder / name
     return Protocol.from_toml(beside if beside.is_file() else name)
+
+
+def _found(protocol: Protocol, folder: Path) -> Protocol:
+    """The protocol with the whole path of what it begins with: workers have working folders of their own."""
+    if protocol.init in INITS:
+        return protocol
+    places = (folder / protocol.init, Path(protocol.init))
+    there = next((place for place in places if place.exists()), None)
+    return protocol.replace(init=str(there.resolve())) if there else protocol
 
 
 def _seeds(value: Any) -> list[int]:
@@ -182,7 +212,16 @@ def _level(axis: str, value: Any) -> Level:
 
 def _completed(axes: Mapping[str, list[Level]], named: Sequence[str], base: Protocol) -> dict[str, list[Level]]:
     """All axes of all products: on one that a product leaves out its cells have the value of the protocol."""
-    return {axis: axes.get(axis) or [(str(getattr(base, axis, "-")), {})] for axis in named}
+    return {axis: axes.get(axis) or [(_untold(base, axis), {})] for axis in named}
+
+
+def _untold(protocol: Protocol, axis: str) -> str:
+    """Level of a cell on an axis that its own space does not name."""
+    return str(getattr(protocol, axis, "-"))
+
+
+def _levels(run: Run, axes: Sequence[str]) -> dict[str, str]:
+    return {axis: run.levels.get(axis, _untold(run.protocol, axis)) for axis in axes}
 
 
 def _require_names(cells: Sequence[tuple[Mapping[str, str], Protocol]]) -> None:

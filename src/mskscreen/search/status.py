@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mskscreen.errors import DataError
 from mskscreen.search.cost import Cost
 from mskscreen.search.halving import best_until, development_scores
-from mskscreen.search.plan import Plan, State, ending, events, holding, spent
+from mskscreen.search.plan import Plan, State, ending, events, is_held, spent
 from mskscreen.search.space import Run
 
 RUNNING = "running"
@@ -46,24 +45,15 @@ def seconds_left(found: list[Standing]) -> float:
 def _standing(plan: Plan, run: Run, seconds: float) -> Standing:
     folder = plan.of(run)
     end = ending(folder)
+    held = end is None and is_held(folder)
     epoch = len(development_scores(plan, run))
     return Standing(
         run=run,
-        state=str(end.state) if end else RUNNING if _is_held(plan, run) else str(State.WAITING),
+        state=str(end.state) if end else RUNNING if held else str(State.WAITING),
         reason=end.reason if end else "",
         epoch=epoch,
         score=best_until(plan, run, epoch) if epoch else None,
         where=next((event["where"] for event in reversed(list(events(folder))) if event["event"] == "begin"), ""),
-        seconds=end.seconds if end else spent(folder),
+        seconds=end.seconds if end else spent(folder, held=held),
         seconds_left=None if end else seconds * (1 - epoch / run.protocol.epochs),
     )
-
-
-def _is_held(plan: Plan, run: Run) -> bool:
-    if not plan.of(run).exists():
-        return False
-    try:
-        with holding(plan.of(run)):
-            return False
-    except DataError:
-        return True
