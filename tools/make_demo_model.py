@@ -44,9 +44,14 @@ from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
 ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
 SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
-# Share of the steps, size as a share of the final one, share of close-ups.
-PHASES = ((0.87, 0.6, 0.6), (0.13, 1.0, 0.0))
 FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
+# Small views and close-ups first; then whole images at full size, without which the pooling of small views stays.
+SIZE = 320
+COURSE = (
+    Schedule((Phase(4176, 192, close=0.6), Phase(224, SIZE)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877),
+    Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1),
+)
+STEPS = sum(schedule.steps for schedule in COURSE)
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
 )
@@ -72,10 +77,9 @@ def main() -> None:
         train, dev, test = (
             load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
         )
-        phases = tuple(Phase(round(n * options.steps), round(x * options.size), close) for n, x, close in PHASES)
-        schedule = Schedule(phases, FROZEN, rate=options.rate)
-        network = _train(train, schedule, options.work / "run", track)
-        contract = _contract(network, train, dev, preprocessing, schedule, folders["train"])
+        course = [_scaled(schedule, options.steps / STEPS, options.size / SIZE) for schedule in COURSE]
+        network = _train(train, course, options.work / "run", track)
+        contract = _contract(network, train, dev, preprocessing, course, folders["train"])
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "demo.onnx"
         export_onnx(network, contract, path)
@@ -95,26 +99,42 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=MODELS)
     parser.add_argument("--studies", type=int, default=8000)
     parser.add_argument("--test-studies", type=int, default=2800)
-    parser.add_argument("--steps", type=int, default=4800, help="of 32 images")
-    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of 32 images")
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--long-side", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=5e-4)
     return parser.parse_args()
 
 
-def _train(arrays: PhantomArrays, schedule: Schedule, folder: Path, track: Track) -> ScreeningNetwork:
-    torch.manual_seed(schedule.seed)
+def _scaled(schedule: Schedule, steps: float, size: float) -> Schedule:
+    """The schedule with both as shares of its own, for a pilot."""
+    phases = (
+        replace(phase, steps=max(1, round(phase.steps * steps)), size=round(phase.size * size))
+        for phase in schedule.phases
+    )
+    return replace(schedule, phases=tuple(phases))
+
+
+def _train(arrays: PhantomArrays, course: list[Schedule], folder: Path, track: Track) -> ScreeningNetwork:
+    torch.manual_seed(course[0].seed)
     network = build_network(ARCHITECTURE, init="package")
-    advance = track(f"train on {len(arrays)} images", schedule.steps)
-    losses: list[float] = []
+    for part, schedule in enumerate(course):
+        advance = track(f"train on {len(arrays)} images, part {part}", schedule.steps)
+        losses: list[float] = []
 
-    def report(step: int, total: int, loss: float) -> None:
-        advance(1)
-        losses.append(loss)
-        if step % 50 == 0:
-            print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
+        def report(
+            step: int,
+            total: int,
+            loss: float,
+            advance: Callable[[int], None] = advance,
+            losses: list[float] = losses,
+        ) -> None:
+            advance(1)
+            losses.append(loss)
+            if step % 50 == 0:
+                print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
 
-    return fit(network, arrays, schedule, folder, report)
+        network = fit(network, arrays, schedule, folder / str(part), report)
+    return network
 
 
 def _contract(
@@ -122,7 +142,7 @@ def _contract(
     train: PhantomArrays,
     dev: PhantomArrays,
     preprocessing: Preprocessing,
-    schedule: Schedule,
+    course: list[Schedule],
     folder: Path,
 ) -> ModelContract:
     """Temperatures, operating points and the novelty threshold from the development phantoms.
@@ -163,7 +183,7 @@ def _contract(
             data_digest=describe(folder),
             seed=SEEDS["train"],
             versions={name: importlib.metadata.version(name) for name in ("mskscreen", "torch", "timm")},
-            protocol=asdict(schedule),
+            protocol={f"part {part}": asdict(schedule) for part, schedule in enumerate(course)},
             notes=NEVER,
             licence="Apache-2.0",
         ),

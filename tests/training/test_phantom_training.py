@@ -17,7 +17,7 @@ from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.saliency.measures import pointing_game
-from mskscreen.training.loop import Phase, Schedule, _batch, fit, predict
+from mskscreen.training.loop import Phase, Schedule, _batch, _set_rate, fit, predict
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, energy_loss, screening_loss
@@ -219,3 +219,16 @@ def test_a_peak_counts_inside_the_mask_and_just_beside_it():
     for evidence, at in zip(maps, ((105, 105), (95, 105), (80, 105)), strict=True):
         evidence[at] = 1
     assert pointing_game(maps, [mask] * 3).tolist() == [True, True, False]
+
+
+def test_the_rate_rises_then_falls_to_the_share_that_is_asked_for():
+    optimiser = torch.optim.SGD([{"params": [torch.zeros(1)], "factor": 3.0}], lr=1.0)
+    schedule = Schedule((Phase(60, 32), Phase(40, 48)), rate=0.2, warmup=0.1, last=0.25)
+    rates = []
+    for step in range(100):
+        _set_rate(optimiser, schedule, step)
+        rates.append(optimiser.param_groups[0]["lr"] / 3)
+    assert np.argmax(rates) in (9, 10)
+    assert max(rates) == pytest.approx(0.2)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert rates[-1] == pytest.approx(0.05, rel=0.05)

@@ -34,14 +34,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: one warm-up, then a straight line to zero; the average of the weights is kept.
+    """How long and how fast: one warm-up, then a straight line down; the average of the weights is kept.
 
     The phases follow each other: small images are learned from several times faster, and what is learned there
     carries over (progressive resizing; Tan & Le, arXiv:2104.00298). A close-up is small and yet as fine as the
     whole image, and holds the abnormality where there is one. Modules named in `frozen` keep their weights
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
-    `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `averaging` is
-    the decay of the exponential moving average per step; the state is kept every `keep` steps.
+    `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `last` is the
+    share of the rate that is left at the end; `averaging` is the decay of the exponential moving average per step;
+    the state is kept every `keep` steps.
     """
 
     phases: tuple[Phase, ...]
@@ -51,6 +52,7 @@ class Schedule:
     heads: float = 3.0
     decay: float = 0.02
     warmup: float = 0.05
+    last: float = 0.0
     averaging: float = 0.995
     keep: int = 100
     seed: int = 0
@@ -233,7 +235,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -
     total = schedule.steps
     warm = max(1, round(schedule.warmup * total))
     # Li et al., Budgeted training, arXiv:1905.04753: best where the steps are few.
-    share = min((step + 1) / warm, (total - step) / max(1, total - warm))
+    share = min((step + 1) / warm, 1 - (1 - schedule.last) * (step - warm) / max(1, total - warm))
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate * share * group["factor"]
 
