@@ -89,7 +89,9 @@ def test_a_finished_run_is_returned_as_it_is(folder, data, unbroken):
 
 def test_a_run_is_not_continued_by_another_protocol(folder, data):
     out = folder / "claimed"
-    assert not train(data, TINY, out, cache=folder / "cache", stop=lambda: True).finished
+    steps = []
+    begun = train(data, TINY, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps))
+    assert not begun.finished
     with pytest.raises(ProtocolError, match=re.escape("key rate is '0.003', not '0.001'")):
         train(data, TINY.replace(rate=1e-3), out, cache=folder / "cache")
 
