@@ -203,12 +203,12 @@ def _view(
     # randomise samples single pixels, which would alias.
     wide = [_as_input(array[chosen[near:]], phase.size) for array in (arrays.images, arrays.masks)]
     views = [
-        randomise(*part, generator, phase.size, points)
-        for part, points in ((close, focus), (wide, None))
-        if len(part[0])
+        randomise(images, masks, generator, phase.size, points)
+        for (images, masks), points in ((close, focus), (wide, None))
+        if len(images)
     ]
-    images, masks = (torch.cat(column) for column in zip(*views, strict=True))
-    return images, masks
+    shown, marked = (torch.cat(column) for column in zip(*views, strict=True))
+    return shown, marked
 
 
 def _points(masks: np.ndarray, generator: torch.Generator) -> Tensor:
