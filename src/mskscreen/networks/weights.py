@@ -36,7 +36,7 @@ def imagenet_at_hand(architecture: str) -> bool:
         files = (config.hf_hub_filename,) if config.hf_hub_filename else _AT_HUB
         found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
         return any(isinstance(path, str) for path in found)
-    name = PurePosixPath(urlsplit(config.url or "").path).name
+    name = PurePosixPath(urlsplit(config.url if isinstance(config.url, str) else "").path).name
     return bool(name) and (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
