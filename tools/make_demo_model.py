@@ -4,8 +4,7 @@
     python tools/make_demo_model.py --studies 300 --test-studies 140 --steps 60 --size 128 --work /tmp/pilot
 
 Writes demo.onnx and demo.json (its held-out figures) to src/mskscreen/models/. The model knows phantoms only
-and has never seen a patient. The bundled model is of the recipe before this one, which it still surpasses
-(docs/demo-model.md).
+and has never seen a patient.
 """
 
 from __future__ import annotations
