@@ -3,6 +3,7 @@
 Run by test_hostile.py in a process of its own: python hostile.py FOLDER.
 """
 
+import gc
 import json
 import resource
 import signal
@@ -33,4 +34,5 @@ if __name__ == "__main__":
         except DecodeError as error:
             outcome = str(error)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        gc.collect()  # or what one file left counts against the next
         print(json.dumps([path.name, outcome]), flush=True)
