@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -69,8 +70,9 @@ def bench(
 def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> Iterator[dict[str, Any]]:
     from mskscreen.inference.speed import gemm_peak, images_a_second, latency, operations
 
+    count = functools.cache(operations)  # once, and only for a file that an engine has opened
     for engine in _engines(path, threads):
-        work = operations(path)
+        work = count(path)
         peak = gemm_peak(engine.precision, threads, seconds)
         one = latency(engine, seconds)
         for size in [engine.contract.batch] if engine.contract.batch else batches:
