@@ -58,7 +58,8 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     """
     layers = len(_layers(read_graph(path)))
     counts = [0, *np.unique(np.geomspace(2, layers, stages).round().astype(int)).tolist()]
-    original = [_map(Tail.read(path), image) for image in images]
+    whole = Tail.read(path)
+    original = [_map(whole, image) for image in images]
     found = []
     for count in counts:
         tail = Tail(_shuffled(path, count, seed), path)
