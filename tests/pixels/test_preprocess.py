@@ -170,3 +170,10 @@ def test_a_map_is_read_at_any_sampling_of_the_source():
     evidence = np.random.default_rng(5).random((7, 7), np.float32)
     full, half = geometry.map_to_source(evidence), geometry.map_to_source(evidence, 167, 111)
     np.testing.assert_allclose(full[1::3, 1::3], half, atol=1e-5)
+
+
+def test_pixels_put_in_place_of_others_are_fitted_by_their_own_shape(ramp):
+    fit = Preprocessing(32, 32, fit="letterbox")
+    original = read_radiograph(ramp)
+    turned = original.with_pixels(np.rot90(original.pixels))
+    np.testing.assert_allclose(fit(turned)[0], np.rot90(fit(original)[0]), atol=1e-6)

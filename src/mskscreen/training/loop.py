@@ -25,11 +25,12 @@ from mskscreen.training.supervision import Targets, Weights, screening_loss
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a run: how many steps, on images of `size` pixels, which share of them as close-ups."""
+    """Part of a run: how many steps, on images of `size` pixels, which shares of them as close-ups and turned."""
 
     steps: int
     size: int
     close: float = 0.0
+    turned: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _view(
     # randomise samples single pixels, which would alias.
     wide = [_as_input(array[chosen[near:]], phase.size) for array in (arrays.images, arrays.masks)]
     views = [
-        randomise(images, masks, generator, phase.size, points)
+        randomise(images, masks, generator, phase.size, points, phase.turned)
         for (images, masks), points in ((close, focus), (wide, None))
         if len(images)
     ]

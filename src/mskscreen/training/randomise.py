@@ -22,14 +22,17 @@ def randomise(
     generator: torch.Generator,
     size: int | None = None,
     focus: Tensor | None = None,
+    turned: float = 0.35,
 ) -> tuple[Tensor, Tensor]:
     """One random view of each image and its mask, (B, 1, H, W) both, values in [0, 1].
 
     `size` is that of the square views in pixels; by default they are as large as the images. With `focus`, points
     (B, 2) as x and y in [-1, 1] across the image, a view is a close-up: as much as `size` pixels hold at the
-    image's own resolution, with that point somewhere in it.
+    image's own resolution, with that point somewhere in it. `turned` is the share of views whose uprightness is
+    drawn, as one of the four quarter turns.
     """
-    images, masks = _move(images, masks, generator, (size, size) if size else tuple(images.shape[2:]), focus)
+    shape = (size, size) if size else tuple(images.shape[2:])
+    images, masks = _move(images, masks, generator, shape, focus, turned)
     for probability, change in _CHANGES:
         chosen = torch.rand(len(images), generator=generator) < probability
         if chosen.any():
@@ -42,12 +45,17 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def _move(
-    images: Tensor, masks: Tensor, generator: torch.Generator, shape: tuple[int, ...], focus: Tensor | None
+    images: Tensor,
+    masks: Tensor,
+    generator: torch.Generator,
+    shape: tuple[int, ...],
+    focus: Tensor | None,
+    turned: float,
 ) -> tuple[Tensor, Tensor]:
     """Rotate (any angle, and quarter turns), mirror, scale, stretch and shift."""
     count = len(images)
     draw = torch.rand(count, 9, generator=generator)
-    turn = torch.where(draw[:, 0] < 0.35, (draw[:, 1] * 4).floor() * (math.pi / 2), 0.0)
+    turn = torch.where(draw[:, 0] < turned, (draw[:, 1] * 4).floor() * (math.pi / 2), 0.0)
     angle = turn + torch.randn(count, generator=generator) * math.radians(12)
     scale = torch.exp((draw[:, 2] - 0.5) * 0.5)
     stretch = torch.exp((draw[:, 3] - 0.5) * 0.3)
