@@ -13,10 +13,10 @@ from PIL import Image
 
 from mskscreen.data.cache import BLOCK, Cache, CacheContract
 from mskscreen.data.cache_build import build_cache
-from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura
 from mskscreen.errors import DataError, PreprocessingError
+from mskscreen.lock import locked
 from mskscreen.pixels import Preprocessing, read_radiograph
 
 STRING = "decode|grayscale|window(auto)|letterbox(24,20,bilinear,antialias)|unit"

@@ -14,10 +14,10 @@ import numpy as np
 
 from mskscreen.data.cache import BLOCK, METADATA, SCHEMA, Cache, CacheContract, Entry, changed, digest_of
 from mskscreen.data.journal import Journal
-from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError, DecodeError
+from mskscreen.lock import locked
 from mskscreen.pixels import Preprocessing, read_radiograph
 from mskscreen.storage import replacing
 from mskscreen.workers import in_blocks

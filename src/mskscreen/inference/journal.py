@@ -17,12 +17,8 @@ from typing import Any
 
 from mskscreen.errors import DataError
 from mskscreen.inference.files import printable
+from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, row_of, table_format, write_table
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 Job = Mapping[str, Any]
 Stream = Callable[[Sequence[Path]], Generator[Prediction]]
@@ -110,15 +106,12 @@ class Journal:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
-            if fcntl:
-                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(self._stream)
         except BlockingIOError as error:
             self._stream.close()
             raise DataError(
                 f"{self.path}: another run writes it now; wait for its end, or choose another output"
             ) from error
-        except OSError:
-            pass  # not every network file system has locks
         self._stream.seek(0)
         if self._stream.readline() == self._job:
             self._resume()

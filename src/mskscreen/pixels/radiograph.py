@@ -106,7 +106,7 @@ class Radiograph:
         return self.values if self.table is None else look_up(self.table, self.values)
 
     def with_pixels(self, pixels: npt.NDArray[np.float32]) -> Radiograph:
-        """The same radiograph as if its source had held these pixels, float32 (rows, columns) in [0, 1], of any size."""
+        """The same radiograph as if its source had held other pixels, float32 (rows, columns) in [0, 1]."""
         rows, columns = pixels.shape
         record = dataclasses.replace(self.record, rows=rows, columns=columns, halvings=0)
         return dataclasses.replace(self, values=pixels, record=record, box=None, table=None)

@@ -25,9 +25,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mskscreen.data.lock import is_locked, locked
 from mskscreen.data.manifest import HELD_OUT, Manifest
 from mskscreen.errors import DataError, ProtocolError
+from mskscreen.lock import is_locked, locked
 from mskscreen.search.space import Halving, Run, Space
 from mskscreen.storage import write_text
 from mskscreen.training.material import read_data

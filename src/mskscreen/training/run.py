@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.inference.engines import cores
+from mskscreen.lock import locked
 from mskscreen.storage import cache_folder, write_text
 from mskscreen.training.course import DONE, Progress, Run, RunResult
 from mskscreen.training.learner import BEST, precision

@@ -20,10 +20,10 @@ from mskscreen.data.audit.page import write_page
 from mskscreen.data.audit.result import Audit, read_audit
 from mskscreen.data.audit.rotation import GAIN, JointHead, find_turns
 from mskscreen.data.journal import Journal
-from mskscreen.data.lock import locked
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError
+from mskscreen.lock import locked
 from mskscreen.predictions import Predictions
 from mskscreen.workers import in_blocks
 
