@@ -44,6 +44,7 @@ _TITLES = {
     "abnormality_auroc": "abnormality AUROC, all studies",
     "abnormality_auroc_visible": "abnormality AUROC, visible abnormalities",
     "calibration_error": "expected calibration error, 15 bins",
+    "calibration_error_isotonic": "the same after isotonic calibration on the development studies",
     "pointing_game": f"peak of the map in the mask ({TOLERANCE:.0%} of the long side), images called abnormal",
     "pointing_game_images": "such images",
     "pointing_game_image_free": "the same for one fixed place a view, without looking",
@@ -85,7 +86,9 @@ def main() -> None:
     mskscreen("card", options.model, "--evaluation", evaluation, "--out", options.out / "card.md")
     rows = read_manifest(test)
     screener = Screener.load(options.model)
-    figures = phantom_figures(rows, table) | _pointing(screener, rows, test, table)
+    errors = {each["name"]: each["metrics"]["ece"]["value"] for each in found["calibration"]["reliability"]}
+    figures = phantom_figures(rows, table) | {"calibration_error_isotonic": errors["isotonic"]}
+    figures |= _pointing(screener, rows, test, table)
     page = _page(found, _rows(figures, rows), _shared_files(options.work), options.robust_studies)
     (options.out / "README.md").write_text(page, encoding="utf-8")
     print(page)
