@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,7 +199,7 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
 def _locally(plan: Plan, todo: list[Run], jobs: int) -> None:
     from mskscreen.search.local import run_here
 
-    with _asked_to_stop() as stop, common.progress("training", len(todo)) as advance:
+    with common.interruptible(signal.SIGTERM) as stop, common.progress("training", len(todo)) as advance:
         if not run_here(plan, todo, jobs=jobs, stop=stop, ended=lambda run: _tell(plan, run, advance)):
             err.print("stopped; what was begun is saved, and the same command goes on")
 
@@ -230,23 +228,6 @@ def _report_ends(plan: Plan, runs: list[Run]) -> Exit:
     counts = Counter(str(end.state) if end else "not ended" for end in ends)
     err.print(f"{plan.folder}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     return Exit.SOME_FAILED if any(end is None or end.state is State.FAILED for end in ends) else Exit.OK
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Any]:
-    """Yield whether Ctrl-C or SIGTERM has come."""
-    told = False
-
-    def note(*_: object) -> None:
-        nonlocal told
-        told = True
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        with common.interruptible() as interrupted:
-            yield lambda: told or interrupted()
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _time(seconds: float | None) -> str:

@@ -140,10 +140,6 @@ class Skeleton:
         frames = self._frames(angles)
         return {bone: frames.get(bone, np.eye(4)) for bone in self.bones}
 
-    def joint_bones(self) -> tuple[str, ...]:
-        """Bones whose frame's origin is the centre of a joint with their parent."""
-        return tuple(frame.name for frame in self.frames if frame.joints and frame.name in self.bones)
-
     def children(self, bone: str) -> tuple[str, ...]:
         """Bones that hang directly on `bone` in the tree."""
         return tuple(name for name, parent in self._parents.items() if parent == bone)
