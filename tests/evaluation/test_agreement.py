@@ -99,12 +99,18 @@ def test_a_submission_read_back_makes_the_same_calls(predictions, cases, tmp_pat
 
 def test_a_submission_needs_a_mura_tree_and_a_score_for_every_study(predictions):
     row = predictions.images[0]
-    foreign = dataclasses.replace(predictions, images=(dataclasses.replace(row, file="a.png"),))
-    with pytest.raises(DataError, match="not an image of a MURA tree"):
-        codalab.submission(Table.of(foreign))
-    unscored = dataclasses.replace(predictions, images=(dataclasses.replace(row, p_abnormal=None),))
-    with pytest.raises(DataError, match="no scored image"):
-        codalab.submission(Table.of(unscored))
+    other = row.file.replace("study0", "study9")
+    assert other != row.file
+
+    def refusal(**fields):
+        images = (dataclasses.replace(row, file=other), dataclasses.replace(row, **fields))
+        with pytest.raises(DataError) as error:
+            codalab.submission(Table.of(dataclasses.replace(predictions, images=images)))
+        return str(error.value)
+
+    assert "row 2 is not an image of a MURA tree" in refusal(file="/home/patient7_positive/a.png")
+    assert "the study of row 2 has no scored image" in refusal(p_abnormal=None)
+    assert "patient" not in refusal(file="/home/patient7_positive/a.png") + refusal(p_abnormal=None)
 
 
 def test_a_bad_line_of_a_submission_is_named(tmp_path):

@@ -157,7 +157,7 @@ def test_scores_that_are_no_probability_are_left_out(predictions):
 
 def test_a_repeated_image_and_a_contradiction_are_refused(predictions):
     twice = dataclasses.replace(predictions, images=predictions.images[:3] * 2)
-    with pytest.raises(DataError, match="occurs twice"):
+    with pytest.raises(DataError, match=r"occurs twice \(rows 1, 4\)"):
         join(Table.of(twice), labels_from_paths(Table.of(twice)))
     with pytest.raises(DataError, match="rows 1 and 2 label the same image differently"):
         join(Table.of(predictions), labels(["a", "a"], [0, 1], image=[predictions.images[0].file] * 2))

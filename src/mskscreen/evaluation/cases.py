@@ -21,6 +21,7 @@ Level = Literal["study", "image"]
 # Beside the columns of the labels, which may well have one of that name.
 VIEW_COUNT = "view count"
 SEVERAL = "several"
+_LISTED = 10
 
 
 class Step(NamedTuple):
@@ -62,6 +63,11 @@ class Cases:
         """Index of the case of each of `rows`."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    @property
+    def first_rows(self) -> np.ndarray:
+        """Row of the table, from 1, where each case begins: messages give it, since a key names the patient."""
+        return self.rows[self.offsets[:-1]] + 1
+
     def select(self, index: np.ndarray) -> Cases:
         """The cases at `index`, in that order, with their patients numbered anew."""
         used, patient = np.unique(self.patient[index], return_inverse=True)
@@ -75,6 +81,12 @@ class Cases:
             rows=np.concatenate(spans) if spans else self.rows[:0],
             offsets=np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.intp),
         )
+
+
+def listed(rows: Iterable[int]) -> str:
+    """Rows of a table as a message gives them: the lowest ten."""
+    found = sorted(map(int, rows))
+    return f"rows {', '.join(map(str, found[:_LISTED]))}" + (", ..." if len(found) > _LISTED else "")
 
 
 @dataclass(frozen=True)
@@ -211,7 +223,8 @@ def _match(
     position = {key: i for i, key in enumerate(image_keys)}
     if len(position) < len(image_keys):
         twice = Counter(image_keys).most_common(1)[0][0]
-        raise DataError(f"{table.name}: image {twice} occurs twice; keep one row of each image")
+        same = listed(row for row, key in enumerate(image_keys, 1) if key == twice)
+        raise DataError(f"{table.name}: an image occurs twice ({same}); keep one row of each image")
     truth = np.full(len(image_keys), -1)
     shared = {name: name for name in study_keys}
     names: list[str] = []

@@ -66,16 +66,20 @@ def submission(table: Table, threshold: float | None = None) -> str:
     """
     at = table.threshold if threshold is None else threshold
     scores: dict[str, list[float]] = {}
-    for file, p in zip(table.file, table.p_abnormal.tolist(), strict=True):
+    first_row: dict[str, int] = {}
+    for row, (file, p) in enumerate(zip(table.file, table.p_abnormal.tolist(), strict=True), 1):
         found, parts = mura_path(file), file.replace("\\", "/").split("/")
         if found is None or found.joint is None or found.image is None or len(parts) < 5:
-            raise DataError(f"{table.name}: '{file}' is not an image of a MURA tree; predict the release's folder")
+            raise DataError(
+                f"{table.name}: row {row} is not an image of a MURA tree; predict the release's folder"
+            )
         name = "/".join(["MURA-v1.1", *parts[-5:-1], ""])
         scores.setdefault(name, []).append(p)
+        first_row.setdefault(name, row)
     lines = []
     for name, values in scores.items():
         known = [value for value in values if math.isfinite(value)]
         if not known:
-            raise DataError(f"{table.name}: study {name} has no scored image; a submission needs every study")
+            raise DataError(f"{table.name}: the study of row {first_row[name]} has no scored image; predict it")
         lines.append(f"{name},{int(math.fsum(known) / len(known) >= at)}\n")
     return "".join(lines)

@@ -12,13 +12,12 @@ import numpy as np
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation import intervals
-from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.cases import Cases, listed
 from mskscreen.evaluation.estimates import Estimate, estimate, estimates
 from mskscreen.evaluation.intervals import Draws, Part, delong, draw
 from mskscreen.evaluation.metrics import ABNORMALITY, abnormality_statistic, present, reason, threshold_metrics
 
 PERMUTATIONS = 10_000
-_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,29 @@ class Comparison:
 def same_cases(models: Mapping[str, Cases]) -> dict[str, Cases]:
     """The cases of every model in the order of the first.
 
-    Raises DataError that lists the studies where they differ, or the studies whose labels differ.
+    Raises DataError that counts the studies where they differ, or whose labels differ, and gives their rows.
     """
     first_name, first = next(iter(models.items()))
-    wanted = set(first.keys)
     aligned = {first_name: first}
     for name, cases in itertools.islice(models.items(), 1, None):
-        only_first, only_this = sorted(wanted - set(cases.keys)), sorted(set(cases.keys) - wanted)
-        if only_first or only_this:
+        if set(first.keys) != set(cases.keys):
             raise DataError(
-                f"{first_name} and {name} hold different studies: {_listed(f'only in {first_name}', only_first)}; "
-                f"{_listed(f'only in {name}', only_this)}; predict the same files with both"
+                f"{first_name} and {name} hold different studies: {_only_in(first_name, first, cases)}, "
+                f"{_only_in(name, cases, first)}; predict the same files with both"
             )
         position = {key: i for i, key in enumerate(cases.keys)}
         aligned[name] = cases.select(np.array([position[key] for key in first.keys], np.intp))
-        unlike = first.keys[aligned[name].labels != first.labels]
+        unlike = first.first_rows[aligned[name].labels != first.labels]
         if len(unlike):
-            raise DataError(f"{first_name} and {name}: labels differ in {_listed('studies', sorted(unlike))}")
+            where = f"{listed(unlike)} of {first_name}"
+            raise DataError(f"{first_name} and {name}: labels of {len(unlike)} studies differ ({where})")
     return aligned
 
 
-def _listed(what: str, keys: Sequence[str]) -> str:
-    more = "" if len(keys) <= _LISTED else f" and {len(keys) - _LISTED} more"
-    return f"{what} {', '.join(keys[:_LISTED]) or 'none'}{more}"
+def _only_in(name: str, cases: Cases, other: Cases) -> str:
+    known = set(other.keys)
+    rows = [row for key, row in zip(cases.keys, cases.first_rows, strict=True) if key not in known]
+    return f"{len(rows)} only in {name}" + (f" ({listed(rows)})" if rows else "")
 
 
 def compare(

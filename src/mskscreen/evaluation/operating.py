@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.cases import Cases, listed
 from mskscreen.evaluation.keys import keys
 from mskscreen.evaluation.labels import Labels
 from mskscreen.mura_path import mura_path
@@ -97,23 +97,22 @@ def require_apart(development: Cases, evaluation: Cases, *, other_set: bool = Fa
     With `other_set` the development studies are declared to be of another data set, where equal names mean
     nothing; then the digests of the images must be known, and there are no shared patients.
 
-    Raises DataError, with examples, where a study or an image is in both: what was chosen on a study is not judged
-    on it.
+    Raises DataError, with rows of `evaluation`, where a study or an image is in both: what was chosen on a study
+    is not judged on it.
     """
-    names = f"{development.table.name} and {evaluation.table.name}"
+    names = (development.table.name, evaluation.table.name)
     ours, theirs = _digests(development), _digests(evaluation)
     if other_set and not (ours and theirs):
         raise DataError(
-            f"{names}: without digests it cannot be seen that they hold other images; run predict again"
+            f"{names[0]} and {names[1]}: without digests it cannot be seen that they hold other images; "
+            "run predict again"
         )
-    copies = ours.keys() & theirs.keys()
-    if copies:
-        raise DataError(_refusal(len(copies), "images", names, sorted({theirs[digest] for digest in copies})))
+    if copies := [theirs[digest] for digest in ours.keys() & theirs.keys()]:
+        raise DataError(_refusal("images", *names, copies))
     if other_set:
         return 0
-    shared = sorted(set(development.keys) & set(evaluation.keys))
-    if shared:
-        raise DataError(_refusal(len(shared), "studies", names, shared))
+    if shared := _rows_of(set(development.keys), evaluation):
+        raise DataError(_refusal("studies", *names, shared))
     return len(set(development.patients) & set(evaluation.patients))
 
 
@@ -130,7 +129,7 @@ class Training:
 def require_not_trained_on(training: Labels, evaluation: Cases) -> Training:
     """Count what `training` lists and the patients that it shares with the evaluation, by name.
 
-    Raises DataError, with examples, where a study is in both.
+    Raises DataError, with rows of `evaluation`, where a study is in both.
     """
     studies: set[str] = set()
     patients: set[str] = set()
@@ -139,26 +138,26 @@ def require_not_trained_on(training: Labels, evaluation: Cases) -> Training:
         found = mura_path(key)
         studies.add(key)
         patients.add(patient or (found.patient if found else key))
-    shared = sorted(studies & set(evaluation.keys))
-    if shared:
-        raise DataError(_refusal(len(shared), "studies", f"{training.name} and {evaluation.table.name}", shared))
+    if shared := _rows_of(studies, evaluation):
+        raise DataError(_refusal("studies", training.name, evaluation.table.name, shared))
     return Training(training.name, len(studies), len(patients), len(patients & set(evaluation.patients)))
 
 
-def _refusal(count: int, what: str, names: str, examples: Sequence[str]) -> str:
-    listed = ", ".join(map(str, examples[:5])) + (", ..." if len(examples) > 5 else "")
+def _rows_of(studies: Collection[str], cases: Cases) -> list[int]:
+    return [row for key, row in zip(cases.keys, cases.first_rows.tolist(), strict=True) if key in studies]
+
+
+def _refusal(what: str, chosen_on: str, judged_on: str, rows: Collection[int]) -> str:
     return (
-        f"{count} {what} are in both {names} ({listed}); train, calibrate and choose thresholds on other studies"
+        f"{len(rows)} {what} are in both {chosen_on} and {judged_on} ({listed(rows)} of {judged_on}); "
+        "train, calibrate and choose thresholds on other studies"
     )
 
 
-def _digests(cases: Cases) -> dict[str, str]:
-    """Study of each image digest; empty where the table has none."""
-    if not cases.table.digest:
-        return {}
-    keys = cases.keys[cases.group].tolist()
-    rows = zip(cases.rows.tolist(), keys, strict=True)
-    return {digest: key for row, key in rows if (digest := cases.table.digest[row])}
+def _digests(cases: Cases) -> dict[str, int]:
+    """Row of each image digest, from 1; empty where the table has none."""
+    digests = cases.table.digest
+    return {digest: row + 1 for row in cases.rows.tolist() if (digest := digests[row])} if digests else {}
 
 
 def fingerprint(cases: Cases) -> str:
