@@ -3,8 +3,8 @@
     make demo-model                                     (two cores; every finished part is kept and not redone)
     python tools/make_demo_model.py --studies 300 --test-studies 140 --steps 60 --size 128 --work /tmp/pilot
 
-Writes demo.onnx and demo.json (its held-out figures) to src/mskscreen/models/. The model knows phantoms only
-and has never seen a patient.
+Writes demo.onnx, with its held-out figures in its contract, to src/mskscreen/models/. The model knows phantoms
+only and has never seen a patient.
 """
 
 from __future__ import annotations
@@ -89,7 +89,6 @@ def main() -> None:
         found["pointing_game_image_free"] = location_prior(folders["test"], test.rows)[-1]["hit_rate"]
         notes = replace(contract.provenance, figures=found)
         export_onnx(network, replace(contract, provenance=notes), path)
-        (options.out / "demo.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
 
 

@@ -28,7 +28,6 @@ from mskscreen.evaluation.intervals import wilson
 from mskscreen.evaluation.keys import study_key
 from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.evaluation.report.gallery import SHOWN
-from mskscreen.evaluation.summary import TOO_FEW
 from mskscreen.inference import Screened, Screener
 from mskscreen.phantom.manifest import Row, read_manifest
 from mskscreen.phantom.priors import location_prior
@@ -177,7 +176,7 @@ def _rows(figures: dict[str, Any], rows: list[Row]) -> list[str]:
         lines.append(f"| {_TITLES.get(name, name)} |  | {shown} | {_interval(figures, name)} |")
     for kind, count in sorted(kinds.items()):
         name = f"auroc_{kind.replace(' ', '_')}"
-        if count < TOO_FEW or name not in figures:
+        if name not in figures:
             lines.append(f"| {kind} | {count} | too few |  |")
         else:
             lines.append(f"| {kind} | {count} | {figures[name]:.3f} | {_interval(figures, name)} |")

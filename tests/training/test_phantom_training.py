@@ -207,6 +207,7 @@ def test_figures_follow_from_truth_and_predictions(tmp_path):
     assert perfect["studies"] == 28
     assert perfect["joint_accuracy"] == perfect["abnormality_auroc"] == 1
     assert perfect["calibration_error"] == 0
+    assert not any(name.startswith("auroc_") for name in perfect), "kinds of fewer than 20 studies"
     wrong = phantom_figures(rows, table(lambda row: 1 - float(row.label)))
     assert wrong["abnormality_auroc"] == 0
     assert json.loads(json.dumps(wrong)) == wrong

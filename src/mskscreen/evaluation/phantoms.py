@@ -9,6 +9,7 @@ import numpy as np
 from mskscreen.evaluation.intervals import delong, delong_interval, wilson
 from mskscreen.evaluation.keys import keys
 from mskscreen.evaluation.metrics import loss_statistic
+from mskscreen.evaluation.summary import TOO_FEW
 from mskscreen.phantom.manifest import Row
 from mskscreen.predictions import Predictions
 
@@ -17,7 +18,7 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     """Joint accuracy, abnormality AUROC (all, visible and by kind) and calibration error over studies.
 
     A study is visible where at least one of its images shows the abnormality (Rose's k of 5 or more); normal
-    studies are in every comparison. `_low` and `_high` are DeLong's and Wilson's 95 % limits; the calibration
+    studies are in every comparison, and a kind of fewer than 20 visible studies has none. `_low` and `_high` are DeLong's and Wilson's 95 % limits; the calibration
     error is the expected one over 15 bins of equal width.
     """
     truth: dict[str, list[Row]] = {}
@@ -36,7 +37,8 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     found |= _auroc("abnormality_auroc_visible", labels[seen], p[seen])
     for kind in sorted(set(kinds[labels])):
         chosen = seen & (~labels | (kinds == kind))
-        found |= _auroc(f"auroc_{kind.replace(' ', '_')}", labels[chosen], p[chosen])
+        if labels[chosen].sum() >= TOO_FEW:
+            found |= _auroc(f"auroc_{kind.replace(' ', '_')}", labels[chosen], p[chosen])
     error = loss_statistic(labels, p)(np.ones((1, len(labels))))["ece"][0]
     return found | {"calibration_error": float(error)}
 
