@@ -32,7 +32,7 @@ def test_index_with_a_refused_line_exits_3_and_names_it_without_the_patient(tmp_
     root = write_lists(tmp_path, STUDIES)
     with (root / "train_image_paths.csv").open("a") as stream:
         stream.write("../patient99999_positive.png\n")
-    result = run(app, ["data", "index", str(root), "-o", str(tmp_path / "index.parquet")])
+    result = run(app, ["--quiet", "data", "index", str(root), "-o", str(tmp_path / "index.parquet")])
     assert result.exit_code == 3
     assert "train_image_paths.csv:41" in result.stderr
     assert "patient9" not in result.output
@@ -122,7 +122,7 @@ def test_cache_builds_once_and_says_which_rows_failed(tmp_path):
     (manifest.root / manifest["image"][4]).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     run(app, ["data", "index", str(manifest.root), "-o", str(tmp_path / "index.parquet")])
     arguments = ["data", "cache", str(tmp_path / "index.parquet"), "-o", str(tmp_path / "cache"), "--size", "16"]
-    first = run(app, [*arguments, "--workers", "1", "--format", "json"])
+    first = run(app, ["--quiet", *arguments, "--workers", "1", "--format", "json"])
     assert first.exit_code == 3
     assert "row 4 of the manifest" in first.stderr
     assert "patient" not in first.stderr
@@ -164,6 +164,14 @@ def test_audit_with_a_model_and_predictions(tmp_path, tiny_model):
     assert set(columns["turn"]) <= {0, 1, 2, 3}
     assert columns["label_quality"] == pytest.approx([0.9] * 12)
     assert "nothing to do" in run(app, arguments).stderr
+
+
+def test_audit_without_the_extra_says_which_to_install(tmp_path, monkeypatch):
+    (tmp_path / "folds.parquet").touch()
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run(app, ["data", "audit", "index.parquet", "--predictions", str(tmp_path / "folds.parquet")])
+    assert "[data]'" in str(result.exception)
 
 
 def test_audit_of_an_unreadable_image_exits_3(tmp_path):

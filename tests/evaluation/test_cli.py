@@ -1,5 +1,6 @@
 """The commands: files in, table or JSON on stdout, everything else on stderr, refusals in one sentence."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
+from mskscreen.contract import Gate, gate_key
 from mskscreen.errors import DataError
 from mskscreen.inference.catalogue import read_contract
 
@@ -88,9 +90,10 @@ def test_compare_prints_tests_and_refuses_other_studies(folder):
 
 def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
     out = tmp_path / "calibrated.onnx"
-    result = run(
-        "calibrate", folder / "dev.json", "--model", folder / "model.onnx", "--out", out, "--format", "json"
-    )
+    passed = {gate_key("openvino", name, machine): Gate(True) for name, machine in (("bf16", "a"), ("int8", "b"))}
+    model = write_tiny_model(tmp_path / "model.onnx", dataclasses.replace(CONTRACT, approved=passed))
+    result = run("calibrate", folder / "dev.json", "--model", model, "--out", out, "--format", "json")
+    assert f"mskscreen export {out} --precision bf16,int8 --calibration MANIFEST --gate MANIFEST" in result.stderr
     points = {row["point"]: row["threshold"] for row in json.loads(result.stdout)}
     assert read_contract(out).operating_points == points
     found = run("evaluate", folder / "a.json", "--model", out, "--resamples", 20, "--format", "json")
@@ -124,20 +127,25 @@ def test_the_protocol_of_mura_is_one_command(folder, tmp_path):
         "--resamples",
         20,
     )
-    rows = json.loads(run(*arguments, "--format", "json").stdout)
-    assert {row["rater"] for row in rows} == {"model", "r4"}
+    found = json.loads(run(*arguments, "--format", "json").stdout)
+    assert found["study"]["overall"]["cases"] == 60
+    rows = found["agreement"]
+    assert {row["one"] for row in rows} == {"model", "r4"}
     assert {row["joint"] for row in rows} >= {"all", "hand", "wrist"}
+    printed = run(*arguments).stdout
+    assert "Cohen's kappa by study" in printed
+    assert "average" in printed
     # The hidden test has no labels in its names: the readers are the truth.
     text = (folder / "fewer.json").read_text().replace("_positive/", "/").replace("_negative/", "/")
     (tmp_path / "hidden.json").write_text(text)
     hidden = run(*("evaluate", tmp_path / "hidden.json"), *arguments[2:], "--format", "json").stdout
-    assert json.loads(hidden) == rows
+    assert json.loads(hidden) == {"agreement": rows}
     report = tmp_path / "with-readers.html"
     result = run(*arguments, "--report", report)
     assert "average" in result.stdout
     page = report.read_text().split('id="readers"')[1]
-    kappa = next(row["kappa"] for row in rows if row["rater"] == "model" and row["joint"] == "all")
-    assert f"{kappa:.3f}" in page
+    kappa = next(row["kappa"] for row in rows if row["one"] == "model" and row["joint"] == "all")
+    assert f"{kappa['value']:.3f}" in page
     assert "majority of r1, r2, r3" in page
 
 

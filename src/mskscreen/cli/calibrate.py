@@ -50,8 +50,12 @@ def calibrate(
     rules = operating_rules(sensitivity, specificity, miss_cost)
     updated, points = calibrated_contract(contract, studies, rules, fit=joined.cases(level))
     write_contract(path, updated, out)
-    if contract.approved:
-        common.err.print("precisions must pass their gate anew, at these thresholds: mskscreen export --gate")
+    if faster := [name for name in ("bf16", "int8") if any(f"/{name}" in key for key in contract.approved)]:
+        data = "--calibration MANIFEST --gate MANIFEST" if "int8" in faster else "--gate MANIFEST"
+        common.err.print(
+            "precisions must pass their gate anew, at these thresholds: "
+            f"mskscreen export {out} --precision {','.join(faster)} {data}"
+        )
     rows: list[dict[str, Any]] = [
         {
             "point": name,

@@ -88,6 +88,14 @@ def plain(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
+    """Raise BadParameter where the user gave one of the parameters `names`: of no use, for the reason `why`."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    if idle := [flags[name] for name, source in sources.items() if source and source.name != "DEFAULT"]:
+        raise typer.BadParameter(f"leave out {' and '.join(idle)}: of no use {why}")
+
+
         return f"{value:.3f}"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     # A file's name may hold the escape sequences of a terminal.

@@ -28,9 +28,9 @@ def compare(
 ) -> None:
     """Compare models on the same studies: differences with intervals, and paired tests with Holm's correction.
 
-    Tables whose studies differ are refused, with a list of the differences.
+    Tables whose studies differ are refused, with the rows where they do.
     """
-    from mskscreen.evaluation.as_json import plain
+    from mskscreen.evaluation.as_json import dumps
     from mskscreen.evaluation.compare import compare as compare_cases
 
     names = _names(predictions)
@@ -40,9 +40,7 @@ def compare(
     }
     result = compare_cases(models, resamples=resamples, seed=seed)
     if form is Format.JSON:
-        import json
-
-        print(json.dumps(plain(result), indent=1, allow_nan=False))
+        print(dumps(result))
         return
     shown = ("auroc", "auprc", "accuracy", "sensitivity", "specificity", "kappa", "brier", "ece")
     rows: list[dict[str, Any]] = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, err, needs, progress, show
+from mskscreen.cli.common import Exit, Format, alarm, err, needs, progress, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,11 +108,10 @@ def audit(
     from mskscreen.predictions import Predictions
 
     joint_head, joint_head_name = joint_head_of(model) if model else (None, "")
+    with needs("data"):
+        tables = tuple(Predictions.read(path) for path in predictions or ())
     options = room.Options(
-        joint_head=joint_head,
-        joint_head_name=joint_head_name,
-        predictions=tuple(Predictions.read(path) for path in predictions or ()),
-        labels=labels,
+        joint_head=joint_head, joint_head_name=joint_head_name, predictions=tables, labels=labels
     )
     rows = _read(manifest)
     with progress("measuring", len(rows) * (2 if joint_head else 1)) as advance, needs("audit"):
@@ -214,7 +213,7 @@ def cache(
         err.print("the cache is whole and its sources are unchanged: nothing to do")
     failed = [row for row, entry in enumerate(made.entries) if entry.error]
     for row in failed[:20]:
-        err.print(f"row {row} of the manifest: {made.entries[row].error}", markup=False, soft_wrap=True)
+        alarm.print(f"row {row} of the manifest: {made.entries[row].error}")
     size_in_gb = made.pixels.nbytes / 1e9
     show([{"cache": str(made.path), "images": len(made), "failed": len(failed), "GB": size_in_gb}], form)
     if failed:
@@ -254,8 +253,8 @@ def _report(findings: Findings, file: Path | None = None) -> None:
     """Say on stderr what was found, and write all of it to `file`: lists and lines, never a patient or a label."""
     for row in findings.table():
         places = ", ".join(row["first"]) + (", ..." if row["count"] > len(row["first"]) else "")
-        word = "refused: " if row["refused"] else ""
-        err.print(f"{word}{row['finding']}: {row['count']:,} ({places})", markup=False, soft_wrap=True)
+        console, word = (alarm, "refused: ") if row["refused"] else (err, "")
+        console.print(f"{word}{row['finding']}: {row['count']:,} ({places})")
     if file is not None:
         findings.write(file)
 

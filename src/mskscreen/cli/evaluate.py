@@ -32,6 +32,7 @@ _COLUMNS = {
 
 
 def evaluate(
+    context: typer.Context,
     predictions: Annotated[Path, typer.Argument(help="A predictions table, or a MURA submission.", exists=True)],
     labels: Annotated[
         Path | None,
@@ -95,21 +96,29 @@ def evaluate(
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
 ) -> None:
     """Judge predictions against the truth: per joint, in subgroups, with intervals, in a report."""
+    if not readers:
+        common.refuse_idle(context, "without --readers", "reference")
+    if not dev:
+        chosen = ("dev_labels", "dev_other_set", "sensitivity", "specificity", "miss_cost")
+        common.refuse_idle(context, "without --dev", *chosen)
+    if not report:
+        common.refuse_idle(context, "without --report", "images", "maps")
+    from mskscreen.evaluation.as_json import dumps, to_json
+
     table = read_any(predictions)
     if codalab:
         _write_codalab(table, codalab)
-        if labels is None and report is None and not _has_labels(table):
-            return
     agreement: list[Agreement] = []
     if readers:
         agreement = _agreement(table, labels, label_column, readers, reference, resamples, seed)
-        if report is None or form is Format.TABLE:
-            _show_agreement(agreement, form)
-        if report is None:
-            return
+        if form is Format.TABLE:
+            _show_agreement(agreement)
+    if (codalab or readers) and labels is None and report is None and not _has_labels(table):
+        if readers and form is Format.JSON:
+            print(dumps({"agreement": agreement}))
+        return
     joined = join_labels(table, labels, label_column)
 
-    from mskscreen.evaluation.as_json import to_json
     from mskscreen.evaluation.assess import assess
 
     assessment = assess(
@@ -247,7 +256,7 @@ def _agreement(
     return agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
 
 
-def _show_agreement(found: list[Agreement], form: Format) -> None:
+def _show_agreement(found: list[Agreement]) -> None:
     rows = [
         {
             "rater": a.one,
@@ -261,4 +270,4 @@ def _show_agreement(found: list[Agreement], form: Format) -> None:
         }
         for a in found
     ]
-    common.show(rows, form, title="Cohen's kappa by study; 95 % intervals")
+    common.show(rows, Format.TABLE, title="Cohen's kappa by study; 95 % intervals")

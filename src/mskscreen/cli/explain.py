@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +12,10 @@ from typer.core import TyperGroup
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
 from mskscreen.cli.predict import find_files
+
+if TYPE_CHECKING:
+    from mskscreen.inference import Screener
+    from mskscreen.saliency.maps import MapRecord
 
 
 class _FilesFirst(TyperGroup):
@@ -82,20 +86,14 @@ def files(
     """
     from mskscreen.evaluation.explain.explainer import Explainer, Settings
     from mskscreen.evaluation.explain.files import Request, explain_files, write_sheet
-    from mskscreen.inference import Screener
     from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.saliency import rise
-    from mskscreen.saliency.maps import MapRecord
     from mskscreen.saliency.target import JOINT, Target
 
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
     keep_freed_memory()
-    limits = common.limits_of(max_pixels)
-    # Large images are read once and whole: score and map are of the same pixels, those of the file.
-    screener = Screener.load(model, engine=engine, precision=precision, reading="whole", limits=limits)
-    if at not in screener.engine.contract.operating_points:
-        raise typer.BadParameter(f"model '{model}' has no operating point '{at}'")
+    screener = _open(model, at, engine=engine, precision=precision, limits=common.limits_of(max_pixels))
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)
     explainer = Explainer(screener.engine, settings, checkpoint)
     request = Request(tuple(map(str, dict.fromkeys(method or _METHODS[:1]))), of, at, normal, raw, layout)
@@ -111,14 +109,35 @@ def files(
         for made in explain_files(screener, explainer, request, paths, out, advance):
             records += made.records
             found += made.found
-            errors += [made.error] if made.error else []
             done += 1
+            errors += [f"image {done} of {len(paths)}, {made.error}"] if made.error else []
             if interrupted():
                 break
     if sheet and (page := write_sheet(out, records)):
         print(page)
     for error in errors:
-        common.err.print(f"not explained: {error}")
+        common.alarm.print(f"not explained: {error}")
+    _sum_up(out, records, found)
+    if found == len(paths):
+        common.err.print(f"{out}: is finished already; nothing to do")
+    if done < len(paths):
+        common.alarm.print(f"stopped after {done} of {len(paths)} images; the same command goes on")
+        raise typer.Exit(common.Exit.FAILURE)
+    raise typer.Exit(common.Exit.SOME_FAILED if errors else common.Exit.OK)
+
+
+def _open(model: str, at: str, **how: Any) -> Screener:
+    from mskscreen.inference import Screener
+
+    # Large images are read once and whole: score and map are of the same pixels, those of the file.
+    screener = Screener.load(model, reading="whole", **how)
+    if at not in screener.engine.contract.operating_points:
+        raise typer.BadParameter(f"model '{model}' has no operating point '{at}'")
+    return screener
+
+
+def _sum_up(out: Path, records: list[MapRecord], found: int) -> None:
+    """Say what was made, what was left out and what was there already."""
     maps, images = sum(r.map is not None for r in records), len({r.file for r in records if r.map})
     skipped = len({r.file for r in records if not r.map})
     spent = sum(record.passes for record in records)
@@ -130,16 +149,11 @@ def files(
     )
     if wide := sum(record.converged is False for record in records):
         common.err.print(f"{wide} maps of RISE did not converge; raise --passes, or --converged for a coarser map")
-    if found == len(paths):
-        common.err.print(f"{out}: is finished already; nothing to do")
-    if done < len(paths):
-        common.err.print(f"stopped after {done} of {len(paths)} images; the same command goes on")
-        raise typer.Exit(common.Exit.FAILURE)
-    raise typer.Exit(common.Exit.SOME_FAILED if errors else common.Exit.OK)
 
 
 @app.command()
 def score(
+    context: typer.Context,
     predictions: Annotated[Path, typer.Argument(help="The predictions table of the images.", exists=True)],
     maps: Annotated[Path, typer.Argument(help="Folder of maps that explain wrote.", exists=True, file_okay=False)],
     truth: Annotated[
@@ -176,6 +190,10 @@ def score(
     form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
 ) -> None:
     """Judge maps by the truth, beside maps that know no image: methods by measures, with intervals and cost."""
+    if not model:
+        common.refuse_idle(context, "without --model", "images", "root", "max_pixels")
+    if not dev_maps:
+        common.refuse_idle(context, "without --dev-maps", "dev_truth")
     with common.needs("phantom"):
         from mskscreen.evaluation.explain import report as pages
         from mskscreen.evaluation.explain.cases import right_cases

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
@@ -22,6 +24,7 @@ from mskscreen.cli.predict import predict
 from mskscreen.cli.robustness import robustness
 from mskscreen.cli.train import KEYS, train
 from mskscreen.errors import MskscreenError
+from mskscreen.mura_path import unlabelled
 
 app = typer.Typer(
     name="mskscreen",
@@ -75,5 +78,12 @@ def run() -> None:
     try:
         app()
     except (MskscreenError, OSError) as error:
-        common.alarm.print(f"error: {error}")
+        common.alarm.print(f"error: {_without_folders(error) if isinstance(error, OSError) else error}")
         sys.exit(common.Exit.FAILURE)
+
+
+def _without_folders(error: OSError) -> str:
+    """What went wrong with which file; folders may tell the patient and the label."""
+    if not error.strerror or not isinstance(error.filename, str | bytes):
+        return error.strerror or str(error)
+    return f"{unlabelled(PurePath(os.fsdecode(error.filename)).name)}: {error.strerror}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from mskscreen.cli.screening import Run
 if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
     from mskscreen.inference import Screened, Screener
+    from mskscreen.inference.ensemble import Ensemble
     from mskscreen.inference.journal import Job, Stream
     from mskscreen.predictions import Prediction
 
@@ -99,52 +100,22 @@ def predict(
         raise typer.BadParameter("an ensemble has no evidence map; name one --model, or leave out --maps")
     if contract and len(model) > 1:
         raise typer.BadParameter("--contract goes with one --model")
-    if ray and (maps or contract or len(model) > 1):
-        raise typer.BadParameter("--ray goes with one --model and without --maps and --contract")
+    if ray and (maps or contract or workers or len(model) > 1):
+        raise typer.BadParameter("--ray goes with one --model and without --maps, --contract and --workers")
     files = find_files(sources, maps)
     if output and not overwrite:
         _check_output(output, files)
 
     from mskscreen.cli.predictions import show_predictions
-    from mskscreen.inference import Screener
     from mskscreen.inference.ensemble import Ensemble
     from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.predictions import Predictions, render
 
     keep_freed_memory()
     limits = limits_of(max_pixels)
-    screener: Screener | Ensemble
-    if len(model) == 1:
-        screener = Screener.load(
-            model[0],
-            engine=engine,
-            precision=precision,
-            unapproved=force_precision,
-            contract=_contract(contract) if contract else None,
-            reading=reading,
-            limits=limits,
-        )
-        points = screener.engine.contract.operating_points
-    else:
-        screener = Ensemble.load(
-            model,
-            engine=engine,
-            precision=precision,
-            unapproved=force_precision,
-            reading=reading,
-            limits=limits,
-        )
-        points = screener.operating_points
-    if at not in points:
-        raise typer.BadParameter(
-            f"model '{', '.join(model)}' has no operating point '{at}'; it has {', '.join(points)}"
-        )
-
+    how = {"engine": engine, "precision": precision, "unapproved": force_precision, "reading": reading}
+    screener, threshold = _open(model, contract, at, limits=limits, **how)
     about = screener.describe(at)
-
-    for each in screener.screeners if isinstance(screener, Ensemble) else [screener]:
-        used = each.engine
-        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if ray:
@@ -161,17 +132,39 @@ def predict(
 
     run = Run(len(files), by_folder=study_by == "folder")
     if output:
-        job = {**about, "threshold": points[at], "study_by": study_by, "maps": maps and str(maps)}
+        job = {**about, "threshold": threshold, "study_by": study_by, "maps": maps and str(maps)}
         if max_pixels:
             job["max_pixels"] = max_pixels
         _write(run, output, files, stream, job)
     elif form in (None, "table"):
-        show_predictions(Predictions(tuple(run.watch(stream(files))), about, points[at]))
+        show_predictions(Predictions(tuple(run.watch(stream(files))), about, threshold))
     else:
-        for piece in render(form or "", run.watch(stream(files)), about, points[at]):
+        for piece in render(form or "", run.watch(stream(files)), about, threshold):
             sys.stdout.write(piece)
             sys.stdout.flush()
     raise typer.Exit(run.report())
+
+
+def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tuple[Screener | Ensemble, float]:
+    """The model, or several as one, and the threshold of its operating point `at`; says what computes it."""
+    from mskscreen.inference import Screener
+    from mskscreen.inference.ensemble import Ensemble
+
+    found: Screener | Ensemble
+    points: Mapping[str, float]
+    if len(models) > 1:
+        ensemble = Ensemble.load(models, **how)
+        found, members, points = ensemble, ensemble.screeners, ensemble.operating_points
+    else:
+        screener = Screener.load(models[0], contract=_contract(contract) if contract else None, **how)
+        found, members, points = screener, [screener], screener.engine.contract.operating_points
+    if at not in points:
+        raise typer.BadParameter(
+            f"model '{', '.join(models)}' has no operating point '{at}'; it has {', '.join(points)}"
+        )
+    for used in (each.engine for each in members):
+        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
+    return found, points[at]
 
 
 def _contract(file: Path) -> ModelContract:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """What became of the images of this run."""
+    """What became of the images of this run.
+
+    `joints` are those of each study, and `mixed` counts up to the image that was the first of a second joint.
+    """
 
     total: int
     done: int = 0
@@ -22,6 +25,7 @@ class Run:
     stopped: bool = False
     by_folder: bool = False
     joints: dict[str, set[str]] = field(default_factory=dict)
+    mixed: dict[str, int] = field(default_factory=dict)
 
     def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
         """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
@@ -35,7 +39,10 @@ class Run:
                 self.done += 1
                 self.failed += row.error is not None
                 if self.by_folder and row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags:
-                    self.joints.setdefault(row.study, set()).add(row.joint)
+                    joints = self.joints.setdefault(row.study, set())
+                    joints.add(row.joint)
+                    if len(joints) > 1:
+                        self.mixed.setdefault(row.study, self.done)
                 advance(1)
                 yield row
                 if interrupted():
@@ -44,10 +51,11 @@ class Run:
 
     def report(self) -> common.Exit:
         """Say what is left to say on stderr."""
-        if mixed := [study for study, joints in self.joints.items() if len(joints) > 1]:
+        if self.mixed:
+            study, number = next(iter(self.mixed.items()))
             common.alarm.print(
-                f"{len(mixed)} of {len(self.joints)} folders hold images of several joints, as in '{mixed[0]}' of "
-                f"{' and '.join(sorted(self.joints[mixed[0]]))}: each is one study of their mean; "
+                f"{len(self.mixed)} of {len(self.joints)} folders hold images of several joints, as that of image "
+                f"{number} of {' and '.join(sorted(self.joints[study]))}: each is one study of their mean; "
                 "leave out --study-by folder to keep them apart"
             )
         if self.stopped:

@@ -29,6 +29,7 @@ class _RunByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+    context: typer.Context,
 app = typer.Typer(
     cls=_RunByDefault,
     help="Train a space of protocols, on one machine or many, and read the result.",
@@ -48,6 +49,10 @@ def run(
     ),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and what they cost; train none.")
+    if ray is None:
+        common.refuse_idle(context, "without --ray", "cpus", "gpus")
+    else:
+        common.refuse_idle(context, "with --ray", "jobs")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Use a Ray cluster: its address, or auto.")] = None,

@@ -33,6 +33,11 @@ def to_json(assessment: Assessment) -> str:
         "agreement": assessment.agreement,
         "provenance": assessment.provenance,
     }
+    return dumps(value)
+
+
+def dumps(value: Any) -> str:
+    """Anything that `plain` knows, as text."""
     return json.dumps(plain(value), indent=1, allow_nan=False)
 
 

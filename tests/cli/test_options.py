@@ -1,0 +1,41 @@
+"""An option that would do nothing is refused by name, before any work."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mskscreen.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("command", "idle"),
+    [
+        ("evaluate a --reference r1", "--reference: of no use without --readers"),
+        ("evaluate a --dev-labels a", "--dev-labels: of no use without --dev"),
+        ("evaluate a --dev-other-set", "--dev-other-set: of no use without --dev"),
+        ("evaluate a --miss-cost 2", "--miss-cost: of no use without --dev"),
+        (
+            "evaluate a --sensitivity 0.95 --specificity 0.9",
+            "--sensitivity and --specificity: of no use without --dev",
+        ),
+        ("evaluate a --images .", "--images: of no use without --report"),
+        ("evaluate a --maps .", "--maps: of no use without --report"),
+        ("search a --ray auto --jobs 1", "--jobs: of no use with --ray"),
+        ("search a --cpus 2 --gpus 1", "--cpus and --gpus: of no use without --ray"),
+        ("predict a --ray --workers 1", "without --maps, --contract and --workers"),
+        ("explain score a . --truth a --root .", "--root: of no use without --model"),
+        ("explain score a . --truth a --images 32", "--images: of no use without --model"),
+        ("explain score a . --truth a --max-pixels 9", "--max-pixels: of no use without --model"),
+        ("explain score a . --truth a --dev-truth a", "--dev-truth: of no use without --dev-maps"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    command: str, idle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 2
+    assert idle in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
