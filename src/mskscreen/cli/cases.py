@@ -1,4 +1,4 @@
-"""What evaluate, compare and calibrate share: tables and truth from files."""
+"""What the verbs that judge a table share: tables, truth and model from files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mskscreen.cli import common
 if TYPE_CHECKING:
     from mskscreen.evaluation.cases import Joined
     from mskscreen.evaluation.table import Table
+    from mskscreen.inference import Screener
+    from mskscreen.predictions import Predictions
 
 
 def read_any(path: Path) -> Table:
@@ -32,6 +34,18 @@ def join_labels(table: Table, labels: Path | None, column: str) -> Joined:
         return join(table, labels_from_paths(table))
     with common.needs("data"):
         return join(table, read_labels(labels, label_column=column))
+
+
+def screener_of(model: str, table: Table | Predictions, file: Path) -> Screener:
+    """The model that made a table; raises DataError where another one did."""
+    from mskscreen.errors import DataError
+    from mskscreen.inference import Screener
+
+    screener = Screener.load(model)
+    digest = screener.engine.contract.digest
+    if table.model.get("contract", digest) != digest:
+        raise DataError(f"{file}: made by another model than '{model}'; name the model that made it")
+    return screener
 
 
 def operating_rules(sensitivity: float, specificity: float, miss_cost: float | None) -> dict[str, Any]:

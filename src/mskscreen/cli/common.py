@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from mskscreen.errors import MskscreenError
 
@@ -46,6 +48,13 @@ MaxPixels = Annotated[
     int | None,
     typer.Option("--max-pixels", min=1, help="Most pixels (rows x columns) that an image may have."),
 ]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
+]
+LabelColumn = Annotated[str, typer.Option(help="Column of the truth, where there are several.")]
+Resamples = Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")]
 _PIPE_WIDTH = 10_000
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -60,11 +69,31 @@ def configure(verbosity: int) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
 
 
+def group_with(verb: str) -> type[TyperGroup]:
+    """A group in which what is no verb is an argument of `verb`: `explain X` is short for `explain files X`."""
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+            if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+                args = [verb, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
+
+
 def limits_of(pixels: int | None) -> Limits:
     """What a file may ask for, by the option --max-pixels."""
     from mskscreen.pixels import Limits
 
     return Limits() if pixels is None else Limits.of_pixels(pixels)
+
+
+def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
+    """Raise BadParameter where the user gave one of the parameters `names`: of no use, for the reason `why`."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    if idle := [flags[name] for name, source in sources.items() if source and source.name != "DEFAULT"]:
+        raise typer.BadParameter(f"leave out {' and '.join(idle)}: of no use {why}")
 
 
 def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None = None) -> None:
@@ -88,14 +117,6 @@ def plain(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
-    """Raise BadParameter where the user gave one of the parameters `names`: of no use, for the reason `why`."""
-    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    sources = {name: context.get_parameter_source(name) for name in names}
-    if idle := [flags[name] for name, source in sources.items() if source and source.name != "DEFAULT"]:
-        raise typer.BadParameter(f"leave out {' and '.join(idle)}: of no use {why}")
-
-
         return f"{value:.3f}"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     # A file's name may hold the escape sequences of a terminal.
@@ -144,5 +165,6 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MskscreenError(
-            f"this command needs the package '{error.name}'; install it with: pip install 'mskscreen[{extra}]'"
+            f"this command needs the package '{error.name}'; install it in the clone of mskscreen with: "
+            f"pip install '.[{extra}]'"
         ) from error

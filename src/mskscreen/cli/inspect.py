@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, MaxPixels, limits_of, out, plain, progress, show
+from mskscreen.cli.common import Exit, Format, FormatOption, MaxPixels, limits_of, out, plain, progress, show
 from mskscreen.cli.predict import find_files
 
 
@@ -15,7 +15,7 @@ def inspect(
         list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
     ],
     max_pixels: MaxPixels = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Decode files and print the record of each: source, LUT or window, inversion, padding, warnings."""
     from mskscreen.errors import DecodeError

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, err, needs, progress, show
+from mskscreen.cli.common import Exit, Format, FormatOption, err, needs, progress, show
 
 app = typer.Typer(help="Model files: show, verify, compare, import, download.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(metavar="FILE", help="An ONNX file, or the name of a model.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 
 @app.command("show")

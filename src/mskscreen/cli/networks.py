@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from mskscreen.cli.common import Format, needs, progress, show
+from mskscreen.cli.common import Format, FormatOption, needs, progress, show
 
 
 def networks(
-    form: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """List the six networks of the release with their size and cost, measured beside published.
 

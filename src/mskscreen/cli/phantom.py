@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 
 from mskscreen.anatomy import JOINT_LABELS
-from mskscreen.cli.common import Format, err, needs, progress, show
+from mskscreen.cli.common import Format, FormatOption, err, needs, progress, show
 from mskscreen.errors import DataError
 
 app = typer.Typer(help="Make synthetic radiographs whose truth is known to the pixel, and look at them.")
 Joint = StrEnum("Joint", {name.upper(): name for name in JOINT_LABELS})  # type: ignore[misc]
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a phantom data set.")]
-Form = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 
 @app.command()
@@ -38,7 +37,7 @@ def make(
         bool,
         typer.Option("--occult-apart", help="Put abnormal studies in which nothing can be seen under OUT/occult."),
     ] = False,
-    form: Form = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Write a MURA-v1.1 tree of phantoms, masks and a manifest; a killed run goes on where it stopped."""
     with needs("phantom"):
@@ -58,7 +57,7 @@ def make(
 
 
 @app.command("summary")
-def summarise(folder: Folder, form: Form = Format.TABLE) -> None:
+def summarise(folder: Folder, form: FormatOption = Format.TABLE) -> None:
     """Print how many phantoms of each kind a data set holds and how visible they are."""
     with needs("phantom"):
         from mskscreen.phantom.manifest import read_manifest, summary
@@ -98,7 +97,7 @@ def sheet(
 
 
 @app.command()
-def prior(folder: Folder, form: Form = Format.TABLE) -> None:
+def prior(folder: Folder, form: FormatOption = Format.TABLE) -> None:
     """Print how often a fixed place per region and view, without any image, hits the mask."""
     with needs("phantom"):
         from mskscreen.phantom.manifest import read_manifest
@@ -107,7 +106,7 @@ def prior(folder: Folder, form: Form = Format.TABLE) -> None:
 
 
 @app.command()
-def shortcuts(folder: Folder, form: Form = Format.TABLE) -> None:
+def shortcuts(folder: Folder, form: FormatOption = Format.TABLE) -> None:
     """Print how well a linear model tells the label from the borders of the images (0.5 is not at all)."""
     with needs("phantom"):
         from mskscreen.phantom.manifest import read_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import asdict
@@ -23,11 +22,8 @@ def pack(
     predictions: Annotated[Path, typer.Argument(help="A predictions table.", exists=True, dir_okay=False)],
     cases: Annotated[int, typer.Option(min=2, help="How many studies, half of them abnormal.")],
     out: Annotated[Path, typer.Option(help="Folder for the pack that readers get.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    labels: common.Labels = None,
+    label_column: common.LabelColumn = "label",
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images, if not where the table says.", exists=True)
     ] = None,
@@ -44,15 +40,14 @@ def pack(
     ] = None,
 ) -> None:
     """Write a blinded, shuffled, balanced pack of cases with forms and a frozen protocol; the key lies outside."""
-    from mskscreen.cli.cases import join_labels, read_any
-    from mskscreen.errors import DataError
-    from mskscreen.inference import Screener
+    from mskscreen.cli.cases import join_labels, read_any, screener_of
+    from mskscreen.inference.precision import sha256_of
     from mskscreen.review.pack import Design, finished, make_pack
 
     key = key or out.with_name(f"{out.name}.key.json")
     request: dict[str, Any] = {
-        "predictions_sha256": _sha256(predictions),
-        "labels_sha256": labels and _sha256(labels),
+        "predictions_sha256": sha256_of(predictions),
+        "labels_sha256": labels and sha256_of(labels),
         "label_column": label_column,
         "model": model,
         "cases": cases,
@@ -64,10 +59,7 @@ def pack(
         common.err.print(f"{out}: is finished already; nothing to do")
         return
     table = read_any(predictions)
-    screener = Screener.load(model)
-    digest = screener.engine.contract.digest
-    if table.model.get("contract", digest) != digest:
-        raise DataError(f"{predictions}: made by another model than '{model}'; name the model that made it")
+    screener = screener_of(model, table, predictions)
     studies = join_labels(table, labels, label_column).cases()
     design = Design(cases, readers, repeats, secrets.randbits(64) if seed is None else seed)
     with common.progress("drawing images", None) as advance:
@@ -88,7 +80,7 @@ def score_forms(
         Path | None,
         typer.Option(help="The key. By default the pack's name with .key.json, beside it.", exists=True),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    form: common.FormatOption = Format.TABLE,
 ) -> None:
     """Print accuracy without and with aid, agreement between and within readers, and what they say of the maps."""
     from mskscreen.evaluation.as_json import plain
@@ -119,7 +111,3 @@ def score_forms(
             common.show(shown, form, title=title)
     common.err.print(f"protocol sha256 {digest}")
     common.err.print(f"half of the cases are abnormal, in a clinic fewer are; {NOT_FOR_DIAGNOSIS}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

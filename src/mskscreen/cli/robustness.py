@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mskscreen.cli import common
+from mskscreen.cli.cases import screener_of
 
 
 def robustness(
@@ -24,18 +25,13 @@ def robustness(
 
     A run that was stopped goes on where it was.
     """
-    from mskscreen.errors import DataError
     from mskscreen.evaluation.disturb import DISTURBANCES
     from mskscreen.evaluation.repredict import finished, some_studies, write_disturbed
-    from mskscreen.inference import Screener
     from mskscreen.predictions import Predictions
 
     with common.needs("data"):
         base = Predictions.read(predictions)
-    screener = Screener.load(model)
-    digest = screener.engine.contract.digest
-    if base.model.get("contract", digest) != digest:
-        raise DataError(f"{predictions}: made by another model than '{model}'; name the model that made it")
+    screener = screener_of(model, base, predictions)
     if studies:
         base = some_studies(base, studies, seed)
     if finished(screener, base, out):

@@ -9,39 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
-from mskscreen.cli.common import Exit, Format, err, needs, show
+from mskscreen.cli.common import Exit, Format, FormatOption, Resamples, err, needs, show
 
 if TYPE_CHECKING:
     from mskscreen.search.plan import Plan
     from mskscreen.search.space import Run
 
 
-class _RunByDefault(TyperGroup):
-    """`search DATA ...` is short for `search run DATA ...`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-    context: typer.Context,
 app = typer.Typer(
-    cls=_RunByDefault,
+    cls=common.group_with("run"),
     help="Train a space of protocols, on one machine or many, and read the result.",
     no_args_is_help=True,
 )
 Folder = Annotated[Path, typer.Argument(metavar="SEARCH", help="Folder of a search.", exists=True)]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
-Resamples = Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")]
 
 
 @app.command()
 def run(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A manifest with folds, or a folder of images.", exists=True)],
     space: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped space.")] = "paper-space.toml",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the search; one to go on with.")] = Path(
@@ -49,10 +37,6 @@ def run(
     ),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and what they cost; train none.")
-    if ray is None:
-        common.refuse_idle(context, "without --ray", "cpus", "gpus")
-    else:
-        common.refuse_idle(context, "with --ray", "jobs")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Use a Ray cluster: its address, or auto.")] = None,
@@ -65,6 +49,10 @@ def run(
 
     Exit code 0 says that all ended well, 3 that some failed or have not ended: `search status` says why.
     """
+    if ray is None:
+        common.refuse_idle(context, "without --ray", "cpus", "gpus")
+    else:
+        common.refuse_idle(context, "with --ray", "jobs")
     with needs("train"):
         from mskscreen.search.plan import Plan
         from mskscreen.search.space import Space
