@@ -18,8 +18,8 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     """Joint accuracy, abnormality AUROC (all, visible and by kind) and calibration error over studies.
 
     A study is visible where at least one of its images shows the abnormality (Rose's k of 5 or more); normal
-    studies are in every comparison, and a kind of fewer than 20 visible studies has none. `_low` and `_high` are DeLong's and Wilson's 95 % limits; the calibration
-    error is the expected one over 15 bins of equal width.
+    studies are in every comparison, and a kind of fewer than 20 visible studies has none. `_low` and `_high` are
+    DeLong's and Wilson's 95 % limits; the calibration error is the expected one over 15 bins of equal width.
     """
     truth: dict[str, list[Row]] = {}
     for row in rows:
