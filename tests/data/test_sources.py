@@ -5,7 +5,8 @@ import json
 import pytest
 from pydicom.data import get_testdata_file
 
-from mskscreen.data.sources import detect, read_source, with_hashes
+from mskscreen.data.kinds import Kind
+from mskscreen.data.sources import READERS, detect, read_source, with_hashes
 from mskscreen.errors import DataError
 
 
@@ -208,6 +209,10 @@ def test_hashes_are_of_the_files_and_only_of_those_there(tmp_path):
     manifest = with_hashes(read_source(tmp_path / "list.csv")[0], calls.append)
     assert manifest["sha256"] == [hashlib.sha256(b"content").hexdigest(), None]
     assert sum(calls) == 2
+
+
+def test_every_kind_of_data_set_that_can_be_named_has_a_reader():
+    assert {*READERS} == {*Kind} - {Kind.AUTO}
 
 
 def test_unknown_sources_and_roots_are_named(tmp_path):

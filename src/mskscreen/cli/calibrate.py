@@ -16,18 +16,15 @@ def calibrate(
     predictions: Annotated[Path, typer.Argument(help="Predictions of the development studies.", exists=True)],
     model: Annotated[str, typer.Option(help="The model that made them: an ONNX file or a bundled name.")],
     out: Annotated[Path, typer.Option(help="Where to write the calibrated model.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    labels: common.Labels = None,
+    label_column: common.LabelColumn = "label",
     level: Annotated[Literal["study", "image"], typer.Option(help="What the temperature is fitted on.")] = "study",
     sensitivity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")] = 0.95,
     specificity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")] = 0.95,
     miss_cost: Annotated[
         float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+    form: common.FormatOption = Format.TABLE,
 ) -> None:
     """Fit temperatures and choose operating points, on development studies only, and write them into a new file.
 

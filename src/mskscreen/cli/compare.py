@@ -17,14 +17,11 @@ def compare(
     predictions: Annotated[
         list[Path], typer.Argument(help="Predictions tables of the same studies.", exists=True)
     ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
-    resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
+    labels: common.Labels = None,
+    label_column: common.LabelColumn = "label",
+    resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples and permutations.")] = 0,
-    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+    form: common.FormatOption = Format.TABLE,
 ) -> None:
     """Compare models on the same studies: differences with intervals, and paired tests with Holm's correction.
 

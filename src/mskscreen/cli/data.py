@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, alarm, err, needs, progress, show
+from mskscreen.cli.common import Exit, Format, FormatOption, alarm, err, needs, progress, show
+from mskscreen.data.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Index, check, audit, relabel, split and cache a data set.", no_args_is_help=True)
 
-Source = Annotated[str, typer.Option(help="Kind of data set; 'auto' looks at the folder.")]
+Source = Annotated[Kind, typer.Option(help="Kind of data set; 'auto' looks at the folder.")]
 Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic links that lead out of ROOT.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
 Workers = Annotated[int, typer.Option(help="Processes; 0 for one a core.")]
 FindingsFile = Annotated[
@@ -36,7 +36,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 def index(
     root: Annotated[Path, typer.Argument(help="Folder of the data set, or a CSV with a column `path`.")],
     out: Out = Path("index.parquet"),
-    source: Source = "auto",
+    source: Source = Kind.AUTO,
     sha256: Annotated[bool, typer.Option("--sha256", help="Read every file and record its SHA-256.")] = False,
     links: Links = False,
     all_findings: FindingsFile = None,
@@ -82,7 +82,7 @@ def check(
         show(_by_joint(rows), form, title=title)
     differing = [row for row in rows if row.difference]
     for sentence in describe(rows):
-        err.print(sentence, markup=False)
+        err.print(sentence)
     err.print(f"{len(differing)} of {len(rows)} counts differ" if differing else "all counts are exact")
     if differing:
         raise typer.Exit(Exit.SOME_FAILED)
@@ -147,8 +147,7 @@ def overlay(
     for study in split_studies:
         err.print(
             f"{study.place}: a study of {study.images} images now has {study.abnormal} abnormal; "
-            + ("left as it is" if study.resolved is None else f"resolved to {study.resolved}"),
-            markup=False,
+            + ("left as it is" if study.resolved is None else f"resolved to {study.resolved}")
         )
     columns = ("label", f"label_{name}")
     show(

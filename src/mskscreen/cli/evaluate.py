@@ -34,11 +34,8 @@ _COLUMNS = {
 def evaluate(
     context: typer.Context,
     predictions: Annotated[Path, typer.Argument(help="A predictions table, or a MURA submission.", exists=True)],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the truth, where there are several.")] = "label",
+    labels: common.Labels = None,
+    label_column: common.LabelColumn = "label",
     train: Annotated[
         Path | None,
         typer.Option(help="Manifest of the training images: proof that no patient is in both.", exists=True),
@@ -91,9 +88,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder of overlays from predict --maps, for the report.", exists=True)
     ] = None,
     codalab: Annotated[Path | None, typer.Option(help="Write the calls in the format of MURA's contest.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
+    resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
-    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+    form: common.FormatOption = Format.TABLE,
 ) -> None:
     """Judge predictions against the truth: per joint, in subgroups, with intervals, in a report."""
     if not readers:

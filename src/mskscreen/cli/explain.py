@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
@@ -18,18 +17,8 @@ if TYPE_CHECKING:
     from mskscreen.saliency.maps import MapRecord
 
 
-class _FilesFirst(TyperGroup):
-    """`explain FILES` stands for `explain files FILES`: what is no verb is a file."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the verb `files` in front of anything that is neither a verb nor a call for help."""
-        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
-            args = ["files", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_FilesFirst,
+    cls=common.group_with("files"),
     no_args_is_help=True,
     help="Show what a model used, and measure such maps: mskscreen explain FILES --out DIR [--method METHOD] "
     "[--of CLASS] [--model MODEL] is short for explain files, whose --help tells all options. "
@@ -177,7 +166,7 @@ def score(
         str | None, typer.Option(help="The model, for insertion, deletion, ROAD, infidelity and counterfactuals.")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images for the measures that need the model.")] = 32,
-    resamples: Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")] = 2000,
+    resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     of: Annotated[
         Literal["abnormal", "joint"] | None, typer.Option(help="What the maps speak of, where there are both.")
@@ -187,7 +176,7 @@ def score(
         typer.Option(help="Folder of the images, if not where the maps say.", exists=True, file_okay=False),
     ] = None,
     max_pixels: common.MaxPixels = None,
-    form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
+    form: common.FormatOption = common.Format.TABLE,
 ) -> None:
     """Judge maps by the truth, beside maps that know no image: methods by measures, with intervals and cost."""
     if not model:
@@ -251,7 +240,7 @@ def check(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images to take, spread evenly over the files.")] = 12,
     max_pixels: common.MaxPixels = None,
-    form: Annotated[common.Format, typer.Option("--format", help="What to print.")] = common.Format.TABLE,
+    form: common.FormatOption = common.Format.TABLE,
 ) -> None:
     """Check that maps depend on what the model has learned: how similar HiResCAM stays under changes.
 

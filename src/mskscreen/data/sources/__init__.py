@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mskscreen.data.findings import Findings
+from mskscreen.data.kinds import Kind
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.mura import index_mura, release_folder
 from mskscreen.data.sources.dicom import index_dicom
@@ -24,41 +25,41 @@ class Reader(Protocol):
 
 
 READERS: dict[str, Reader] = {
-    "mura": index_mura,
-    "fracatlas": index_fracatlas,
-    "grazpedwri-dx": index_grazpedwri,
-    "lera": index_lera,
-    "csv": index_csv,
-    "dicom": index_dicom,
+    Kind.MURA: index_mura,
+    Kind.FRACATLAS: index_fracatlas,
+    Kind.GRAZPEDWRI: index_grazpedwri,
+    Kind.LERA: index_lera,
+    Kind.CSV: index_csv,
+    Kind.DICOM: index_dicom,
 }
 
 
-def read_source(root: Path, source: str = "auto", *, links: bool = False) -> tuple[Manifest, Findings]:
+def read_source(root: Path, source: str = Kind.AUTO, *, links: bool = False) -> tuple[Manifest, Findings]:
     """Manifest and findings of the data set at `root`, a folder or a plain CSV.
 
     Raises DataError where the kind of data set is unknown or `root` does not hold one.
     """
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
-    name = detect(root) if source == "auto" else source
+    name = detect(root) if source == Kind.AUTO else source
     if name not in READERS:
-        raise DataError(f"source '{source}' is unknown; use auto, {', '.join(READERS)}")
+        raise DataError(f"source '{source}' is unknown; use {', '.join(Kind)}")
     manifest, findings = READERS[name](root, links=links)
     if not len(manifest):
         raise DataError(f"{root}: lists no image that can be used as source '{name}'")
     return manifest, findings
 
 
-def detect(root: Path) -> str:
+def detect(root: Path) -> Kind:
     """Which reader fits `root`, by the lists it holds; a folder without any is taken for DICOM files."""
     if root.is_file():
-        return "csv"
+        return Kind.CSV
     if (root / "dataset.csv").is_file():
         with (root / "dataset.csv").open(encoding="utf-8-sig", errors="replace") as stream:
-            return "grazpedwri-dx" if "filestem" in stream.readline(10_000) else "fracatlas"
+            return Kind.GRAZPEDWRI if "filestem" in stream.readline(10_000) else Kind.FRACATLAS
     if (root / "labels.csv").is_file():
-        return "lera"
-    return "mura" if release_folder(root) else "dicom"
+        return Kind.LERA
+    return Kind.MURA if release_folder(root) else Kind.DICOM
 
 
 def with_hashes(manifest: Manifest, advance: Callable[[int], None], workers: int = 2) -> Manifest:
