@@ -1,6 +1,7 @@
 """`mskscreen explain score`: maps joined with predictions and truth, and judged beside maps that know no image."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,8 @@ def test_predictions_maps_and_model_are_of_one_model(judged, bright_model):
         change(judged, "rise", model={"contract": maps})
         found = run(judged, *(("--model", model, "--images", "2") if predicted == maps else ()))
         assert "is of another model" in str(found.exception)
+        assert ("map 2 (image0.png)" in str(found.exception)) is (predicted != maps)
+        assert str(judged) not in str(found.exception)
     (judged / "p.json").write_text(text.replace('"name"', f'"contract": "{digest}", "name"', 1))
     change(judged, "rise", model={"contract": digest})
     score(judged, "--model", model, "--images", "2")
@@ -227,7 +230,8 @@ def test_a_truth_that_fits_two_images_is_refused(judged):
     table = json.loads(text)
     table["images"] += [row | {"file": f"/elsewhere/{Path(row['file']).name}"} for row in table["images"]]
     (judged / "p.json").write_text(json.dumps(table))
-    assert "fits" in str(run(judged).exception)
+    said = str(run(judged).exception)
+    assert re.fullmatch(r"truth \d+ \((\S+)\) fits map \d+ \(\1\) and map \d+ \(\1\); name more of its path", said)
 
 
 def test_report_holds_methods_parts_costs_and_pictures_and_asks_no_network(judged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from mskscreen.anatomy import JOINT_LABELS
@@ -82,7 +83,9 @@ def right_cases(
         record = next(iter((usable or found).values()))
         name, row = truths.find(record.file), rows.get(image)
         if name is not None and seen.setdefault(name, record) is not record:
-            raise DataError(f"{name}: this truth fits {seen[name].file} and {record.file}; name more of its path")
+            number = [other for other, _ in truths.items()].index(name) + 1
+            both = " and ".join(_said(records.index(each) + 1, each) for each in (seen[name], record))
+            raise DataError(f"truth {number} ({PurePath(name).name}) fits {both}; name more of its path")
         truth = truths.get(record.file)
         outcome = _outcome(head, row, truth, record)
         size = _size(record)
@@ -101,13 +104,18 @@ def right_cases(
 
 def _refuse_mixed(table: Predictions, records: Sequence[MapRecord], contract: str | None) -> None:
     bearers = [("the model", contract), ("the predictions", table.model.get("contract"))]
-    bearers += [(f"the map of {record.file}", record.model.get("contract")) for record in records]
+    bearers += [(_said(number, record), record.model.get("contract")) for number, record in enumerate(records, 1)]
     known = [(name, digest) for name, digest in bearers if digest]
     for name, digest in known:
         if digest != known[0][1]:
             raise DataError(
                 f"{name} is of another model than {known[0][0]}; make predictions and maps with one model"
             )
+
+
+def _said(number: int, record: MapRecord) -> str:
+    """A map as messages name it: its folders may tell the patient and the label."""
+    return f"map {number} ({PurePath(record.file).name})"
 
 
 def _one_head(
