@@ -1,6 +1,5 @@
 """What a careful user tries first: limits, files that exist, folders of several joints, blank images, pipes."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from mskscreen.cli import common
+from mskscreen.cli import common, main
 from mskscreen.cli.main import app
 from mskscreen.cli.screening import Run
 from mskscreen.pixels import FLAG_CONSTANT, read_radiograph
@@ -86,19 +85,31 @@ def row(study: str, joint: str | None, *flags: str) -> Prediction:
     ],
 )
 def test_folders_of_several_joints_are_said(
-    rows: list[Prediction], mixed: bool, monkeypatch: pytest.MonkeyPatch
+    rows: list[Prediction], mixed: bool, capsys: pytest.CaptureFixture
 ) -> None:
-    said = io.StringIO()
-    monkeypatch.setattr(common.alarm, "file", said)
-
     def report(by_folder: bool) -> str:
         watched = Run(len(rows), by_folder=by_folder)
         assert list(watched.watch(iter(rows))) == rows
         assert watched.report() is common.Exit.OK
-        return said.getvalue()
+        return capsys.readouterr().err
 
     assert report(by_folder=False) == ""
-    assert ("1 of 2 folders" in report(by_folder=True)) is mixed
+    said = report(by_folder=True)
+    assert ("1 of 2 folders hold" in said) is mixed
+    assert ("as that of image 2 of hand and wrist: each" in said) is mixed
+
+
+def test_an_error_of_the_file_system_names_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "/data/patient7/study1_positive")
+
+    monkeypatch.setattr(main, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == common.Exit.FAILURE
+    assert capsys.readouterr().err == "error: study1: Permission denied\n"
 
 
 def blanks() -> Iterator[np.ndarray]:
