@@ -73,7 +73,7 @@ def group_with(verb: str) -> type[TyperGroup]:
     """A group in which what is no verb is an argument of `verb`: `explain X` is short for `explain files X`."""
 
     class Group(TyperGroup):
-        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             if args and args[0] not in {*self.commands, *ctx.help_option_names}:
                 args = [verb, *args]
             return super().parse_args(ctx, args)
