@@ -270,6 +270,40 @@ def test_nesting_up_to_the_limit_is_read(make):
     assert read_radiograph(dicom(make(17) + body), Limits(nesting=17)).pixels.shape == (8, 8)
 
 
+MANY, DEEP = element(PRIVATE, "US", b"\0\0") * 110_000, nested_undefined(40)
+HIDING = {
+    "sequence in the meta group": element(0x00020200, "SQ", SEQUENCE_END, 0xFFFFFFFF),
+    "meta element beyond the end": element(0x00020200, "UN", SEQUENCE_END, 0xFFFFFFFF),
+    "group that looks like big endian": element(0x08000001, "US", b""),
+    "command in implicit VR": struct.pack("<HHIH", 0, 0x0800, 2, 0),
+    "element in implicit VR": element(PRIVATE, "US", b"\0\0")
+    + struct.pack("<HHI", 9, 0x1010, 65536)
+    + b"\0"
+    + image(8, 8, b"").ljust(65535, b"\0"),
+}
+
+
+@pytest.mark.parametrize("follows", [MANY, DEEP], ids=["many", "deep"])
+@pytest.mark.parametrize("hiding", HIDING)
+def test_no_element_hides_from_the_limits_what_follows_it(hiding, follows):
+    body = HIDING[hiding] + follows + image(8, 8, bytes(128))
+    with pytest.raises(DecodeError, match=r"nested more|more than 100,000|meta information"):
+        read_radiograph(dicom(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        element(PRIVATE, "OB", element(PRIVATE, "UN", b"", 0xFFFFFFF0), 0xFFFFFFFF) + SEQUENCE_END + 2 * MANY,
+        image(8, 8, bytes(128)) + 2 * MANY,
+    ],
+    ids=["behind nonsense", "behind the pixels"],
+)
+def test_elements_that_only_the_parser_sees_count_too(body):
+    with pytest.raises(LimitError, match="more than 100,000 DICOM elements"):
+        read_radiograph(dicom(body + image(8, 8, bytes(128))))
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DecodeError, match="regular file"):

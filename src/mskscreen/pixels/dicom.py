@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from io import BytesIO
 from typing import cast
 
 import numpy as np
@@ -33,7 +32,7 @@ from mskscreen.pixels.radiograph import (
 )
 from mskscreen.pixels.raster import luminance, unit_table
 from mskscreen.pixels.reduction import Enough
-from mskscreen.pixels.structure import check_structure, read_meta
+from mskscreen.pixels.structure import CountingReader, check_structure, read_meta
 
 _IDENTIFIERS = {
     "study_instance_uid": "StudyInstanceUID",
@@ -79,12 +78,12 @@ def decode_dicom(data: bytes, name: str, limits: Limits, enough: Enough = None) 
     Raises DecodeError and LimitError; a corrupt file may raise what pydicom and the decoders raise.
     """
     digest = sha256_beside(data)
-    start, syntax, encoding = read_meta(data)
+    start, syntax, encoding = read_meta(data, name)
     if syntax == DeflatedExplicitVRLittleEndian:
         data = _inflate(data[start:], name, limits)
-        start, syntax, encoding = read_meta(data)
+        start, syntax, encoding = read_meta(data, name)
     check_structure(data, start, encoding, name, limits)
-    dataset = dcmread(BytesIO(data), force=True, specific_tags=cast("list", _READ))
+    dataset = dcmread(CountingReader(data, name, limits), force=True, specific_tags=cast("list", _READ))
     return _decode(dataset, digest, name, limits, enough)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import struct
+from io import BytesIO
 from typing import NamedTuple
 
-from mskscreen.errors import LimitError
+from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.limits import Limits
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -42,21 +43,47 @@ class _Element(NamedTuple):
     start: int
 
 
-def read_meta(data: bytes) -> tuple[int, str | None, Encoding]:
+class CountingReader(BytesIO):
+    """A DICOM file for pydicom, which reads the header of every element as 8 bytes, and few other things so.
+
+    What pydicom sees where `check_structure` saw something else is bounded too: LimitError is raised where it
+    reads twice as many headers as `limits` allow.
+    """
+
+    def __init__(self, data: bytes, name: str, limits: Limits) -> None:
+        super().__init__(data)
+        self._name, self._limits, self._left = name, limits, 2 * limits.elements
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any stream."""
+        self._left -= size == 8
+        if self._left < 0:
+            raise _too_many(self._name, self._limits)
+        return super().read(size)
+
+
+def read_meta(data: bytes, name: str) -> tuple[int, str | None, Encoding]:
     """Where the data set of a DICOM file begins, its transfer syntax where one is named, and its encoding.
 
-    A file without a meta group is taken by the look of its first element, as old archives demand.
+    A file without a syntax is taken by the look of its first element, as old archives demand and as pydicom does.
+    Raises DecodeError where an element of the meta group, or a command (PS3.7), is a sequence or has no end.
     """
     position = 132 if data[128:132] == b"DICM" else 0
     syntax = None
-    while (element := _read(data, position, Encoding(False, True))) and element.tag >> 16 == 2:
+    while (element := _read(data, position, Encoding(False, True))) and element.tag >> 16 in (0, 2):
         end = element.start + element.length
+        if element.vr == b"SQ" or end > len(data):
+            raise DecodeError(f"{name}: the DICOM meta information is truncated or corrupt; export it again")
         if element.tag == _TRANSFER_SYNTAX:
             syntax = data[element.start : end].rstrip(b"\0 ").decode("ascii", "replace")
         position = end
-    little = syntax != _BIG_ENDIAN and data[position : position + 2] != b"\0\10"
     vr = data[position + 4 : position + 6]
-    return position, syntax, Encoding(not (vr.isalpha() and vr.isupper()), little)
+    implicit = not (vr.isalpha() and vr.isupper())
+    if syntax is None:
+        little = implicit or int.from_bytes(data[position : position + 2], "little") < 0x400
+    else:
+        little = syntax != _BIG_ENDIAN
+    return position, syntax, Encoding(implicit, little)
 
 
 def check_structure(data: bytes, start: int, encoding: Encoding, name: str, limits: Limits) -> None:
@@ -87,7 +114,11 @@ def check_structure(data: bytes, start: int, encoding: Encoding, name: str, limi
             raise LimitError(
                 f"{name}: DICOM sequences are nested more than {limits.nesting} deep; raise Limits.nesting"
             )
-    raise LimitError(f"{name}: holds more than {limits.elements:,} DICOM elements; raise Limits.elements")
+    raise _too_many(name, limits)
+
+
+def _too_many(name: str, limits: Limits) -> LimitError:
+    return LimitError(f"{name}: holds more than {limits.elements:,} DICOM elements; raise Limits.elements")
 
 
 def _read(data: bytes, position: int, encoding: Encoding) -> _Element | None:
@@ -97,10 +128,11 @@ def _read(data: bytes, position: int, encoding: Encoding) -> _Element | None:
         return None
     group, number = struct.unpack_from(order + "HH", data, position)
     tag = group << 16 | number
-    if encoding.implicit or group == 0xFFFE:
+    vr = data[position + 4 : position + 6]
+    # Some writers change to implicit VR within a file.
+    if encoding.implicit or group == 0xFFFE or not b"AA" <= vr <= b"ZZ":
         (length,) = struct.unpack_from(order + "I", data, position + 4)
         return _Element(tag, b"", length, position + 8)
-    vr = data[position + 4 : position + 6]
     if vr not in _LONG:
         (length,) = struct.unpack_from(order + "H", data, position + 6)
         return _Element(tag, vr, length, position + 8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from mskscreen.data.sources.tables import region
 from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError, LimitError
 from mskscreen.pixels import Limits
-from mskscreen.pixels.structure import check_structure, read_meta
+from mskscreen.pixels.structure import CountingReader, check_structure, read_meta
 
 _TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "BodyPartExamined", "InstanceNumber", "Rows"]
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -61,11 +60,12 @@ def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
             head = stream.read(_HEADER)
         if not looks_like_dicom(head):
             return None
-        start, syntax, encoding = read_meta(head)
+        start, syntax, encoding = read_meta(head, "the file")
         if syntax == _DEFLATED:
             raise DataError("the deflated transfer syntax is refused; store the file otherwise")
         check_structure(head, start, encoding, "the file", Limits())
-        header = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+        reader = CountingReader(head, "the file", Limits())
+        header = pydicom.dcmread(reader, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
         if "Rows" not in header:
             return None
         number = header.get("InstanceNumber")
