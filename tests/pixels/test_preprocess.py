@@ -175,5 +175,5 @@ def test_a_map_is_read_at_any_sampling_of_the_source():
 def test_pixels_put_in_place_of_others_are_fitted_by_their_own_shape(ramp):
     fit = Preprocessing(32, 32, fit="letterbox")
     original = read_radiograph(ramp)
-    turned = original.with_pixels(np.rot90(original.pixels))
+    turned = original.with_pixels(np.rot90(displayed(original)))
     np.testing.assert_allclose(fit(turned)[0], np.rot90(fit(original)[0]), atol=1e-6)

@@ -19,6 +19,7 @@ from mskscreen.pixels.window import grid_step
 FLAG_FOR_PROCESSING = "for-processing"
 FLAG_CONSTANT = "constant-image"
 FULL_RANGE = "full range"
+AS_GIVEN = "as given"
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,12 @@ class Radiograph:
         return self.values if self.table is None else look_up(self.table, self.values)
 
     def with_pixels(self, pixels: npt.NDArray[np.float32]) -> Radiograph:
-        """The same radiograph as if its source had held other pixels, float32 (rows, columns) in [0, 1]."""
+        """The same radiograph as if its source had held other pixels, float32 (rows, columns) in [0, 1].
+
+        They are taken as ready for display: `window(auto)` leaves them as they are.
+        """
         rows, columns = pixels.shape
-        record = dataclasses.replace(self.record, rows=rows, columns=columns, halvings=0)
+        record = dataclasses.replace(self.record, rows=rows, columns=columns, halvings=0, window=AS_GIVEN)
         return dataclasses.replace(self, values=pixels, record=record, box=None, table=None)
 
 

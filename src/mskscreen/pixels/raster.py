@@ -21,7 +21,7 @@ from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.limits import Limits
-from mskscreen.pixels.radiograph import FULL_RANGE, DecodeRecord, Radiograph, constant_flag
+from mskscreen.pixels.radiograph import AS_GIVEN, FULL_RANGE, DecodeRecord, Radiograph, constant_flag
 from mskscreen.pixels.reduction import Enough, halvings
 
 _SIGNATURES = (
@@ -131,7 +131,7 @@ def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
             raise DecodeError(
                 f"{name}: floats must lie in [0, 1]; scale them, or pass the integers of the detector"
             )
-        values, top, window = array, 1.0, "as given"
+        values, top, window = array, 1.0, AS_GIVEN
     else:
         values, top, bits = _integers(array, warnings)
     pixels = np.ascontiguousarray(_unit(values, top))

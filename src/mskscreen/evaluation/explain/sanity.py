@@ -20,7 +20,7 @@ from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import open_engine
 from mskscreen.inference.screener import Screener
 from mskscreen.inference.tail import Tail, read_graph
-from mskscreen.pixels import Radiograph, read_radiograph
+from mskscreen.pixels import Preprocessing, Radiograph, displayed, read_radiograph
 from mskscreen.saliency.cam import hirescam
 from mskscreen.saliency.measures import rank_correlation, resample
 from mskscreen.saliency.target import Target
@@ -92,7 +92,7 @@ def repeatability(
     for radiograph in radiographs:
         image = base.preprocessing(radiograph)
         before = Explainer(base.engine)(image, method, ABNORMAL).values
-        for name, changed in _changed(radiograph):
+        for name, changed in _changed(radiograph, base.preprocessing):
             again = Explainer(base.engine)(base.preprocessing(changed), method, ABNORMAL).values
             found.setdefault(name, []).append(_similarity(again, before))
         for name, screener in variants.items():
@@ -101,8 +101,10 @@ def repeatability(
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _changed(radiograph: Radiograph) -> Iterator[tuple[str, Radiograph]]:
-    stored = np.round(radiograph.pixels * 255).astype(np.uint8)
+def _changed(radiograph: Radiograph, preprocessing: Preprocessing) -> Iterator[tuple[str, Radiograph]]:
+    # Of 8 bits it is taken as ready for display, so it must hold what is displayed.
+    pixels = displayed(radiograph) if preprocessing.window else radiograph.pixels
+    stored = np.round(pixels * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "JPEG", quality=_QUALITY)
     yield "JPEG of quality 90", read_radiograph(buffer.getvalue())
