@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,3 +100,19 @@ def test_only_points_that_all_members_have_can_be_asked_for(
 def test_another_weight_of_a_member_is_another_model(models: list[Path]) -> None:
     one, two = Ensemble.load(models), Ensemble.load([*models, models[0]])
     assert one.describe()["sha256"] != two.describe()["sha256"]
+
+
+def test_only_models_that_are_known_to_be_the_same_count_as_one(models: list[Path]) -> None:
+    first, second = (Screener.load(model) for model in models)
+
+    def changed(screener: Screener, **fields: Any) -> Screener:
+        return Screener(replace(screener.engine, **fields))
+
+    same = changed(first)
+    for other in (
+        changed(first, contract=second.engine.contract),
+        changed(first, precision="another"),
+    ):
+        assert Ensemble([first, other, same]).weights == [2, 1]
+    without = [changed(screener, digest="") for screener in (first, first)]
+    assert Ensemble(without).weights == [1, 1]

@@ -121,3 +121,10 @@ def test_no_study_gives_away_the_label(tail: str, by: str, label: str) -> None:
     other = f"{tail}/XR_HAND/patient00001/study3_{'negative' if label == 'positive' else 'positive'}/image1.png"
     assert group(file, None, by) == group(other, None, by)  # type: ignore[arg-type]
     assert unlabelled(file) == unlabelled(other)
+
+
+def test_a_digit_that_is_no_number_is_text(tmp_path: Path) -> None:
+    for name in ("②", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").touch()
+    assert names(tmp_path, tmp_path) == ["2/x.png", "②/x.png"]

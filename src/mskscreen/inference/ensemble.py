@@ -39,11 +39,14 @@ class Ensemble:
             raise ModelError("an ensemble needs at least two models; name another")
         self.screeners: list[Screener] = []
         self.weights: list[int] = []
+        keys = []
         for screener in screeners:
-            digests = [member.engine.digest for member in self.screeners]
-            if screener.engine.digest in digests:
-                self.weights[digests.index(screener.engine.digest)] += 1
+            engine = screener.engine
+            key = (engine.digest, engine.contract.digest, engine.precision)
+            if engine.digest and key in keys:  # a server need not say the digest of its model
+                self.weights[keys.index(key)] += 1
             else:
+                keys.append(key)
                 self.screeners.append(screener)
                 self.weights.append(1)
 
