@@ -147,6 +147,36 @@ def test_a_killed_run_goes_on_and_a_finished_one_predicts_nothing(screened, tmp_
     assert not finished(screener, some_studies(base, 2), tmp_path / "killed", chosen)
 
 
+def test_a_run_with_the_wrong_folder_is_put_right_by_one_with_the_right(screened, tmp_path):
+    root, screener, base = screened
+    chosen = {"inverted": DISTURBANCES["polarity inverted"]}
+    (tmp_path / "wrong").mkdir()
+    assert all(write_disturbed(screener, base, tmp_path / "wrong", tmp_path / "out", chosen))
+    assert not finished(screener, base, tmp_path / "out", chosen)
+    assert list(write_disturbed(screener, base, root, tmp_path / "out", chosen)) == [bool(r.error) for r in base]
+    assert finished(screener, base, tmp_path / "out", chosen)
+
+
+@pytest.mark.parametrize("window", ["window(auto)|", ""])
+def test_pixels_are_disturbed_as_the_model_sees_them(window, tmp_path):
+    contract = dataclasses.replace(SMALL, preprocessing=SMALL.preprocessing.replace("|resize", f"|{window}resize"))
+    screener = Screener.load(write_tiny_model(tmp_path / "m.onnx", contract), engine="onnxruntime")
+    y, x = np.mgrid[:50, :40]
+    Image.fromarray(((x + y) ** 2 // 2).astype(np.uint16)).save(tmp_path / "dim.png")
+    inputs = []
+    chosen = {
+        "nothing": lambda pixels: inputs.append(pixels) or pixels,
+        "contrast": DISTURBANCES["contrast x 0.7"],
+    }
+    base = screener.predict(tmp_path / "dim.png")
+    (rows,) = repredict(screener, base, tmp_path, chosen)
+    assert rows["nothing"].pred1 == pytest.approx(next(iter(base)).pred1, abs=1e-5)
+    assert (np.ptp(inputs[0]) > 0.9) == bool(window)
+    p = rows["nothing"].pred1[1], rows["contrast"].pred1[1]
+    # The score is 8 x mean - 4, and contrast draws the mean to 0.5.
+    assert p[1] == pytest.approx(0.7 * p[0], abs=0.02)
+
+
 def test_images_are_found_below_the_folder_only(tmp_path):
     root = tmp_path / "root"
     (root / "a").mkdir(parents=True)

@@ -38,13 +38,15 @@ def stream(screened: list[Path]) -> Callable:
     def rows(paths: Sequence[Path]) -> Generator[Prediction]:
         for path in paths:
             screened.append(path)
-            yield Prediction(str(path), "s", error=path.read_text(), flags=(FLAG_ERROR,))
+            text = path.read_text()
+            bad = {"error": "broken", "flags": (FLAG_ERROR,)} if text == "broken" else {}
+            yield Prediction(str(path), text, **bad)
 
     return rows
 
 
-def errors(path: Path) -> list[str | None]:
-    return [row.error for row in Predictions.read(path)]
+def contents(path: Path) -> list[str]:
+    return [row.study for row in Predictions.read(path)]
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -64,8 +66,8 @@ def test_wherever_it_stops_the_table_is_the_same_and_nothing_is_screened_twice(
         if journal.exists():
             with journal.open("ab") as stream_:
                 stream_.write(b'{"stamp": [1, 2], "row": {"file": "x"'[:cut])
-    assert [row.error for row in write_resumable(output, files, stream, JOB)] == [path.name for path in files]
-    assert errors(output) == [path.name for path in files]
+    assert [row.study for row in write_resumable(output, files, stream, JOB)] == [path.name for path in files]
+    assert contents(output) == [path.name for path in files]
     assert sorted(screened) == files
     assert not journal.exists()
 
@@ -83,7 +85,7 @@ def test_a_file_that_changed_is_screened_again(
     screened.clear()
     list(write_resumable(output, files, stream, JOB))
     assert screened == [files[1], files[2], files[4], files[5]]
-    assert errors(output)[1:3] == ["another content", "2.pnG"]
+    assert contents(output)[1:3] == ["another content", "2.pnG"]
 
 
 def test_files_that_come_and_go_between_two_runs(
@@ -96,7 +98,7 @@ def test_files_that_come_and_go_between_two_runs(
     screened.clear()
     list(write_resumable(output, [files[0], *files[2:]], stream, JOB))
     assert screened == [files[0], files[4], files[5]]
-    assert errors(output) == ["0.png", "2.png", "3.png", "4.png", "5.png"]
+    assert contents(output) == ["0.png", "2.png", "3.png", "4.png", "5.png"]
 
 
 @pytest.mark.parametrize("form", ["json", "parquet"])
@@ -138,7 +140,7 @@ def test_of_two_runs_on_one_output_the_second_is_refused(
     with pytest.raises(DataError, match=r"table\.csv\.journal: another run writes it now"):
         next(write_resumable(output, files, stream, JOB | {"threshold": 0.4}))
     assert len(list(first)) == 5
-    assert errors(output) == [path.name for path in files]
+    assert contents(output) == [path.name for path in files]
 
 
 def test_the_output_must_be_writable_and_of_a_known_format(
@@ -158,3 +160,25 @@ def test_a_journal_is_json_lines_that_say_what_the_job_is(
     head, first = [json.loads(line) for line in (tmp_path / "table.csv.journal").read_text().splitlines()]
     assert head == {"job": JOB}
     assert first["row"]["file"] == str(files[0])
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_rows_with_an_error_are_tried_again_and_no_others(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, form: str
+) -> None:
+    output = tmp_path / f"table.{form}"
+    files[1].write_text("broken")
+    list(itertools.islice(write_resumable(output, files, stream, JOB), 4))
+    list(write_resumable(output, files, stream, JOB))
+    assert sorted(screened) == sorted([*files, files[1]])
+    assert finished(output, files, JOB) is None
+    screened.clear()
+
+    def mended(paths: Sequence[Path]) -> Generator[Prediction]:
+        screened.extend(paths)
+        yield from (Prediction(str(path), path.name) for path in paths)
+
+    assert len(list(write_resumable(output, files, mended, JOB))) == 6
+    assert screened == [files[1]]
+    assert contents(output) == [path.name for path in files]
+    assert finished(output, files, JOB) is not None

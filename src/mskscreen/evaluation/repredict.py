@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mskscreen.errors import DataError, MskscreenError
+from mskscreen.errors import MskscreenError
 from mskscreen.evaluation.disturb import DISTURBANCES, Disturbance
-from mskscreen.inference.journal import Journal
+from mskscreen.inference.journal import Journal, read_finished
 from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions, score, write_table
 from mskscreen.storage import write_text
 
@@ -44,7 +44,7 @@ def find_image(root: Path, file: str) -> Path | None:
 def repredict(
     screener: Screener, base: Predictions, root: Path, disturbances: Mapping[str, Disturbance] = DISTURBANCES
 ) -> Iterator[dict[str, Prediction]]:
-    """For each image of `base` its row under every disturbance of the decoded pixels; images lie below `root`.
+    """For each image of `base` its row under every disturbance of the pixels as shown; images lie below `root`.
 
     An image that cannot be read, or could not in `base`, is a row with an error. The disturbance that changes
     nothing gives the row of `base`.
@@ -61,16 +61,15 @@ def repredict(
 def _disturbed(
     screener: Screener, row: Prediction, root: Path, disturbances: Mapping[str, Disturbance], at: str
 ) -> dict[str, Prediction]:
-    from mskscreen.pixels import read_radiograph
+    from mskscreen.pixels import displayed, read_radiograph
 
     path = find_image(root, row.file)
     if path is None or row.error:
         raise MskscreenError(row.error or "the image is not in the folder given; name the folder of the images")
     radiograph = read_radiograph(path)
-    batch = [
-        screener.preprocessing(radiograph.with_pixels(disturb(radiograph.pixels)))
-        for disturb in disturbances.values()
-    ]
+    # Behind a disturbance the model's own window would undo it, or make it worse.
+    pixels = displayed(radiograph) if screener.preprocessing.window else radiograph.pixels
+    batch = [screener.preprocessing(radiograph.with_pixels(disturb(pixels))) for disturb in disturbances.values()]
     outputs = screener.engine.run(np.stack(batch))
     contract = screener.engine.contract
     return {
@@ -97,7 +96,7 @@ def write_disturbed(
     """Write `base` predicted again, a table for each disturbance and `index.json`, into `out`; see `repredict`.
 
     Yields for each image whether it failed. A run that was killed goes on where it was; one that has ended yields
-    what it had found and predicts nothing.
+    what it had found and predicts nothing but images with an error that `base` does not have.
     """
     files = _files(out, disturbances)
     if finished(screener, base, out, disturbances):
@@ -108,6 +107,8 @@ def write_disturbed(
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         journals = {name: stack.enter_context(Journal(files[name], about[name])) for name in disturbances}
+        for name, journal in journals.items():
+            journal.keep(read_finished(files[name], job))
         known = {row.file for row in base if all(row.file in journal for journal in journals.values())}
         todo = replace(base, images=tuple(row for row in base if row.file not in known))
         fresh = repredict(screener, todo, root, disturbances)
@@ -127,9 +128,13 @@ def write_disturbed(
 def finished(
     screener: Screener, base: Predictions, out: Path, disturbances: Mapping[str, Disturbance] = DISTURBANCES
 ) -> bool:
-    """Whether `write_disturbed` has already ended in `out` for this very table and model."""
+    """Whether `write_disturbed` has ended in `out` for this very table and model, with no error that is new."""
     job = _job(screener, base, disturbances)
-    return (out / INDEX).exists() and all(_job_of(file) == job for file in _files(out, disturbances).values())
+    tables = [read_finished(file, job) for file in _files(out, disturbances).values()]
+    return (out / INDEX).exists() and all(
+        table is not None and all(was.error or row.error is None for row, was in zip(table, base, strict=True))
+        for table in tables
+    )
 
 
 def _files(out: Path, disturbances: Mapping[str, Disturbance]) -> dict[str, Path]:
@@ -141,10 +146,3 @@ def _job(screener: Screener, base: Predictions, disturbances: Mapping[str, Distu
     rows = [(row.file, row.digest) for row in base]
     what = [screener.engine.digest, dict(base.model), base.threshold, list(disturbances), rows]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _job_of(path: Path) -> object:
-    try:
-        return Predictions.read(path).model.get("job")
-    except DataError:
-        return None

@@ -1,7 +1,8 @@
 """Resumable output: rows go to a journal beside the output as they are made, and the table is made of it.
 
 The journal is JSON lines: what the job is, then one row a line with the size and time of its file. A run that
-was killed leaves it behind; the same command then goes on from there, and ends with the same table.
+was killed leaves it behind; the same command then goes on from there, and ends with the same table. Rows with an
+error are tried again, also those of a table that is finished.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
     with Journal(output, job) as journal:
+        journal.keep(read_finished(output, digest))
         yield from (journal[name] for name in names if name in journal)
         todo = [path for path, name in zip(files, names, strict=True) if name not in journal]
         with closing(stream(todo)) as rows:
@@ -47,17 +49,12 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
 
 
 def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | None:
-    """The table at `output` where it is that of this very job: json and parquet say what they were made of.
+    """The table at `output` where it is that of this very job, without an error.
 
     A journal that a run left when it was killed after its last row is taken away.
     """
-    if not output.exists() or table_format(output) not in ("json", "parquet"):
-        return None
-    try:
-        table = Predictions.read(output)
-    except DataError:
-        return None
-    if table.model.get("job") != job_digest([printable(path) for path in files], job):
+    table = read_finished(output, job_digest([printable(path) for path in files], job))
+    if table is None or any(row.error for row in table):
         return None
     journal = Journal(output, job)
     if journal.path.exists():
@@ -65,6 +62,17 @@ def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | Non
             pass
         journal.path.unlink(missing_ok=True)
     return table
+
+
+def read_finished(output: Path, digest: str) -> Predictions | None:
+    """The table at `output` where it is of the job `digest`: json and parquet say what they were made of."""
+    if not output.exists() or table_format(output) not in ("json", "parquet"):
+        return None
+    try:
+        table = Predictions.read(output)
+    except DataError:
+        return None
+    return table if table.model.get("job") == digest else None
 
 
 def check_replaceable(output: Path, files: Sequence[Path]) -> None:
@@ -91,8 +99,8 @@ def job_digest(files: Sequence[str], job: Job) -> str:
 class Journal:
     """The rows made so far for the table `output`, on disk; in memory is only where they are.
 
-    A journal of another job is thrown away, and so are rows of files that have changed since. Use as a context
-    manager; DataError says that another run has the journal open.
+    A journal of another job is thrown away, and so are rows with an error and rows of files that have changed
+    since. Use as a context manager; DataError says that another run has the journal open.
     """
 
     def __init__(self, output: Path, job: Job) -> None:
@@ -140,16 +148,23 @@ class Journal:
         self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
 
+    def keep(self, table: Predictions | None) -> None:
+        """Take over the rows of a table that have no error and are not here yet."""
+        for row in table or ():
+            if row.error is None and row.file not in self:
+                self.add(row)
+
     def _resume(self) -> None:
-        """Find the rows that still hold, and cut off what follows the last whole line."""
+        """Find the rows without an error that still hold, and cut off what follows the last whole line."""
         place = self._stream.tell()
         for line in self._stream:
             try:
                 entry = json.loads(line if line.endswith(b"\n") else b"")
             except ValueError:
                 break
-            if entry["stamp"] == _stamp(entry["row"]["file"]):
-                self._places[entry["row"]["file"]] = place
+            row = entry["row"]
+            if row["error"] is None and entry["stamp"] == _stamp(row["file"]):
+                self._places[row["file"]] = place
             place += len(line)
         self._stream.truncate(place)
 
