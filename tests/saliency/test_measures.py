@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
+from mskscreen.evaluation.explain.faithful import to_input
+from mskscreen.pixels import Geometry
 from mskscreen.saliency.faithfulness import infidelity, insertion_deletion, road
 from mskscreen.saliency.measures import (
     agreement,
@@ -123,3 +125,18 @@ def test_infidelity_is_nothing_for_the_contributions_of_a_linear_score_whatever_
     assert found["right"] < 1e-4
     assert found["scaled"] == pytest.approx(found["right"], abs=1e-6)
     assert found["wrong"] > 0.05
+
+
+def test_the_margin_of_a_letterbox_is_no_evidence_and_the_first_to_go_in_a_ranking():
+    geometry = Geometry.letterbox(SIDE // 2, SIDE, SIDE, SIDE)
+    box = slice(geometry.top, geometry.top + geometry.box_height)
+    weights = (WEIGHTS - WEIGHTS.mean())[box]
+    image = np.zeros_like(PICTURE)
+    image[0, box] = 0.5
+    exact = (weights * image[0, box]).astype(np.float32)
+
+    def linear(images):
+        return np.einsum("nyx,yx->n", images[:, 0, box].astype(float), weights)
+
+    assert infidelity(linear, image, {"exact": to_input(geometry, exact)})["exact"] < 1e-6
+    assert (to_input(geometry, exact, least=True)[: geometry.top] < exact.min()).all()

@@ -46,12 +46,14 @@ def measure_faithfulness(
         radiograph = _read(case, screener, root)
         image = screener.preprocessing(radiograph)
         geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
-        maps = {name: to_input(geometry, found) for name, found in values.maps(int(number), folder).items()}
+        maps = values.maps(int(number), folder)
         score = explainer.score(_target(case))
-        for name, share in infidelity(score, image, maps, seed=int(number)).items():
+        evidence = {name: to_input(geometry, found) for name, found in maps.items()}
+        for name, share in infidelity(score, image, evidence, seed=int(number)).items():
             values.put(number, name, {"infidelity": share})
         reference = _counterfactual(case, screener, score, image)
-        for name, found in maps.items():
+        for name, values_of_map in maps.items():
+            found = to_input(geometry, values_of_map, least=True)
             taken = insertion_deletion(score, image, found) | {"road": road(score, image, found, seed=int(number))}
             if reference is not None:
                 taken[COUNTERFACTUAL] = rank_correlation(resample(found, *reference.shape), reference)
@@ -59,11 +61,14 @@ def measure_faithfulness(
         advance(1)
 
 
-def to_input(geometry: Geometry, values: np.ndarray) -> np.ndarray:
-    """A map in the frame of the radiograph as one of the model's input (H, W); the margin is least relevant."""
+def to_input(geometry: Geometry, values: np.ndarray, *, least: bool = False) -> np.ndarray:
+    """A map in the frame of the radiograph as one of the model's input (H, W).
+
+    The margin, which is black already, is 0: no evidence. With `least`, for rankings, it lies below all else.
+    """
     box = resample(values, geometry.box_height, geometry.box_width)
-    least = np.nextafter(np.float32(min(float(box.min()), 0.0)), np.float32(-np.inf))
-    found = np.full((geometry.height, geometry.width), least, np.float32)
+    margin = np.nextafter(np.float32(min(float(box.min()), 0.0)), np.float32(-np.inf)) if least else 0
+    found = np.full((geometry.height, geometry.width), margin, np.float32)
     rows = slice(geometry.top, geometry.top + geometry.box_height)
     found[rows, geometry.left : geometry.left + geometry.box_width] = box
     return found
