@@ -94,6 +94,17 @@ def test_isotonic_and_temperature_can_be_chosen_and_need_development(evaluation,
         assess(evaluation, calibration="temperature", resamples=20)
 
 
+@pytest.mark.parametrize("calibration", ["temperature", "isotonic"])
+def test_calls_after_a_calibration_are_made_on_the_new_scale(evaluation, development, calibration):
+    """The table's 0.5 is as good as its scale; one of 0.12 on a squeezed scale is not."""
+    table = dataclasses.replace(evaluation.table, threshold=0.12)
+    low = dataclasses.replace(evaluation, table=table)
+    found = assess(low, development=development, calibration=calibration, resamples=20)
+    assert found.study.threshold == found.development.points["balanced"].threshold
+    assert found.at == "balanced"
+    assert assess(low, development=development, resamples=20).study.threshold == 0.12
+
+
 def test_the_same_studies_as_development_are_refused(evaluation):
     with pytest.raises(DataError, match="120 studies are in both"):
         assess(evaluation, development=evaluation, resamples=20)

@@ -91,7 +91,10 @@ class ConformalSection:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All that is known of one table against one truth; `p_view` is the probability of each row of the table."""
+    """All that is known of one table against one truth; `p_view` is the probability of each row of the table.
+
+    `at` names the operating point of the calls, None where they are made at the threshold of the table.
+    """
 
     joined: Joined
     cases: Cases
@@ -104,6 +107,7 @@ class Assessment:
     training: Training | None
     development: Development | None
     points_reason: str | None
+    at: str | None
     conformal: Sequence[ConformalSection]
     robustness: Sequence[Robustness]
     contract: ModelContract | None
@@ -129,7 +133,8 @@ def assess(
 ) -> Assessment:
     """Judge a table at both levels, with what `development` studies allow to choose.
 
-    Calls are made at the operating point `at`, or else at the threshold of the table. `other_set` declares that
+    Calls are made at the operating point `at`, or else at the threshold of the table; after a calibration, which
+    that threshold does not fit, at the point "balanced" of the development studies. `other_set` declares that
     the development studies are of another data set: see `require_apart`. Raises DataError where evaluation shares
     a study with development or `training`, where `contract` says that its operating points were chosen on these
     images, or where a choice needs development studies and there are none.
@@ -152,6 +157,8 @@ def assess(
         dev = _apply(calibration, dev, calibrators)
     points, reason = _points(dev, contract, cases.table.hard, rules)
     thresholds = {name: p.threshold if isinstance(p, OperatingPoint) else p for name, p in points.items()}
+    if at is None and calibration != "as-is":
+        at = "balanced"
     if at is not None and at not in thresholds:
         raise DataError(
             f"no operating point '{at}'; known are {', '.join(thresholds) or 'none'} ({reason or 'chosen'})"
@@ -172,6 +179,7 @@ def assess(
         training=require_not_trained_on(training, cases) if training else None,
         development=_development(dev, shared, other_set, points, calibrators) if dev else None,
         points_reason=reason,
+        at=at,
         conformal=_conformal(dev, cases) if dev and soft else (),
         robustness=robustness_of(cases, disturbed, threshold, resamples=resamples, seed=seed),
         contract=contract,

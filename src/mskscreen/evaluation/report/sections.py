@@ -35,8 +35,9 @@ def summary(a: Assessment) -> list[object]:
             "p",
             f"{a.study.overall.cases} studies of {a.study.overall.patients} patients, "
             f"{a.study.overall.abnormal} of them abnormal. A study is called abnormal at a probability of "
-            f"{a.study.threshold:.3f} or more. "
-            "Intervals are of 95 % and, unless said otherwise, from resampling patients.",
+            f"{a.study.threshold:.3f} or more, "
+            + (f"the operating point '{a.at}'. " if a.at else "the threshold of the table. ")
+            + "Intervals are of 95 % and, unless said otherwise, from resampling patients.",
         ),
         tag("div", *tiles, class_="tiles"),
     ]
