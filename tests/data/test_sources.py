@@ -127,6 +127,16 @@ def test_plain_csv(tmp_path):
     assert [item.place for item in findings if item.refused] == ["list.csv:4", "list.csv:5", "list.csv:6"]
 
 
+def test_every_word_for_an_evaluation_split_is_held_out_and_others_are_refused(tmp_path):
+    words = ("val", "validation", "Valid", "Test", "TRAIN", "")
+    write(tmp_path, {"list.csv": "path,split\n" + "".join(f"{i}.png,{word}\n" for i, word in enumerate(words))})
+    manifest, _ = read_source(tmp_path / "list.csv")
+    assert manifest["split"] == ["valid", "valid", "valid", "test", "train", None]
+    write(tmp_path, {"list.csv": "path,split\na.png,train\nb.png,holdout\n"})
+    with pytest.raises(DataError, match=r"list\.csv:3: split 'holdout' is none of train, valid, test; .*empty"):
+        read_source(tmp_path / "list.csv")
+
+
 def test_plain_csv_needs_a_path_column(tmp_path):
     write(tmp_path, {"list.csv": "file,label\na.png,1\n"})
     with pytest.raises(DataError, match=r"list\.csv:1: the header lacks the column 'path'"):

@@ -17,6 +17,7 @@ from mskscreen.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_SPLITS = {"": None, "train": "train", "test": "test", **dict.fromkeys(("valid", "val", "validation"), "valid")}
 _REGIONS = ("hand", "leg", "hip", "shoulder")
 _COCO = "Annotations/COCO JSON/COCO_fracture_masks.json"
 
@@ -83,7 +84,10 @@ class Table:
 
 
 def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
-    """A plain CSV: column `path` relative to its folder, and any of patient, study, joint, label, split, view."""
+    """A plain CSV: column `path` relative to its folder, and any of patient, study, joint, label, split, view.
+
+    Raises DataError where a split has another name than train, valid (also val, validation) or test.
+    """
     table = Table(root, root.parent, ("path",), links=links)
     for line, record in table.records():
         view = record.get("view", "")
@@ -97,10 +101,19 @@ def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
             study=record.get("study") or None,
             joint=region(record.get("joint")),
             label=table.label(record.get("label", ""), line),
-            split=record.get("split") or None,
+            split=_split(table, record.get("split", ""), line),
             view=number,
         )
     return table.result("csv")
+
+
+def _split(table: Table, text: str, line: int) -> str | None:
+    """The split as a manifest names it: under any other name an evaluation set would be trained on."""
+    if text.lower() not in _SPLITS:
+        raise DataError(
+            f"{table.file}:{line}: split '{text}' is none of train, valid, test; correct it or leave it empty"
+        )
+    return _SPLITS[text.lower()]
 
 
 def index_fracatlas(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
