@@ -147,6 +147,27 @@ def test_paths_of_other_data_sets_join_by_their_end():
         join(table, labels(["s"], [1.0], image=["other/a.jpg"]))
 
 
+def test_an_image_has_the_label_of_its_own_row_and_not_of_its_study():
+    """Relative paths in the labels, absolute ones in the table; one image is in no row, a study is whole."""
+    places = [("S1", "a", "1.2.3"), ("S1", "b", "1.2.3"), ("S1", "c", "1.2.3"), ("S2", "a", "4"), ("S3", "a", "5")]
+    row = make_predictions(1).images[0]
+    rows = [
+        dataclasses.replace(row, file=f"/data/{s}/{n}.dcm", study=study, patient="p") for s, n, study in places
+    ]
+    truth = labels(
+        ["1.2.3", "1.2.3", "4", "5"],
+        [0, 1, 1, 0],
+        image=["S1/a.dcm", "S1/b.dcm", "a.dcm", None],
+        patient=["p"] * 4,
+        columns={"view": ["AP", "LAT", "AP", "PA"]},
+    )
+    found = join(Table.of(Predictions(tuple(rows))), truth)
+    assert found.truth.tolist() == [0, 1, -1, 2, 3]
+    images = found.cases("image")
+    assert images.labels.tolist() == [False, True, True, False]
+    assert images.columns["view"].tolist() == ["AP", "LAT", "AP", "PA"]
+
+
 def test_scores_that_are_no_probability_are_left_out(predictions):
     rows = list(predictions.images)
     rows[0] = dataclasses.replace(rows[0], p_abnormal=float("nan"))

@@ -168,6 +168,7 @@ class Joined:
 def join(table: Table, labels: Labels) -> Joined:
     """Find the truth of each row of the table: by its image, by the end of its path, else by its study.
 
+    An image that the labels do not name has no truth where they name others of its study.
     Raises DataError where a file occurs twice in the table, an image is labelled twice and differently, or nothing
     can be joined.
     """
@@ -243,9 +244,18 @@ def _match(
             truth[at] = row
         elif labels.label[truth[at]] != labels.label[row]:
             raise DataError(f"{labels.name}: rows {truth[at] + 1} and {row + 1} label the same image differently")
-    for i in np.flatnonzero(truth < 0).tolist():
+    unknown = np.flatnonzero(truth < 0).tolist()
+    for i in unknown:
         ends = [row for key, row in others.get(file_name(image_keys[i]), ()) if same_end(key, image_keys[i])]
-        truth[i] = by_study.get(study_keys[i], ends[0] if len(ends) == 1 else -1)
+        # Files of several studies may have one name.
+        if study_keys[i] in by_study:
+            ends = [row for row in ends if names[row] == study_keys[i]]
+        truth[i] = ends[0] if len(ends) == 1 else -1
+    named = {names[row] for row in truth[truth >= 0].tolist()}
+    for i in unknown:
+        row = by_study.get(study_keys[i], -1)
+        if truth[i] < 0 and (labels.image[row] is None or study_keys[i] not in named):
+            truth[i] = row
     return truth, names
 
 
