@@ -158,3 +158,13 @@ def test_three_models_give_three_pairs_with_corrected_p_values(predictions):
         assert [pair.tests[k].adjusted for pair in result.pairs] == pytest.approx(
             multipletests(raw, method="holm")[1]
         )
+
+
+@pytest.mark.parametrize("names", [("soft", "calls"), ("calls", "soft")])
+def test_scores_and_calls_are_compared_in_either_order(cases, names):
+    called = dataclasses.replace(cases.table, hard=True)
+    models = {"soft": cases, "calls": dataclasses.replace(cases, table=called, p=(cases.p >= 0.4).astype(float))}
+    pair = compare({name: models[name] for name in names}, resamples=20, permutations=20).pairs[0]
+    assert {test.name: test.p for test in pair.tests}["Bootstrap by patient"] is None
+    assert pair.differences["auroc"].value is None
+    assert pair.differences["kappa"].value is not None

@@ -171,7 +171,7 @@ def _tests(
 
 
 def _bootstrap_test(draws: Draws, one: str, other: str) -> float | None:
-    if one not in draws.replicates or "auroc" not in draws.replicates[one]:
+    if not all("auroc" in draws.replicates.get(name, ()) for name in (one, other)):
         return None
     values = (draws.estimate, draws.replicates)
     difference, replicates = (kind[other]["auroc"] - kind[one]["auroc"] for kind in values)
