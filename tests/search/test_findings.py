@@ -1,5 +1,6 @@
 """What is read from a search, on results whose truth is known."""
 
+import dataclasses
 import math
 import re
 import zlib
@@ -12,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.data.manifest import Manifest
 from mskscreen.evaluation.cases import Cases, join
 from mskscreen.evaluation.compare import holm
-from mskscreen.evaluation.labels import Labels
+from mskscreen.evaluation.labels import Labels, read_labels
 from mskscreen.evaluation.table import Table
 from mskscreen.networks.complexity import Complexity
+from mskscreen.predictions import Prediction, Predictions
 from mskscreen.search.effects import effects, over_cells, resample, rivals
-from mskscreen.search.ensemble import greedy
+from mskscreen.search.ensemble import greedy, select
 from mskscreen.search.pareto import Point, front, pareto_chart
-from mskscreen.search.plan import Plan
+from mskscreen.search.plan import DEVELOPMENT, EVALUATION, Plan
 from mskscreen.search.report import write_report
 from mskscreen.search.results import Cell, Findings, Result, figures
 from mskscreen.search.space import Run, Space
@@ -240,3 +243,36 @@ def test_greedy_selection_takes_what_complements_and_stops_when_nothing_helps() 
     assert scores[1] > scores[0] + 0.01
     assert greedy({"one": one, "copy": one}, most=5)[0] == ["one"]
     assert len(greedy({"one": one, "two": two}, most=1)[0]) == 1
+
+
+def test_an_ensemble_of_runs_that_learned_several_label_sets_is_judged_by_one(tmp_path: Path) -> None:
+    names = [f"{k}.png" for k in range(60)]
+    truth = [k % 2 for k in range(60)]
+    rows = [
+        {"image": name, "study": name, "patient": name, "label": y} for name, y in zip(names, truth, strict=True)
+    ]
+    manifest = Manifest.from_rows(tmp_path, rows, "csv")
+    changed = [1 - y if k < 6 else y for k, y in enumerate(truth)]
+    results = []
+    for seed, column in enumerate(("label_x", "label")):
+        result = _result("resnet18", "random", seed, 1.0)
+        protocol = dataclasses.replace(result.run.protocol, labels=column)
+        results.append(dataclasses.replace(result, run=Run({"labels": column}, protocol)))
+    plan = Plan(tmp_path, "", Space(tuple(result.run for result in results)))
+    manifest.replace({**manifest.columns, "label_x": changed}).write(plan.data)
+    p = np.random.default_rng(0).random((2, 60)) * 0.2 + np.array(truth) * 0.3 + 0.2
+    for k, result in enumerate(results):
+        table = Predictions(
+            tuple(
+                Prediction(name, name, "hand", (1.0,) + (0.0,) * 6, float(value))
+                for name, value in zip(names, p[k], strict=True)
+            ),
+            {"name": "toy"},
+        )
+        for name in (DEVELOPMENT, EVALUATION):
+            plan.of(result.run).mkdir(parents=True, exist_ok=True)
+            table.write(plan.of(result.run) / name)
+        cases = join(Table.of(table, "toy"), read_labels(plan.data)).cases()
+        results[k] = dataclasses.replace(result, cases=cases)
+    chosen = select(plan, _findings(results), resamples=20)
+    assert chosen.together["auroc"].value == 1

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Timer
@@ -61,6 +62,16 @@ def test_a_folder_takes_a_further_space_but_no_other_data(plan: Plan, tmp_path: 
     (other / "valid_image_paths.csv").write_text("")
     with pytest.raises(DataError, match="other data"):
         Plan.make(plan.folder, other, larger)
+
+
+def test_the_evaluation_set_is_labelled_in_the_column_that_the_runs_learn(plan: Plan) -> None:
+    manifest = Manifest.read(plan.data)
+    held_out = [split == "valid" for split in manifest["split"]]
+    hidden = [None if out else label for out, label in zip(held_out, manifest["label"], strict=True)]
+    manifest.replace({**manifest.columns, "label": hidden, "label_x": manifest["label"]}).write(plan.data)
+    runs = tuple(replace(run, protocol=replace(run.protocol, labels="label_x")) for run in plan.runs)
+    assert len(replace(plan, space=Space(runs)).held_out()) == sum(held_out)
+    assert len(replace(plan, space=Space((plan.runs[0], *runs))).held_out()) == 0
 
 
 def _again(plan: Plan, text: str, folder: Path) -> Plan:

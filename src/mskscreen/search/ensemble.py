@@ -95,8 +95,7 @@ def _judged(plan: Plan, members: Sequence[tuple[Result, int]]) -> Cases:
     """The evaluation set as `predict` with these models would score it."""
     tables = [Predictions.read(plan.of(result.run) / EVALUATION) for result, _ in members]
     together = averaged_tables(tables, [weight for _, weight in members])
-    column = members[0][0].run.protocol.labels
-    return join(Table.of(together, "ensemble"), read_labels(plan.data, label_column=column)).cases()
+    return join(Table.of(together, "ensemble"), read_labels(plan.data, label_column=plan.labels)).cases()
 
 
 def command(plan: Plan, chosen: Chosen) -> str:

@@ -135,6 +135,12 @@ class Plan:
         """The runs in the order in which they are begun."""
         return self.space.runs
 
+    @property
+    def labels(self) -> str:
+        """The label column that all runs are judged by: the one they learned, or `label` where they differ."""
+        columns = {run.protocol.labels for run in self.runs}
+        return columns.pop() if len(columns) == 1 else "label"
+
     def run(self, name: str) -> Run:
         """The run whose folder is `name`. Raises DataError where the search has none."""
         found = next((run for run in self.runs if run.name == name), None)
@@ -160,7 +166,7 @@ class Plan:
         manifest = Manifest.read(self.data)
         rows = [
             row
-            for row, (split, label) in enumerate(zip(manifest["split"], manifest["label"], strict=True))
+            for row, (split, label) in enumerate(zip(manifest["split"], manifest[self.labels], strict=True))
             if split in HELD_OUT and label is not None
         ]
         return manifest.take(rows)

@@ -121,7 +121,7 @@ def gather(plan: Plan) -> Findings:
     if not done:
         raise DataError(f"{plan.folder}: no run has finished; see: mskscreen search status {plan.folder}")
     held_out = len(plan.held_out()) > 0
-    labels = _labels(plan)
+    labels = read_labels(plan.data, label_column=plan.labels)
     table = EVALUATION if held_out else DEVELOPMENT
     by_cell: dict[str, list[Result]] = {}
     for run in done:
@@ -137,14 +137,8 @@ def gather(plan: Plan) -> Findings:
 
 def development_cases(plan: Plan, runs: Sequence[Run]) -> dict[str, Cases]:
     """Studies of the development fold as each run scored them, by the name of the run."""
-    labels = _labels(plan)
+    labels = read_labels(plan.data, label_column=plan.labels)
     return {run.name: join(read_table(plan.of(run) / DEVELOPMENT), labels).cases() for run in runs}
-
-
-def _labels(plan: Plan) -> Labels:
-    """The truth that all runs are judged by: the label column they learned, or `label` where they differ."""
-    columns = {run.protocol.labels for run in plan.runs}
-    return read_labels(plan.data, label_column=columns.pop() if len(columns) == 1 else "label")
 
 
 def _result(plan: Plan, run: Run, table: str, labels: Labels) -> Result:
