@@ -171,3 +171,11 @@ def test_what_makes_gdcm_abort_is_an_error(make_dicom, file_bytes, tmp_path):
     dataset.PixelData = encapsulate([frame[:at] + b"\xea" + frame[at + 1 :]])
     with pytest.raises(DecodeError, match="corrupt"):
         read_radiograph(file_bytes(dataset))
+
+
+def test_eight_bits_in_words_of_big_endian_are_in_order(make_dicom, file_bytes):
+    array = np.arange(10, 250, 10, dtype=np.uint8).reshape(4, 6)
+    dataset = make_dicom(array, syntax=uid.ExplicitVRBigEndian)
+    dataset.PixelData = array.view("<u2").astype(">u2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    np.testing.assert_array_equal(read_radiograph(file_bytes(dataset)).pixels, read_radiograph(array).pixels)

@@ -78,8 +78,10 @@ def _halvings(stream: Codestream, header: FrameHeader, enough: Enough) -> int:
 
 def _native(data: bytes, vr: str, syntax: uid.UID, header: FrameHeader) -> npt.NDArray:
     """Uncompressed samples; the common kinds are what the bytes are, without a copy."""
-    if header.samples == 1 and header.bits_allocated in (8, 16):
-        order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+    big = syntax == uid.ExplicitVRBigEndian
+    bits = (16,) if big and vr == "OW" else (8, 16)  # bytes in words of big endian are swapped
+    if header.samples == 1 and header.bits_allocated in bits:
+        order = ">" if big else "<"
         return np.frombuffer(data, f"{order}u{header.bits_allocated // 8}", header.rows * header.columns).reshape(
             header.rows, header.columns
         )
