@@ -266,20 +266,24 @@ def test_maps_of_a_model_without_map_are_refused(
     assert run(mura, model=without).code == 3
 
 
-def test_a_finished_table_is_left_alone_until_something_changes(
+def test_a_finished_table_without_errors_is_left_alone_until_something_changes(
     run: Callable, mura: Path, tmp_path: Path, write_png: Callable
 ) -> None:
     output = tmp_path / "table.parquet"
     run(mura, "-o", output)
-    before = output.stat().st_mtime_ns, output.stat().st_ino
+    first = Predictions.read(output)
     again = run(mura, "-o", output)
-    assert (again.code, "finished already" in again.err) == (3, True)
-    assert (output.stat().st_mtime_ns, output.stat().st_ino) == before
+    assert (again.code, "finished already" in again.err) == (3, False)
+    assert Predictions.read(output) == first
     assert run(mura, "-o", output, "--at", "specific").code == 3
     assert Predictions.read(output).threshold == 0.8
     write_png(mura / "XR_HAND/patient00002/study1_negative/image2.png")
     assert run(mura, "-o", output, "--at", "specific").code == 0
     assert [row.error for row in Predictions.read(output)] == [None] * 5
+    before = output.stat().st_mtime_ns, output.stat().st_ino
+    again = run(mura, "-o", output, "--at", "specific")
+    assert (again.code, "finished already" in again.err) == (0, True)
+    assert (output.stat().st_mtime_ns, output.stat().st_ino) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MURA-v1.1", "table.parquet"]
 
 

@@ -39,7 +39,7 @@ class Ensemble:
             raise ModelError("an ensemble needs at least two models; name another")
         self.screeners: list[Screener] = []
         self.weights: list[int] = []
-        keys = []
+        keys: list[tuple[str, str, str]] = []
         for screener in screeners:
             engine = screener.engine
             key = (engine.digest, engine.contract.digest, engine.precision)
