@@ -49,9 +49,8 @@ def test_facts_are_json_and_name_kind_bone_and_place():
     for seed in range(30):
         case = make_case(seed, abnormal=True, long_side=SIDE)
         facts = json.loads(json.dumps(case.facts))
-        assert {"joint", "age_group", "laterality", "variants", "kind", "subkind", "bone", "fraction"} <= set(
-            facts
-        )
+        assert {"joint", "age_group", "laterality", "variants", "kind", "subkind", "bone"} <= set(facts)
+        assert {"fraction", "azimuth_degrees"} <= set(facts)
         assert 1 <= len(case.views) <= 4
 
 

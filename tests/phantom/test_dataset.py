@@ -7,17 +7,22 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 from PIL import Image
 
+from mskscreen.anatomy import JointType
 from mskscreen.errors import DataError
+from mskscreen.lock import locked
 from mskscreen.phantom.case import make_case
 from mskscreen.phantom.dataset import make, occult_studies
-from mskscreen.phantom.manifest import Row, read_manifest, summary
+from mskscreen.phantom.display import Family
+from mskscreen.phantom.manifest import FILE, Row, read_manifest, summary
 from mskscreen.phantom.plan import Recipe, plan
 from mskscreen.phantom.radiograph import finish, stored_bytes
 
@@ -171,12 +176,58 @@ def test_a_twin_is_the_same_seed_without_the_abnormality(folder, rows):
 
 def test_dicom_files_carry_the_same_image_and_no_label(folder, rows):
     assert not any("positive" in row.dicom or "negative" in row.dicom for row in rows)
-    for row in rows[:6]:
+    shared = [row for row in rows if " + " in row.views]
+    assert shared
+    for row in rows[:6] + shared:
         dataset = pydicom.dcmread(folder / row.dicom)
         assert (dataset.Rows, dataset.Columns) == (row.rows, row.columns)
+        assert ("PixelSpacing" in dataset) == ("KVP" in dataset) == (" + " not in row.views)
         assert dataset.ImageLaterality == row.laterality[0].upper()
     studies = {row.study: pydicom.dcmread(folder / row.dicom).StudyInstanceUID for row in rows}
     assert len(set(studies.values())) == 21
+
+
+def test_every_exposure_is_in_the_manifest(rows):
+    for row in rows:
+        exposures = json.loads(row.exposures)
+        assert [exposure["view"] for exposure in exposures] == row.views.split(" + ")
+        assert all(45 < exposure["kilovolts"] < 83 for exposure in exposures)
+        assert all(0 < exposure["exposed"] <= 1 for exposure in exposures)
+        assert row.kilovolts == (exposures[0]["kilovolts"] if len(exposures) == 1 else None)
+    assert {row.style for row in rows} == set(Family)
+    assert {row.film for row in rows if row.style != Family.FILM} == {False}
+
+
+def test_a_manifest_and_a_journal_from_before_the_exposures_can_be_read(folder, rows, tmp_path):
+    new = ["kilovolts", "style", "film", "exposures"]
+    pq.write_table(pq.read_table(folder / FILE).drop_columns(new), tmp_path / FILE)
+    old = read_manifest(tmp_path)
+    assert [row.image for row in old] == [row.image for row in rows]
+    assert {(row.kilovolts, row.style, row.film, row.exposures) for row in old} == {(None, None, None, "[]")}
+
+
+def test_a_folder_that_another_process_fills_is_left_alone(tmp_path):
+    recipe = Recipe(studies=1, seed=4, long_side=64)
+    (tmp_path / "recipe.json").write_text(json.dumps(asdict(recipe)))
+    half = tmp_path / "partial" / "0"
+    half.mkdir(parents=True)
+    with locked(tmp_path / "make.lock", "these phantoms"), pytest.raises(DataError, match="another process"):
+        make(tmp_path, recipe)
+    assert half.exists()
+    assert make(tmp_path, recipe).made == 1
+
+
+def test_a_finished_folder_needs_no_lock(folder):
+    with locked(folder / "make.lock", "these phantoms"):
+        assert make(folder, RECIPE).found == 21
+
+
+def test_beyond_512_pixels_images_grow_and_visibility_does_not():
+    case = make_case(5, JointType.FOREARM, kind="metalwork", long_side=700)
+    small, large = (next(finish(case, side)) for side in (350, 700))
+    assert max(large.display.shape) == 700
+    assert large.mask.mean() == pytest.approx(small.mask.mean(), rel=0.1)
+    assert large.visibility == pytest.approx(small.visibility, rel=0.4)
 
 
 def test_a_second_run_does_nothing(folder):

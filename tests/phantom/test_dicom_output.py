@@ -18,7 +18,7 @@ WRIST = Identity(
     study=1,
     number=2,
     joint=JointType.WRIST,
-    view="PA oblique",
+    views=("PA oblique",),
     laterality="L",
     years=33.4,
     kilovolts=55.0,
@@ -103,6 +103,16 @@ def test_the_same_phantom_gives_the_same_bytes_and_another_view_another_instance
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert first.StudyInstanceUID == second.StudyInstanceUID
     assert uid("a", 1) != uid("a", 2)
+
+
+def test_several_exposures_on_one_image_have_all_views_and_no_single_spacing_or_voltage(tmp_path, display):
+    shared = replace(WRIST, views=("PA", "lateral"), kilovolts=None, pixel=None)
+    write_dicom(tmp_path / "image.dcm", display, shared, Stored())
+    dataset = pydicom.dcmread(tmp_path / "image.dcm")
+    assert dataset.ViewPosition == "PA LATERAL"
+    assert "PA + lateral" in dataset.ImageComments
+    assert not {"PixelSpacing", "ImagerPixelSpacing", "KVP"} & {element.keyword for element in dataset}
+    assert read_radiograph(tmp_path / "image.dcm").pixels.shape == display.shape
 
 
 def test_the_ways_to_store_are_all_drawn():

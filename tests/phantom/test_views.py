@@ -8,7 +8,7 @@ from mskscreen.phantom.patient import draw_patient
 from mskscreen.phantom.positioning import POSITIONS, draw_angles
 from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.skeleton import Skeleton
-from mskscreen.phantom.views import PROJECTIONS, draw_camera, projections
+from mskscreen.phantom.views import PROJECTIONS, draw_camera, projections, turn_on_plate
 
 SKELETON = Skeleton.load()
 ALL = [(joint, entry) for joint, table in PROJECTIONS.items() for entry in table]
@@ -23,6 +23,23 @@ def posed(seed, entry, digit=3, laterality=None):
 
 def camera_of(body, joint, entry, seed, digit=3, long_side=512):
     return draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", 0))
+
+
+def fields(joint, count):
+    """Views of a region as often as departments take them: projection, digit, body and camera."""
+    table = PROJECTIONS[joint]
+    shares = np.array([entry.share for entry in table])
+    for seed in range(count):
+        rng = stream(seed, "choice")
+        entry = table[rng.choice(len(table), p=shares / shares.sum())]
+        digit = int(rng.choice(entry.digits))
+        body = posed(seed, entry, digit)
+        yield entry, digit, body, camera_of(body, joint, entry, seed, digit, 128)
+
+
+def shown(camera, *points):
+    column, row = camera.project(np.array(points)).T
+    return (column >= 0) & (column < camera.columns) & (row >= 0) & (row < camera.rows)
 
 
 def test_every_region_has_projections_in_known_positions():
@@ -104,3 +121,72 @@ def test_a_lateral_lays_the_metacarpals_over_each_other():
         spread[entry.name] = np.mean(widths)
     assert spread["lateral"] < 0.6 * spread["PA"]
     assert spread["PA oblique"] < spread["PA"]
+
+
+def ends_shown(joint, bone):
+    return np.array(
+        [shown(camera, body.proximal(bone), body.distal(bone)) for *_, body, camera in fields(joint, 40)]
+    )
+
+
+def test_a_humerus_is_taken_with_shoulder_or_elbow_or_both():
+    ends = ends_shown(JointType.HUMERUS, "humerus")
+    assert ends.any(axis=1).all()
+    assert 0.4 < ends.all(axis=1).mean() < 0.8
+    assert (ends.mean(axis=0) < 0.95).all()
+
+
+def test_a_forearm_is_taken_with_both_joints():
+    assert ends_shown(JointType.FOREARM, "radius").all(axis=1).mean() > 0.75
+
+
+def test_a_finger_is_taken_with_much_of_the_hand():
+    heads = [
+        shown(camera, *(body.distal(f"{digit}mc") for digit in (2, 3, 4, 5))).sum()
+        for *_, body, camera in fields(JointType.FINGER, 40)
+    ]
+    assert np.mean(np.array(heads) == 4) > 0.4
+    assert min(heads) < 2
+
+
+def test_a_shoulder_is_taken_with_half_the_chest_now_and_then():
+    midline = [
+        shown(camera, body.proximal("clavicle"))[0]
+        for entry, _, body, camera in fields(JointType.SHOULDER, 60)
+        if entry.name not in ("Y view", "axillary")
+    ]
+    assert 0.25 < np.mean(midline) < 0.85
+
+
+def test_elbows_are_taken_from_nearly_straight_to_sharply_bent():
+    flexion = [
+        np.degrees(np.arccos(body.axis("humerus") @ body.axis("ulna")))
+        for *_, body, _ in fields(JointType.ELBOW, 80)
+    ]
+    counts, _ = np.histogram(flexion, bins=[0, 30, 60, 90, 130])
+    assert counts.sum() == 80
+    assert counts.min() >= 8
+
+
+def test_limbs_lie_straight_slanted_or_across_the_plate_and_shoulders_straight():
+    turns = {}
+    for joint in (JointType.HAND, JointType.SHOULDER):
+        turns[joint] = np.abs(
+            [
+                np.degrees(turn_on_plate(body, joint, entry.name, digit, camera))
+                for entry, digit, body, camera in fields(joint, 60)
+            ]
+        )
+    hand = turns[JointType.HAND]
+    assert np.mean(hand < 10) > 0.4
+    assert np.mean((hand > 75) & (hand < 105)) > 0.04
+    assert hand.max() > 120
+    assert turns[JointType.SHOULDER].max() < 30
+
+
+def test_the_turn_on_the_plate_is_that_of_the_hand_on_the_image():
+    for entry, digit, body, camera in fields(JointType.HAND, 12):
+        turn = turn_on_plate(body, JointType.HAND, entry.name, digit, camera)
+        wrist, knuckle = camera.project(np.array([body.proximal("3mc"), body.distal("3mc")]))
+        along = (knuckle - wrist) / np.linalg.norm(knuckle - wrist)
+        assert along == pytest.approx([np.sin(turn), -np.cos(turn)], abs=0.1)

@@ -24,7 +24,9 @@ def make(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="New folder, or one to go on with.")],
     studies: Annotated[int, typer.Option(help="How many studies, of one to four views each.")] = 100,
     seed: Annotated[int, typer.Option(help="Decides every byte.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one a core. Does not change the result.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; 0 for one a core. Does not change the result.")
+    ] = 0,
     long_side: Annotated[
         int, typer.Option(help="Longer side of every image in pixels: 64 to 4096, for real work 512 to 2500.")
     ] = 512,
@@ -68,9 +70,9 @@ def summarise(folder: Folder, form: FormatOption = Format.TABLE) -> None:
 def sheet(
     folder: Folder,
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG file to write.")],
-    images: Annotated[int, typer.Option(help="How many, evenly spread over the data set.")] = 40,
-    columns: Annotated[int, typer.Option(help="Images in a row.")] = 8,
-    cell: Annotated[int, typer.Option(help="Size of an image on the sheet in pixels.")] = 240,
+    images: Annotated[int, typer.Option(min=1, help="How many, evenly spread over the data set.")] = 40,
+    columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 8,
+    cell: Annotated[int, typer.Option(min=1, help="Size of an image on the sheet in pixels.")] = 240,
     joint: Annotated[Joint | None, typer.Option(help="Only this joint.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind of abnormality, or `normal`.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each abnormal image beside its twin.")] = False,

@@ -11,7 +11,7 @@ import numpy as np
 
 from mskscreen.anatomy import JointType
 from mskscreen.phantom.body import Body, pose_body
-from mskscreen.phantom.pathology.context import Context, Facts, Site
+from mskscreen.phantom.pathology.context import Context, Facts, Site, degrees
 from mskscreen.phantom.pathology.kinds import Kind, choose_kind
 from mskscreen.phantom.patient import Patient, draw_patient
 from mskscreen.phantom.positioning import draw_angles
@@ -20,7 +20,7 @@ from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.skeleton import Skeleton
 from mskscreen.phantom.soft_tissue import cervical_spine, fat_planes, soft_tissue
 from mskscreen.phantom.variants import Variants, draw_variants
-from mskscreen.phantom.views import Projection, draw_camera, projections
+from mskscreen.phantom.views import Projection, draw_camera, projections, turn_on_plate
 
 PREVALENCE = 0.45
 _VIEW_COUNTS = (0.22, 0.36, 0.34, 0.08)
@@ -30,7 +30,7 @@ _SITES_OF_A_KIND = 30
 _TRUNK = (JointType.SHOULDER, JointType.HUMERUS)
 _ELBOW_SEEN = (JointType.FOREARM, JointType.ELBOW)
 # Tube voltage (kV), scatter-to-primary ratio without a grid and photons in the open beam: all rise with the part's
-# thickness, as automatic exposure control makes them.
+# thickness, as automatic exposure control makes them. These numbers, heel and blur are our choice.
 _BEAMS = {
     JointType.FINGER: ((46.0, 53.0), 0.12, 1.5e4),
     JointType.HAND: ((48.0, 56.0), 0.15, 2e4),
@@ -47,7 +47,10 @@ _READOUT = (4.0, 16.0)  # electronic noise of the detector, in quanta a pixel
 
 @dataclass(frozen=True)
 class CaseView:
-    """One exposure: what is in the beam without and, in an abnormal study, with the abnormality."""
+    """One exposure: what is in the beam without and, in an abnormal study, with the abnormality.
+
+    `pose` holds the flexion of the elbow and how the limb lies on the plate, for the manifest.
+    """
 
     view_name: str
     laterality: str
@@ -55,6 +58,7 @@ class CaseView:
     scene_normal: Scene
     scene_abnormal: Scene | None
     exposure: Exposure
+    pose: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class _Exposed:
     camera: Camera
     furnish: Callable[[Body], Scene]
     exposure: Exposure
+    pose: dict[str, float]
 
 
 def make_case(
@@ -120,7 +125,7 @@ def make_case(
         scenes = [scene for scene, _ in effects]
         facts |= effects[0][1]
     views = tuple(
-        CaseView(e.projection.name, patient.laterality, e.camera, e.furnish(e.body), scene, e.exposure)
+        CaseView(e.projection.name, patient.laterality, e.camera, e.furnish(e.body), scene, e.exposure, e.pose)
         for e, scene in zip(exposed, scenes, strict=True)
     )
     return Case(seed, joint, abnormal, views, facts)
@@ -159,7 +164,12 @@ def _expose(
     body = pose_body(skeleton, patient, angles)
     camera = draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", number))
     furnish = partial(_furnish, joint=joint, variants=variants)
-    return _Exposed(entry, body, camera, furnish, _draw_exposure(joint, entry.name, stream(seed, "beam", number)))
+    exposure = _draw_exposure(joint, entry.name, stream(seed, "beam", number))
+    pose = {
+        "elbow_flexion_degrees": degrees(angles["elbow_flexion"]),
+        "turn_degrees": degrees(turn_on_plate(body, joint, entry.name, digit, camera)),
+    }
+    return _Exposed(entry, body, camera, furnish, exposure, pose)
 
 
 def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:
@@ -211,7 +221,8 @@ def _draw_effect(
     for view in exposed:
         context = Context(view.body, joint, site, view.furnish)
         scene, facts = kind.make(context, stream(seed, "pathology", "effect", attempt))
-        about = {"kind": kind.name, "bone": site.bone, "fraction": round(site.fraction, 3)}
+        place = {"fraction": round(site.fraction, 3), "azimuth_degrees": degrees(site.azimuth)}
+        about = {"kind": kind.name, "bone": site.bone} | place
         results.append((scene, about | facts))
     return results
 

@@ -12,12 +12,14 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mskscreen.errors import DataError
+from mskscreen.lock import locked
 from mskscreen.phantom import manifest
 from mskscreen.phantom.manifest import Row
 from mskscreen.phantom.plan import Recipe, Slot, plan
@@ -26,7 +28,7 @@ from mskscreen.phantom.volumes import prepare
 from mskscreen.storage import replacing, write_text
 from mskscreen.workers import in_blocks
 
-_RECIPE, _JOURNAL = "recipe.json", "journal.jsonl"
+_RECIPE, _JOURNAL, _LOCK = "recipe.json", "journal.jsonl", "make.lock"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def make(
 ) -> Outcome:
     """Write the data set of `recipe` into `folder`, or what a killed run left of it; `advance` counts studies.
 
-    Raises DataError if the folder holds anything else, was made with another recipe, or cannot be written.
+    Raises DataError if the folder holds anything else, was made with another recipe, is being written by another
+    process, or cannot be written.
     """
     try:
         return _make(folder, recipe, workers, advance)
@@ -59,6 +62,12 @@ def make(
 
 def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:
     _claim(folder, recipe)
+    finished = (folder / manifest.FILE).exists()
+    with nullcontext() if finished else locked(folder / _LOCK, "these phantoms"):
+        return _fill(folder, recipe, workers, advance)
+
+
+def _fill(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:
     slots = plan(recipe)
     if (folder / manifest.FILE).exists():
         advance(len(slots))

@@ -44,18 +44,21 @@ class Stored:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a DICOM object says of one phantom; `pixel` is its spacing, at object and detector alike, in mm."""
+    """What a DICOM object says of one phantom; `pixel` is its spacing, at object and detector alike, in mm.
+
+    Several exposures on one image have several `views`, and neither one tube voltage nor one spacing: None.
+    """
 
     seed: int
     patient: int
     study: int
     number: int
     joint: JointType
-    view: str
+    views: tuple[str, ...]
     laterality: str
     years: float
-    kilovolts: float
-    pixel: float
+    kilovolts: float | None
+    pixel: float | None
 
 
 def sample_stored(rng: np.random.Generator) -> Stored:
@@ -170,21 +173,24 @@ def _series_and_equipment(dataset: Dataset, identity: Identity, stored: Stored) 
     dataset.InstanceNumber = identity.number
     dataset.BodyPartExamined = identity.joint.codes.body_part
     # CS holds 16 characters of upper case, digits, space and underscore.
-    dataset.ViewPosition = re.sub(r"[^A-Z0-9_ ]", " ", identity.view.upper())[:16].strip()
+    position = re.sub(r"[^A-Z0-9_ ]", " ", " ".join(identity.views).upper())
+    dataset.ViewPosition = position[:16].strip()
     dataset.Laterality = identity.laterality
     dataset.ImageLaterality = identity.laterality
     dataset.PatientOrientation = ["L", "F"]
-    dataset.KVP = f"{identity.kilovolts:.4g}"
+    if identity.kilovolts is not None:
+        dataset.KVP = f"{identity.kilovolts:.4g}"
     dataset.Manufacturer = "mskscreen"
     dataset.ManufacturerModelName = "phantom"
     dataset.DeviceSerialNumber = "0"
     dataset.SoftwareVersions = "phantom"
-    spacing = [f"{identity.pixel:.6g}"] * 2
-    dataset.ImagerPixelSpacing = spacing
-    dataset.PixelSpacing = spacing
+    if identity.pixel is not None:
+        dataset.ImagerPixelSpacing = dataset.PixelSpacing = [f"{identity.pixel:.6g}"] * 2
     dataset.BurnedInAnnotation = "NO"
     dataset.ImageType = ["ORIGINAL", "PRIMARY"] if not digital else ["ORIGINAL", "PRIMARY", ""]
     dataset.ImageComments = "Synthetic phantom, not a patient"
+    if len(identity.views) > 1:
+        dataset.ImageComments += f"; exposures: {' + '.join(identity.views)}"
 
 
 def _digital_x_ray(dataset: Dataset, identity: Identity) -> None:

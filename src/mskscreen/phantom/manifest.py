@@ -23,7 +23,9 @@ class Row:
     `variants` are the harmless peculiarities of the patient, joined by ", "; `anatomy` is the patient's build
     and seed (JSON); `visibility` is Rose's k in this image, None in a normal study; `occult` marks an
     abnormality with k below 5; `inverted` an image stored with bone dark; `seed`, with joint and patient's
-    seed, remakes the study.
+    seed, remakes the study. `kilovolts` is the tube voltage where all exposures share one, `style` the family of
+    display processing, `film` marks a scan of film, `exposures` is what `Finished` says of each exposure (JSON):
+    manifests from before these four were recorded lack them.
     """
 
     image: str
@@ -50,6 +52,10 @@ class Row:
     rows: int
     columns: int
     seed: int
+    kilovolts: float | None = None
+    style: str | None = None
+    film: bool | None = None
+    exposures: str = "[]"
 
     @property
     def severity(self) -> dict[str, Any]:

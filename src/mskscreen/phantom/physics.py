@@ -1,4 +1,9 @@
-"""From path lengths to detected intensity: attenuation, scatter, heel effect, noise and blur."""
+"""From path lengths to detected intensity: attenuation, scatter, heel effect, noise and blur.
+
+Scatter, grids and the heel effect are described in J. T. Bushberg, J. A. Seibert, E. M. Leidholdt and J. M. Boone,
+The Essential Physics of Medical Imaging (3rd edition, 2012), the modulation transfer function in ICRU Report 54,
+Medical Imaging: The Assessment of Image Quality (1996). Their sizes, here and in `case`, are our choice.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from mskscreen.phantom.compiled import compiled
 from mskscreen.phantom.filters import blur, coarseness, shrink, spread
 from mskscreen.phantom.scene import Exposure, Layers
 
-_GRID_PASSES = 0.2  # share of scatter behind a typical 8:1 grid
-_SCATTER_SPREAD = 0.06  # of the long side
+_GRID_PASSES = 0.2  # share of scatter that a grid lets through
+_SCATTER_SPREAD = 0.06  # standard deviation of the scatter's spread, of the long side
 _GAUSSIAN_FROM = np.float32(40)  # quanta a pixel above which a normal distribution stands for Poisson's
 
 

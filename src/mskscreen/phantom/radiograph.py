@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,9 @@ class Finished:
     `display` is float32 (rows, columns) in [0, 1], bone bright; `inverted` says that it is to be stored with
     bone dark. Where the abnormality lies in the field there are also its `mask`, bool of the same shape, and
     the `twin` without it; `visibility` is Rose's k of the pair, 0 for an abnormality outside the field and None in
-    a normal study. `pixel` is the spacing in millimetres at the object.
+    a normal study. `exposures` describe each exposure on the image (JSON-able): view, tube voltage, quanta in an
+    open pixel, scatter, grid, exposed share of its box, and pose. `kilovolts` and `pixel`, the spacing in
+    millimetres at the object, are None where exposures differ.
     """
 
     display: np.ndarray
@@ -45,8 +49,11 @@ class Finished:
     views: tuple[str, ...]
     laterality: str
     inverted: bool
-    kilovolts: float
-    pixel: float
+    kilovolts: float | None
+    pixel: float | None
+    style: str
+    film: bool
+    exposures: tuple[dict[str, Any], ...]
 
     @property
     def occult(self) -> bool:
@@ -126,9 +133,30 @@ def _finish_plate(case: Case, number: int, indices: list[int], long_side: int, s
         tuple(view.view_name for view in views),
         _side(views[0]),
         medium.inverted,
-        shots[0].exposure.kilovolts,
-        1000 * shots[0].camera.pixel,
+        _common([shot.exposure.kilovolts for shot in shots]),
+        _common([1000 * shot.camera.pixel for shot in shots]),
+        str(style.family),
+        bool(medium.film),
+        tuple(_described(shot) for shot in shots),
     )
+
+
+def _common(values: list[float]) -> float | None:
+    """The value that all share to one in a thousand, if they do."""
+    return values[0] if np.ptp(values) <= 1e-3 * values[0] else None
+
+
+def _described(shot: _Shot) -> dict[str, Any]:
+    exposure = shot.exposure
+    return {
+        "view": shot.view.view_name,
+        "kilovolts": round(exposure.kilovolts, 1),
+        "quanta": round(exposure.quanta),
+        "scatter": round(exposure.scatter, 3),
+        "grid": exposure.grid,
+        "exposed": round(float(shot.coverage.sum()) / math.prod(shot.shape), 3),
+        **shot.view.pose,
+    }
 
 
 def _side(view: CaseView) -> str:

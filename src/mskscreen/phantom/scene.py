@@ -174,7 +174,8 @@ class Exposure:
 
     `kilovolts` is the peak tube voltage; `quanta` the mean number of detected photons in an unattenuated
     pixel; `scatter` the scatter-to-primary ratio; `heel` the intensity drop across the field along and across
-    the tube axis; `blur` the standard deviation of the detector blur in pixels; `grid` reduces scatter.
+    the tube axis; `blur` the standard deviation s of the detector blur in pixels, whose transfer function is
+    exp(-2 (pi s f)^2) at f cycles a pixel; `grid` reduces scatter.
     """
 
     kilovolts: float = 55.0

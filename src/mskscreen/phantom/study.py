@@ -100,6 +100,10 @@ def _write_image(
         rows=image.display.shape[0],
         columns=image.display.shape[1],
         seed=slot.seed,
+        kilovolts=None if image.kilovolts is None else round(image.kilovolts, 1),
+        style=image.style,
+        film=image.film,
+        exposures=json.dumps(image.exposures),
     )
 
 
@@ -110,7 +114,7 @@ def _identity(slot: Slot, case: Case, number: int, image: Finished) -> Identity:
         study=slot.number,
         number=number,
         joint=slot.joint,
-        view=image.views[0],
+        views=image.views,
         laterality=image.laterality,
         years=case.facts["years"],
         kilovolts=image.kilovolts,

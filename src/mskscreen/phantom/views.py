@@ -232,6 +232,12 @@ def draw_camera(
     return _camera(centre, _rolled(up, right, angle), beam, _field(length, width, angle), long_side, rng, body)
 
 
+def turn_on_plate(body: Body, joint: JointType, view: str, digit: int, camera: Camera) -> float:
+    """Angle (radians, clockwise on the image) between the upward axis of the region and the top of the plate."""
+    up, _ = _axes(body, joint, view, digit)
+    return float(np.arctan2(up @ camera.du, -(up @ camera.dv)))
+
+
 def _rolled(up: Vector, right: Vector, angle: float) -> Matrix:
     return np.stack([np.cos(angle) * right - np.sin(angle) * up, np.cos(angle) * up + np.sin(angle) * right])
 

@@ -21,8 +21,8 @@ def rose_k(image: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> float:
     `mask` is bool (rows, columns). The contrast is the root mean square difference inside the mask, from which
     the median difference around it is taken (a display window may move as a whole); the standard deviation is
     that of the twin's pixels in the mask and in a margin around it as wide as the mask's own radius: the noise
-    and the anatomy that the eye must look through. Images above 512 pixels are averaged down to it first, so
-    that k does not grow with the pixel count alone. Zero for an empty mask.
+    and the anatomy that the eye must look through. Images above 512 pixels are averaged down to no more
+    first, so that k does not grow with the pixel count alone. Zero for an empty mask.
     """
     image, twin, mask = (_reduced(array) for array in (image, twin, mask.astype(np.float32)))
     inside = mask > 0.5
@@ -38,8 +38,8 @@ def rose_k(image: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _reduced(array: np.ndarray) -> np.ndarray:
-    """Average whole blocks so that the long side is at most about 512."""
-    factor = max(array.shape) // _REFERENCE_SIDE
+    """Average whole blocks so that the long side is at most 512."""
+    factor = -(-max(array.shape) // _REFERENCE_SIDE)
     if factor < 2:
         return array
     rows, columns = (size // factor * factor for size in array.shape)

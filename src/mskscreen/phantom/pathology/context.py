@@ -81,6 +81,11 @@ def with_pieces(scene: Scene, bone: str, pieces: Iterable[Piece]) -> Scene:
     return replace(scene, bones=tuple(parts))
 
 
+def degrees(angle: float) -> float:
+    """An angle in radians as the manifest has it."""
+    return round(float(np.degrees(angle)), 1)
+
+
 def mark(centre: Vector, axes: Matrix, half: Iterable[float]) -> Solid:
     """An ellipsoid of the region of interest."""
     x, y, z = (float(value) for value in half)

@@ -31,8 +31,11 @@ def _direction(body: Body, joint: Articulation, rng: np.random.Generator) -> tup
         back = -unit(body.transforms["humerus"][:3, 0])
         side = unit(cross(body.axis("humerus"), back))
         upwards = -body.axis("humerus")
-        lateral = aside * 2 if way < 0.75 else np.sign(aside) * 0.9
-        return back * (1.5 if way < 0.75 else 0.5) + upwards * pull + side * lateral, "posterior"
+        if way < 0.75:
+            return back * 1.5 + upwards * pull + side * aside * 2, "posterior"
+        # Every arm is posed as a right one, whose `side` is towards the body.
+        name = "medial" if aside > 0 else "lateral"
+        return back * 0.5 + upwards * pull + side * np.sign(aside) * 0.9, name
     palm = _palmar(body, "3mc") if joint.bone == "lunate" else _palmar(body, joint.bone)
     if joint.bone == "lunate":
         return palm * 1.4 + frame[:, 2] * aside, "palmar"

@@ -39,7 +39,13 @@ def effusion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         solids.append(pad)
         regions.append(region)
     scene = context.furnish(body).plus(solids=tuple(solids), region_of_interest=tuple(regions))
-    facts = {"subkind": "fat-pad sign", "posterior_pad": behind, "thickness_mm": round(2e3 * thick, 1)}
+    facts = {
+        "subkind": "fat-pad sign",
+        "posterior_pad": behind,
+        "thickness_mm": round(2e3 * thick, 1),
+        "lift": round(lift, 2),
+        "sail": round(sail, 2),
+    }
     return scene, facts
 
 

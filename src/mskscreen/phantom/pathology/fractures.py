@@ -10,7 +10,16 @@ import numpy as np
 
 from mskscreen.phantom.body import CARPALS, Body
 from mskscreen.phantom.frames import Matrix, Vector, cross, motion, moved
-from mskscreen.phantom.pathology.context import Context, Facts, Piece, mark, mineral, swelling, with_pieces
+from mskscreen.phantom.pathology.context import (
+    Context,
+    Facts,
+    Piece,
+    degrees,
+    mark,
+    mineral,
+    swelling,
+    with_pieces,
+)
 from mskscreen.phantom.patient import AgeGroup
 from mskscreen.phantom.scene import Clip, Scene, Solid
 
@@ -44,10 +53,12 @@ def draw_injury(rng: np.random.Generator, width: float) -> Injury:
     )
 
 
-def _facts(injury: Injury, width: float) -> Facts:
+def _facts(injury: Injury, width: float, tilt: float = 0.0) -> Facts:
+    """The injury as the manifest has it; `tilt` (radians) is the cut's, from the transverse plane."""
     return {
+        "tilt_degrees": degrees(tilt),
         "displacement_widths": round(injury.offset, 2),
-        "angulation_degrees": round(float(np.degrees(injury.angle)), 1),
+        "angulation_degrees": degrees(injury.angle),
         "gap_mm": round(injury.gap * 1e3, 2),
         "width_mm": round(width * 1e3, 1),
     }
@@ -64,7 +75,7 @@ def _halves(body: Body, bone: str, point: Vector, normal: Vector, injury: Injury
     return body.clip(bone, point, -normal, *rough), body.clip(bone, point, normal, *rough)
 
 
-def _surface(point: Vector, axes: Matrix, tilt: float, radius: float, depth: float) -> Solid:
+def surface(point: Vector, axes: Matrix, tilt: float, radius: float, depth: float) -> Solid:
     """The region of a fracture surface: a lens as wide as the bone, `depth` (metres) thick on either side."""
     normal = _slope(axes, tilt)
     steepest = cross(axes[:, 1], normal)
@@ -85,8 +96,13 @@ def _carry(context: Context, change: Matrix) -> Scene:
     return context.furnish(context.body.shifted(change, context.body.carried(bone), (bone,)))
 
 
+def depth_of(gap: float, roughness: float, radius: float) -> float:
+    """Half the thickness of the region of a cut through a bone of `radius`, metres."""
+    return gap / 2 + 1.5 * roughness + max(0.0012, 0.22 * radius)
+
+
 def _depth(injury: Injury, radius: float) -> float:
-    return injury.gap / 2 + 1.5 * injury.roughness + max(0.0012, 0.22 * radius)
+    return depth_of(injury.gap, injury.roughness, radius)
 
 
 def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Scene, Facts]:
@@ -108,17 +124,18 @@ def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Sc
     tilt = min(tilt, 0.6) if radius > 0.014 * context.body.patient.scale else tilt
     shorten = overriding if injury.offset > 0.85 else 0.0
     change = _displacement(context, injury, direction, shorten)
-    facts = _facts(injury, 2 * radius)
+    facts = _facts(injury, 2 * radius, tilt)
 
     # The arm hangs on the lateral clavicle and on the glenoid: there the other fragment moves.
     proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
     still = np.eye(4)
-    near = _surface(context.point, context.axes, tilt, radius, _depth(injury, radius))
+    near = surface(context.point, context.axes, tilt, radius, _depth(injury, radius))
     far = replace(near, transform=change @ near.transform)
     if both:
         partner = "ulna" if bone == "radius" else "radius"
-        scene, extra = _both_bones(context, partner, change, injury, rng.uniform(-0.06, 0.06), rng.uniform(0, 0.8))
-        facts["second_bone"] = partner
+        level, lean = rng.uniform(-0.06, 0.06), rng.uniform(0, 0.8)
+        scene, extra = _both_bones(context, partner, change, injury, level, lean)
+        facts |= {"second_bone": partner, "second_tilt_degrees": degrees(lean)}
     elif bone in ("clavicle", "scapula"):
         scene, extra = context.furnish(context.body), ()
         pieces = (Piece((proximal,), np.linalg.inv(change)), Piece((distal,), still))
@@ -141,7 +158,7 @@ def _both_bones(
     proximal, distal = _halves(body, partner, there.point, _slope(there.axes, tilt), injury)
     scene = context.furnish(body.shifted(change, body.carried("radius"), ("radius", "ulna")))
     scene = with_pieces(scene, partner, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
-    near = _surface(there.point, there.axes, tilt, there.radius, _depth(injury, there.radius))
+    near = surface(there.point, there.axes, tilt, there.radius, _depth(injury, there.radius))
     return scene, (near, replace(near, transform=change @ near.transform))
 
 
@@ -165,9 +182,9 @@ def impacted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     change = _displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), depth)
     proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
     pieces = (Piece((proximal,), np.eye(4)), Piece((distal,), change))
-    region = _surface(context.point, context.axes, tilt, radius, _depth(injury, radius) + depth * radius / 2)
+    region = surface(context.point, context.axes, tilt, radius, _depth(injury, radius) + depth * radius / 2)
     scene = with_pieces(_carry(context, change), bone, pieces).plus(region_of_interest=(region,))
-    return scene, _facts(injury, 2 * radius) | {"impaction_mm": round(depth * radius * 1e3, 1)}
+    return scene, _facts(injury, 2 * radius, tilt) | {"impaction_mm": round(depth * radius * 1e3, 1)}
 
 
 def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -186,9 +203,9 @@ def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         half = body.clip(bone, context.point, side * axes[:, 1])
         proximal, distal = _halves(body, bone, point, normal, injury)
         pieces += [Piece((half, proximal), np.eye(4)), Piece((half, distal), change)]
-        regions.append(_surface(point, axes, -side * tilt, 0.95 * radius, _depth(injury, radius)))
+        regions.append(surface(point, axes, -side * tilt, 0.95 * radius, _depth(injury, radius)))
     scene = with_pieces(_carry(context, change), bone, pieces)
-    return scene.plus(region_of_interest=tuple(regions)), _facts(injury, 2 * radius)
+    return scene.plus(region_of_interest=tuple(regions)), _facts(injury, 2 * radius, tilt)
 
 
 def comminuted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -212,7 +229,8 @@ def comminuted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
     scene = with_pieces(_carry(context, change), bone, pieces)
     depth = height / 2 + injury.gap + 0.35 * radius
     region = mark(context.point + halfway / 2, axes, (1.3 * radius + drift, 1.3 * radius, depth))
-    return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius) | {"fragments": 4}
+    facts = _facts(injury, 2 * radius, lower) | {"second_tilt_degrees": degrees(-upper), "fragments": 4}
+    return scene.plus(region_of_interest=(region,)), facts
 
 
 def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -265,7 +283,7 @@ def _corner(context: Context, rng: np.random.Generator, tip: bool) -> tuple[Scen
     centre = point + axes[:, 0] * 0.35 * radius + normal * gap / 2
     frame = np.stack([normal, cross(axes[:, 1], normal), axes[:, 1]], axis=1)
     region = mark(centre, frame, (gap / 2 + 0.5 * radius + 0.5e-3, 0.75 * radius, 0.9 * radius))
-    return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius)
+    return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius, tilt)
 
 
 def avulsion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -282,7 +300,8 @@ def tuft(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     context = replace(context, site=site)
     bone, radius, body, axes = site.bone, max(context.radius, 0.0017), context.body, context.axes
     injury = Injury(0.0, 0.0, rng.uniform(0.9, 2.0) * 1e-3, 0.35e-3, rng.uniform(0, 100))
-    proximal, distal = _halves(body, bone, context.point, _slope(axes, rng.uniform(-0.3, 0.3)), injury)
+    tilt = rng.uniform(-0.3, 0.3)
+    proximal, distal = _halves(body, bone, context.point, _slope(axes, tilt), injury)
     pieces = [Piece((proximal,), np.eye(4))]
     spin = rng.normal(0, 0.25, 2)
     for sign, angle in zip((1.0, -1.0), spin, strict=True):
@@ -296,7 +315,7 @@ def tuft(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         axes,
         (2.0 * radius, 1.6 * radius, float(np.linalg.norm(tip - context.point)) / 2 + 1.5e-3),
     )
-    facts = _facts(injury, 2 * radius) | {"fraction": round(site.fraction, 3), "fragments": 3}
+    facts = _facts(injury, 2 * radius, tilt) | {"fraction": round(site.fraction, 3), "fragments": 3}
     return scene.plus(region_of_interest=(region,)), facts
 
 

@@ -37,14 +37,18 @@ def _local(context: Context, out: float) -> np.ndarray:
     return np.linalg.inv(transform[:3, :3]) @ (world - transform[:3, 3])
 
 
+def _stretch(context: Context) -> np.ndarray:
+    """What the patient's size and build make of a metre along each of the bone's axes."""
+    return np.linalg.norm(context.body.transforms[context.site.bone][:3, :3], axis=0)
+
+
 def _region(context: Context, centre: np.ndarray, radii: np.ndarray) -> Solid:
     transform = context.body.transforms[context.site.bone]
     turned = transform.copy()
-    sizes = np.linalg.norm(transform[:3, :3], axis=0)
     turned[:3, :3] = np.linalg.qr(transform[:3, :3])[0]
     turned[:3, :3] *= np.sign(np.sum(turned[:3, :3] * transform[:3, :3], axis=0))
     middle = transform[:3, :3] @ centre + transform[:3, 3]
-    return mark(middle, turned[:3, :3], radii * sizes)
+    return mark(middle, turned[:3, :3], radii * _stretch(context))
 
 
 def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -72,10 +76,20 @@ def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     bone = context.site.bone
     region = _region(context, centre, extent)
     scene = with_edits(context.furnish(context.body), bone, tuple(edits)).plus(region_of_interest=(region,))
+    facts: Facts = {
+        "subkind": "lytic",
+        "transition": manner,
+        "gain": round(gain, 2),
+        "holes": len(edits),
+        "rim": 0.0 if manner == "wide" else round(rim, 2),
+        "off_centre_radii": 0.15 if manner == "expansile" else round(out, 2),
+        "size_mm": [round(2e3 * float(r), 1) for r in radii * _stretch(context)],
+    }
     if manner == "expansile":
-        scene = _expanded(scene, context, rng.uniform(1.15, 1.5), float(radii.max()))
-    facts = {"subkind": "lytic", "transition": manner, "gain": round(gain, 2)}
-    return scene, facts | {"size_mm": [round(2e3 * float(r), 1) for r in radii]}
+        widening = rng.uniform(1.15, 1.5)
+        scene = _expanded(scene, context, widening, float(radii.max()))
+        facts["widening"] = round(widening, 2)
+    return scene, facts
 
 
 def _expanded(scene: Scene, context: Context, widening: float, length: float) -> Scene:
@@ -109,8 +123,14 @@ def sclerotic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
     wide = float(max(sizes) + 0.5 * (count > 1))
     region = mark(context.point, axes, np.array([min(wide, 1.1), min(wide, 1.1), reach + 0.1]) * radius)
     scene = context.furnish(context.body).plus(solids=tuple(solids), region_of_interest=(region,))
-    facts = {"subkind": "sclerotic", "deposits": count, "peak_density": round(peak, 2)}
-    return scene, facts | {"size_mm": round(2e3 * reach * radius, 1)}
+    facts: Facts = {
+        "subkind": "sclerotic",
+        "deposits": count,
+        "peak_density": round(peak, 2),
+        "stretch": round(stretch, 2),
+        "size_mm": round(2e3 * reach * radius, 1),
+    }
+    return scene, facts
 
 
 def lesion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:

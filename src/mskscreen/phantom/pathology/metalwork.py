@@ -9,7 +9,8 @@ import numpy as np
 
 from mskscreen.phantom.body import CARPALS, Body
 from mskscreen.phantom.frames import Vector, along, cross, motion, unit
-from mskscreen.phantom.pathology.context import Context, Facts, Piece, mineral, with_pieces
+from mskscreen.phantom.pathology.context import Context, Facts, Piece, degrees, mark, mineral, with_pieces
+from mskscreen.phantom.pathology.fractures import depth_of, surface
 from mskscreen.phantom.pathology.implants import Solids, bar, plate_and_screws, rod, screw, wire
 from mskscreen.phantom.pathology.prostheses import PROSTHESES
 from mskscreen.phantom.patient import AgeGroup
@@ -51,7 +52,7 @@ def plate(context: Context, rng: np.random.Generator) -> tuple[Solids, Facts]:
     facts = {
         "holes": holes,
         "screws": int(filled.sum()),
-        "length_mm": round(1e3 * length),
+        "length_mm": round(1e3 * span * body.length(site.bone)),
         "material": str(material),
     }
     return solids, facts
@@ -237,24 +238,32 @@ def _healing(context: Context, rng: np.random.Generator, solids: Solids) -> tupl
     gap, callus = rng.uniform(0.6e-3, 1.6e-3), rng.uniform(1.12, 1.35)
     body, bone, axes = context.body, context.site.bone, context.azimuth_axes(azimuth)
     scene = context.furnish(body)
+    regions, facts = _shadows(solids), Facts(bone_state=state)
     if state == "healed":
         half = np.array([callus, callus, 1.6]) * context.radius
         scene = scene.plus(solids=(mineral(context.point, axes, half, 0.16 * body.patient.density),))
+        regions += (mark(context.point, axes, half),)
+        facts |= {"callus_widths": round(callus, 2)}
     elif state == "fresh":
+        rough = 0.6e-3
         normal = axes[:, 0] * np.sin(tilt) + axes[:, 2] * np.cos(tilt)
         change = motion(context.point, axes[:, 2] * gap)
-        near: Clip = body.clip(bone, context.point, -normal, 0.6e-3, seed)
-        far: Clip = body.clip(bone, context.point, normal, 0.6e-3, seed)
+        near: Clip = body.clip(bone, context.point, -normal, rough, seed)
+        far: Clip = body.clip(bone, context.point, normal, rough, seed)
         scene = context.furnish(body.shifted(change, body.carried(bone), (bone,)))
         scene = with_pieces(scene, bone, (Piece((near,), np.eye(4)), Piece((far,), change)))
-    return scene.plus(solids=solids, region_of_interest=_shadows(solids)), {"bone_state": state}
+        depth = depth_of(gap, rough, context.radius)
+        regions += (surface(context.point + axes[:, 2] * gap / 2, axes, tilt, context.radius, depth),)
+        facts["gap_mm"] = round(1e3 * gap, 2)
+        facts |= {"tilt_degrees": degrees(tilt), "cut_azimuth_degrees": degrees(azimuth)}
+    return scene.plus(solids=solids, region_of_interest=regions), facts
 
 
 def _shadows(solids: Solids) -> Solids:
     return tuple(replace(solid, material=Material.AIR, density=0.0, displaces=False) for solid in solids)
 
 
-_IMPLANTS: dict[str, Callable[[Context, np.random.Generator], tuple[Solids, Facts]]] = {
+IMPLANTS: dict[str, Callable[[Context, np.random.Generator], tuple[Solids, Facts]]] = {
     "plate": plate,
     "distal radius plate": distal_radius_plate,
     "screws": screws,
@@ -297,6 +306,6 @@ def metalwork(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
     if name in PROSTHESES:
         scene, solids, facts = PROSTHESES[name].make(context, rng)
         return scene.plus(solids=solids, region_of_interest=_shadows(solids)), {"subkind": name} | facts
-    solids, facts = _IMPLANTS[name](context, rng)
+    solids, facts = IMPLANTS[name](context, rng)
     scene, state = _healing(context, rng, solids)
     return scene, {"subkind": name} | facts | state
