@@ -4,17 +4,24 @@ import numpy as np
 import pytest
 
 from mskscreen.anatomy import JointType
+from mskscreen.phantom.body import pose_body
 from mskscreen.phantom.case import make_case
-from mskscreen.phantom.pathology.fractures import draw_injury
+from mskscreen.phantom.frames import across
+from mskscreen.phantom.pathology.context import Context
+from mskscreen.phantom.pathology.fractures import PATTERNS, draw_injury
 from mskscreen.phantom.pathology.kinds import KINDS, region_bones
+from mskscreen.phantom.pathology.metalwork import IMPLANTS
 from mskscreen.phantom.pathology.prostheses import PROSTHESES
-from mskscreen.phantom.patient import draw_patient
+from mskscreen.phantom.patient import AgeGroup, draw_patient
+from mskscreen.phantom.positioning import draw_angles
 from mskscreen.phantom.render import trace
-from mskscreen.phantom.scene import Material, Scene
+from mskscreen.phantom.scene import Material, Scene, Shape
 from mskscreen.phantom.seeds import stream
 from mskscreen.phantom.skeleton import Skeleton
+from mskscreen.phantom.views import PROJECTIONS
 
 SIDE = 200
+SKELETON = Skeleton.load()
 METALS = {Material.TITANIUM, Material.STEEL, Material.GOLD, Material.LEAD}
 WHERE = {"effusion": JointType.ELBOW, "swelling": JointType.WRIST}
 
@@ -118,12 +125,115 @@ def test_abnormalities_spread_over_the_whole_bone_and_all_bones():
     assert {site.bone for site in sites} == set(region_bones(JointType.HAND, 3))
 
 
-def test_many_kinds_of_metalwork_and_fractures_occur():
-    metal, breaks = set(), set()
-    for seed in range(100):
-        joint = (JointType.ELBOW, JointType.WRIST, JointType.SHOULDER, JointType.FOREARM, JointType.HAND)[seed % 5]
-        metal.add(make_case(seed, joint, kind="metalwork", long_side=64).facts["subkind"])
-        breaks.add(make_case(seed, joint, kind="fracture", long_side=64).facts["subkind"])
-    assert metal >= {"plate", "screws", "k-wires", "nail", "anchors", "external fixator"}
-    assert metal & set(PROSTHESES)
-    assert breaks >= {"transverse", "oblique", "spiral", "comminuted", "avulsion"}
+def drawn(kind, joint, count, *, scale=1.0):
+    """Contexts, scenes and facts of an abnormality as studies of a region draw it, on a child and an adult."""
+    entry = PROJECTIONS[joint][0]
+    groups = {}
+    for seed in range(20):
+        patient = draw_patient(stream(seed, "anatomy"), SKELETON.bones)
+        groups.setdefault(patient.age_group, replace(patient, scale=patient.scale * scale))
+    digit = entry.digits[0]
+    for group in (AgeGroup.CHILD, AgeGroup.ADULT):
+        body = pose_body(SKELETON, groups[group], draw_angles(entry.position, digit, stream(0, "pose")))
+        for number in range(count // 2):
+            rng = stream(number, kind, joint.label, group)
+            site = KINDS[kind].site(joint, digit, body.patient, rng)
+            context = Context(body, joint, site, lambda _: Scene())
+            yield context, *KINDS[kind].make(context, rng)
+
+
+def everywhere(kind, count):
+    return [facts for joint in JointType for _, _, facts in drawn(kind, joint, count)]
+
+
+def test_every_pattern_of_fracture_occurs_with_its_cut():
+    facts = everywhere("fracture", 80)
+    assert {fact["subkind"] for fact in facts} == set(PATTERNS)
+    tilts = {name: [fact["tilt_degrees"] for fact in facts if fact["subkind"] == name] for name in PATTERNS}
+    assert max(tilts["transverse"]) < 18 < 29 < min(tilts["oblique"])
+    assert max(tilts["oblique"]) < 61
+    assert set(tilts["torus"]) == {0.0}
+    assert all(
+        "second_tilt_degrees" in fact for fact in facts if "second_bone" in fact or fact.get("fragments") == 4
+    )
+
+
+def test_every_implant_and_prosthesis_occurs():
+    facts = everywhere("metalwork", 120)
+    assert {fact["subkind"] for fact in facts} == set(IMPLANTS) | set(PROSTHESES)
+    assert {fact.get("bone_state") for fact in facts} == {"whole", "healed", "fresh", None}
+
+
+def test_every_lesion_occurs_with_what_shapes_it():
+    facts = everywhere("lesion", 12)
+    assert {fact["subkind"] for fact in facts} == {"lytic", "sclerotic"}
+    lytic = [fact for fact in facts if fact["subkind"] == "lytic"]
+    assert {fact["transition"] for fact in lytic} == {"narrow", "wide", "expansile"}
+    for fact in lytic:
+        assert (fact["holes"] > 1) == (fact["rim"] == 0) == (fact["transition"] == "wide")
+        assert ("widening" in fact) == (fact["transition"] == "expansile")
+    assert all(0.9 <= fact["stretch"] <= 1.6 for fact in facts if fact["subkind"] == "sclerotic")
+
+
+def test_an_effusion_says_how_far_the_pad_is_lifted():
+    facts = [facts for *_, facts in drawn("effusion", JointType.ELBOW, 10)]
+    assert len({fact["lift"] for fact in facts}) > 3
+    assert all(0.25 <= fact["sail"] <= 0.6 for fact in facts)
+
+
+def test_lesions_are_as_large_as_the_patient_makes_them():
+    whole, half = (drawn("lesion", JointType.ELBOW, 30, scale=scale) for scale in (1.0, 0.5))
+    for (*_, large), (*_, small) in zip(whole, half, strict=True):
+        assert np.array(small["size_mm"]) == pytest.approx(np.array(large["size_mm"]) / 2, abs=0.11)
+
+
+def test_no_plate_is_longer_than_its_bone():
+    lengths = [
+        (facts["length_mm"], 1e3 * context.body.length(context.site.bone))
+        for context, _, facts in drawn("metalwork", JointType.HAND, 120)
+        if facts["subkind"] == "plate"
+    ]
+    assert len(lengths) > 10
+    assert all(plate <= 0.85 * bone + 0.5 for plate, bone in lengths)
+    assert any(plate > 0.8 * bone for plate, bone in lengths)
+
+
+def inside(solid, points):
+    local = (points - solid.transform[:3, 3]) @ np.linalg.inv(solid.transform[:3, :3]).T
+    return solid.shape is Shape.ELLIPSOID and bool((((local / solid.half) ** 2).sum(axis=1) < 1).all())
+
+
+def test_under_metal_a_cut_and_callus_are_in_the_mask():
+    states = set()
+    for context, scene, facts in drawn("metalwork", JointType.FOREARM, 60):
+        if (state := facts.get("bone_state")) not in ("fresh", "healed"):
+            continue
+        states.add(state)
+        if state == "fresh":
+            axes, tilt = context.azimuth_axes(np.radians(facts["cut_azimuth_degrees"])), facts["tilt_degrees"]
+            steepest = axes[:, 0] - axes[:, 2] * np.tan(np.radians(tilt))
+            ends = [sign * way for way in (steepest, axes[:, 1]) for sign in (0.85, -0.85)]
+        else:
+            ends = list(0.9 * facts["callus_widths"] * np.vstack([context.axes.T[:2], -context.axes.T[:2]]))
+        points = context.point + context.radius * np.array(ends)
+        assert any(inside(solid, points) for solid in scene.region_of_interest)
+    assert states == {"fresh", "healed"}
+
+
+def test_elbows_go_out_of_joint_in_the_direction_that_is_named():
+    names = []
+    for seed in range(60):
+        context = next(drawn("dislocation", JointType.ELBOW, 2))[0]
+        after = []
+        context = replace(context, furnish=lambda body, after=after: after.append(body) or Scene())
+        _, facts = KINDS["dislocation"].make(context, stream(seed, "effect"))
+        before = context.body
+        shift = after[0].transforms["ulna"][:3, 3] - before.transforms["ulna"][:3, 3]
+        axis = before.axis("humerus")
+        outward = across(before.proximal("radius") - before.proximal("ulna"), axis)
+        backward = -across(before.transforms["humerus"][:3, 0], axis)
+        names.append(facts["direction"])
+        ways = {"posterior": backward, "lateral": outward, "medial": -outward}
+        assert shift @ ways[facts["direction"]] > 1e-3
+    assert set(names) == {"posterior", "lateral", "medial"}
+    assert 0.1 < np.mean(np.array(names) != "posterior") < 0.4

@@ -1,0 +1,52 @@
+"""The verbs of `mskscreen phantom`, on a set of tiny images."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mskscreen.cli.main import app
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["phantom", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "set"
+    done = run("make", folder, "--studies", 16, "--seed", 3, "--long-side", 64, "--pairs", "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert "16 studies made" in done.stderr
+    return folder
+
+
+def test_what_is_made_can_be_summed_up_and_made_no_second_time(folder):
+    assert any((folder / "twins").rglob("*.png"))
+    lines = {line["kind"]: line for line in json.loads(run("summary", folder, "--format", "json").stdout)}
+    assert lines["abnormal"]["studies"] + lines["normal"]["studies"] == 16
+    again = run("make", folder, "--studies", 16, "--seed", 3, "--long-side", 64, "--pairs")
+    assert again.exit_code == 0
+    assert "nothing to do" in again.stderr
+    other = run("make", folder, "--studies", 17, "--seed", 3, "--long-side", 64, "--pairs")
+    assert "was made with studies 16" in str(other.exception)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_sheet_has_the_columns_asked_for(folder, tmp_path, pairs):
+    flags = ["--pairs"] if pairs else []
+    done = run("sheet", folder, tmp_path / "sheet.png", "--images", 4, "--columns", 3, "--cell", 80, *flags)
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 3 * (80 * (1 + pairs) + 4)
+
+
+@pytest.mark.parametrize("words", ["--columns 0", "--images 0", "--cell 0"])
+def test_sheets_of_nothing_are_a_wrong_call(folder, tmp_path, words):
+    assert run("sheet", folder, tmp_path / "sheet.png", *words.split()).exit_code == 2
+
+
+def test_fewer_than_no_workers_are_a_wrong_call(tmp_path):
+    assert run("make", tmp_path / "set", "--workers", -1).exit_code == 2
