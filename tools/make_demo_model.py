@@ -49,7 +49,7 @@ SIZE = 320
 COURSE = (
     Schedule((Phase(4176, 192, close=0.6), Phase(224, SIZE)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877),
     Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1),
-    Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2),
+    Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2, share=0.5),
 )
 STEPS = sum(schedule.steps for schedule in COURSE)
 NEVER = (

@@ -233,3 +233,16 @@ def test_the_rate_rises_then_falls_to_the_share_that_is_asked_for():
     assert max(rates) == pytest.approx(0.2)
     assert np.all(np.diff(rates[10:]) < 0)
     assert rates[-1] == pytest.approx(0.05, rel=0.05)
+
+
+def test_what_comes_out_lies_between_what_went_in_and_what_was_trained(tmp_path):
+    before = {name: value.clone() for name, value in toy_network().state_dict().items()}
+    ends = {
+        share: fit(
+            toy_network(), toy_arrays(), Schedule((Phase(2, 64),), batch=8, share=share), tmp_path / f"{share}"
+        )
+        for share in (1.0, 0.25)
+    }
+    trained, drawn = (ends[share].state_dict()["shared.weight"] for share in (1.0, 0.25))
+    assert not torch.equal(trained, before["shared.weight"])
+    torch.testing.assert_close(drawn, 0.75 * before["shared.weight"] + 0.25 * trained)

@@ -43,7 +43,8 @@ class Schedule:
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
     `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `last` is the
     share of the rate that is left at the end; `averaging` is the decay of the exponential moving average per step;
-    the state is kept every `keep` steps.
+    the state is kept every `keep` steps. What comes out is `share` of the trained weights and the rest of those
+    that went in, which forgets what was learned by heart (Wortsman et al., arXiv:2109.01903).
     """
 
     phases: tuple[Phase, ...]
@@ -55,6 +56,7 @@ class Schedule:
     warmup: float = 0.05
     last: float = 0.0
     averaging: float = 0.995
+    share: float = 1.0
     keep: int = 100
     seed: int = 0
 
@@ -95,6 +97,7 @@ def fit(
     Raises ProtocolError where the loss stops being finite.
     """
     network.to(memory_format=torch.channels_last)
+    first = copy.deepcopy(network)
     state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule))
     _resume(folder, state)
     network.train()
@@ -115,7 +118,17 @@ def fit(
         if state.step % schedule.keep == 0 or state.step == schedule.steps:
             _save(folder, state)
         report(state.step, schedule.steps, loss.item())
-    return state.average
+    return _between(first, state.average, schedule.share)
+
+
+def _between(first: ScreeningNetwork, trained: ScreeningNetwork, share: float) -> ScreeningNetwork:
+    """`trained`, with its weights and statistics drawn back to those of `first` where `share` is below 1."""
+    before = first.state_dict()
+    with torch.no_grad():
+        for name, value in trained.state_dict().items():
+            if value.is_floating_point() and share < 1:
+                value.lerp_(before[name], 1 - share)
+    return trained
 
 
 @torch.inference_mode()
