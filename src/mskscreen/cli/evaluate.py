@@ -55,7 +55,10 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="The model, for its operating points and provenance.")] = None,
     at: Annotated[
         str | None,
-        typer.Option(help="Operating point to call at, from --dev, else --model; by default the table's own threshold, or 'balanced' after a --calibration."),
+        typer.Option(
+            help="Operating point to call at, from --dev, else --model; else the table's own threshold, or "
+            "'balanced' after a --calibration."
+        ),
     ] = None,
     calibration: Annotated[
         Literal["as-is", "temperature", "isotonic"], typer.Option(help="Calibrate first, fitted on --dev.")

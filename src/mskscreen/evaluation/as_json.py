@@ -25,6 +25,7 @@ def to_json(assessment: Assessment) -> str:
         "calibration": {"chosen": assessment.calibration, "reliability": assessment.reliability},
         "training": assessment.training,
         "development": assessment.development,
+        "called_at": assessment.at,
         "operating_points_reason": assessment.points_reason,
         "curves": assessment.curves,
         "conformal": assessment.conformal,
