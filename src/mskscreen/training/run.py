@@ -74,7 +74,8 @@ def train(
     if (out / DONE).is_file():
         return _finished(out, protocol, manifest)
     # Its notices say what the protocol says.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     fabric = _fabric(protocol, lightning or {})
     fabric.launch()
     with writing(out):
