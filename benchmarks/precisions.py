@@ -38,7 +38,7 @@ The f32 file is that of bf16, too. Inception's map at 96 pixels is one cell, whi
 briefly trained: of the scores of the compact ones and of ResNet-18, 30 to 65 % lie within 0.05 of the threshold,
 where rounding flips decisions, so the gates say what rounding does to such networks and little of good ones. Where
 int8 failed, 1, 2, 4 ... layers were given back to f32, up to half, and the attempt that came closest is shown: it
-has lost most of its speed, on ONNX Runtime all of it. DenseNet-121, Xception and the VGGs are not measured yet.
+has lost most of its speed, on ONNX Runtime all of it. The VGGs are not measured yet.
 """
 
 from __future__ import annotations
