@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
     table_format(output)
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
-    with Journal(output, job) as journal:
+    with Journal(output, job, names) as journal:
         journal.keep(read_finished(output, digest))
         yield from (journal[name] for name in names if name in journal)
         todo = [path for path, name in zip(files, names, strict=True) if name not in journal]
@@ -103,10 +103,11 @@ class Journal:
     since. Use as a context manager; DataError says that another run has the journal open.
     """
 
-    def __init__(self, output: Path, job: Job) -> None:
+    def __init__(self, output: Path, job: Job, files: Iterable[str] = ()) -> None:
+        """Of `files`, where they are known beforehand, no second copy of a name is kept."""
         self.path = output.with_name(output.name + ".journal")
         self._job = json.dumps({"job": dict(job)}, sort_keys=True).encode() + b"\n"
-        self._places: dict[str, int] = {}
+        self._places: dict[str, int | None] = dict.fromkeys(files)
 
     def __enter__(self) -> Journal:
         try:
@@ -135,10 +136,13 @@ class Journal:
         self._stream.close()
 
     def __contains__(self, file: str) -> bool:
-        return file in self._places
+        return self._places.get(file) is not None
 
     def __getitem__(self, file: str) -> Prediction:
-        self._stream.seek(self._places[file])
+        place = self._places[file]
+        if place is None:
+            raise KeyError(file)
+        self._stream.seek(place)
         return row_of(json.loads(self._stream.readline())["row"])
 
     def add(self, row: Prediction) -> None:
