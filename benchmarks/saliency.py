@@ -15,8 +15,8 @@ processor time is given beside the wall, since other work on the machine hardly 
     correlation with 8 x 1,000 masks of theirs: 1,000 of theirs 0.853 (0.819 to 0.915); ours 128 passes 0.921
     (0.858 to 0.921), 256 passes 0.926 (0.922 to 0.956), 512 passes 0.952 (0.948 to 0.957)
     passes a second, ours / theirs: 1.26 (0.88 to 1.36) by wall, 1.30 (1.15 to 1.42) by processor time
-    time for equal correlation (128 passes of ours), theirs / ours: 9.8 (6.9 to 10.6) by wall, 10.2 (9.0 to 11.1) by
-    processor time: 5 is met, by needing fewer passes and not by faster ones
+    time for equal correlation (128 passes of ours), theirs / ours: 9.8 (6.9 to 10.6) by wall, 10.2 (9.0 to 11.1)
+    by processor time: 5 is met, by needing fewer passes and not by faster ones
 
 The run takes about seven minutes of processor. A trial is `--masks 200 --rounds 3`.
 """
