@@ -7,8 +7,8 @@ the command itself. Its resident memory, without that of files that it maps, is 
 the first 5,000 it may grow by at most a tenth.
 
 2026-11-27, links to 500 phantoms of 512 pixels, ResNet-18 int8 at 96 pixels, beside other work: 142 MB after 5,000
-rows, 145 MB after 100,000 (531 s), a growth of 1.022 (met). Before the journal shared the names of the files it was
-136 to 154 MB, 1.137.
+rows, 145 MB after 100,000 (531 s), a growth of 1.022 (met). Before the journal shared the names of the files it
+was 136 to 154 MB, 1.137.
 """
 
 from __future__ import annotations

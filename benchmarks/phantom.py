@@ -7,18 +7,15 @@ in the tree; the twins of abnormal images are rendered too but not counted. The 
 load, are not timed. Time is that of the processor, so that a busy machine is not charged to the code, beside
 that of the wall. The second line renders the same at 128 pixels: what does not depend on the pixels.
 
-2026-11-22, one core of an AMD EPYC whose other core was busy, 84 studies, median of three passes:
+2026-11-27, one core of an AMD EPYC beside little other work, 42 studies, median of three passes:
 
-    512 px: 14.8 images (13.8 to 15.1) per second of processor time, 14.8 of wall time
-    128 px: 44.4 images (39.7 to 53.8)
+    512 px: 16.0 images (13.1 to 17.4) per second of processor time, 16.0 (13.1 to 17.3) of wall time
+    128 px: 54.1 images (46.1 to 54.4)
 
-Asked for are 20 images at 512 px, so this misses by a quarter. Of the 64 ms of an image, tracing takes
-31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a second exposure, its
-twin, which visibility needs: counting those, 21 exposures a second are finished.
-
-2026-11-27: twins share noise and the paths of solids, scatter is reckoned on block means, and a PNG file takes
-1.1 ms in place of 3.1. No core was quiet enough to run this again; when a set of 8,000 studies with twins was made
-on both cores of a crowded machine, 15,097 images took 1,154 s of processor time: 13.1 a second.
+Asked for are 20 images at 512 px, so this misses by a fifth (14.8 on 2026-11-22, before twins shared noise and the
+paths of solids, scatter was reckoned on block means and PNG files were written faster). Of the 64 ms of an image
+tracing then took 31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a second
+exposure, its twin, which visibility needs: counting those, 23 exposures a second are finished.
 """
 
 import statistics
