@@ -14,8 +14,8 @@ that of the wall. The second line renders the same at 128 pixels: what does not 
 
 Asked for are 20 images at 512 px, so this misses by a fifth (14.8 on 2026-11-22, before twins shared noise and the
 paths of solids, scatter was reckoned on block means and PNG files were written faster). Of the 64 ms of an image
-tracing then took 31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a second
-exposure, its twin, which visibility needs: counting those, 23 exposures a second are finished.
+tracing then took 31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a
+second exposure, its twin, which visibility needs: counting those, about 23 exposures a second are finished.
 """
 
 import statistics
