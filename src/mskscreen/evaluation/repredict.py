@@ -61,14 +61,14 @@ def repredict(
 def _disturbed(
     screener: Screener, row: Prediction, root: Path, disturbances: Mapping[str, Disturbance], at: str
 ) -> dict[str, Prediction]:
-    from mskscreen.pixels import displayed, read_radiograph
+    from mskscreen.pixels import read_radiograph
 
     path = find_image(root, row.file)
     if path is None or row.error:
         raise MskscreenError(row.error or "the image is not in the folder given; name the folder of the images")
     radiograph = read_radiograph(path)
     # Behind a disturbance the model's own window would undo it, or make it worse.
-    pixels = displayed(radiograph) if screener.preprocessing.window else radiograph.pixels
+    pixels = screener.preprocessing.shown(radiograph).pixels
     batch = [screener.preprocessing(radiograph.with_pixels(disturb(pixels))) for disturb in disturbances.values()]
     outputs = screener.engine.run(np.stack(batch))
     contract = screener.engine.contract

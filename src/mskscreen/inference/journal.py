@@ -53,6 +53,8 @@ def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | Non
 
     A journal that a run left when it was killed after its last row is taken away.
     """
+    if not output.exists():  # before each of the files is asked for its time
+        return None
     table = read_finished(output, job_digest([printable(path) for path in files], job))
     if table is None or any(row.error for row in table):
         return None

@@ -86,9 +86,13 @@ class Preprocessing:
 
         return size
 
+    def shown(self, radiograph: Radiograph) -> Radiograph:
+        """The radiograph as the fit takes it: windowed, where this preprocessing has a window."""
+        return _shown(radiograph) if self.window else radiograph
+
     def __call__(self, radiograph: Radiograph) -> npt.NDArray[np.float32]:
         """The model's input: float32 (1, height, width) in [0, 1]."""
-        shown = _shown(radiograph) if self.window else radiograph
+        shown = self.shown(radiograph)
         geometry = self.geometry(radiograph.record.rows, radiograph.record.columns)
         resized = resize(shown.values, shown.table, geometry.box_height, geometry.box_width, shown.box)
         # Rounding of the filter's weights may pass the ends by an ulp.

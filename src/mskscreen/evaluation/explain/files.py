@@ -14,6 +14,7 @@ from PIL import Image
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
+from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import Radiograph, displayed
@@ -212,7 +213,7 @@ def _job(screener: Screener, explainer: Explainer, request: Request, method: str
         "model": screener.describe(request.at),
         "method": method,
         "settings": explainer.settings.of(method),
-        "checkpoint": checkpoint and hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "checkpoint": checkpoint and sha256_of(checkpoint),
         "image": status and [status.st_size, status.st_mtime_ns],
         "request": [request.methods, request.of, request.normal, request.raw, request.layout],
     }

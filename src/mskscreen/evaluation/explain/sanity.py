@@ -20,7 +20,7 @@ from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import open_engine
 from mskscreen.inference.screener import Screener
 from mskscreen.inference.tail import Tail, read_graph
-from mskscreen.pixels import Preprocessing, Radiograph, displayed, read_radiograph
+from mskscreen.pixels import Preprocessing, Radiograph, read_radiograph
 from mskscreen.saliency.cam import hirescam
 from mskscreen.saliency.measures import rank_correlation, resample
 from mskscreen.saliency.target import Target
@@ -103,8 +103,7 @@ def repeatability(
 
 def _changed(radiograph: Radiograph, preprocessing: Preprocessing) -> Iterator[tuple[str, Radiograph]]:
     # Of 8 bits it is taken as ready for display, so it must hold what is displayed.
-    pixels = displayed(radiograph) if preprocessing.window else radiograph.pixels
-    stored = np.round(pixels * 255).astype(np.uint8)
+    stored = np.round(preprocessing.shown(radiograph).pixels * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "JPEG", quality=_QUALITY)
     yield "JPEG of quality 90", read_radiograph(buffer.getvalue())
