@@ -237,3 +237,30 @@ def test_elbows_go_out_of_joint_in_the_direction_that_is_named():
         assert shift @ ways[facts["direction"]] > 1e-3
     assert set(names) == {"posterior", "lateral", "medial"}
     assert 0.1 < np.mean(np.array(names) != "posterior") < 0.4
+
+
+def test_the_swelling_of_a_torn_off_end_lies_beside_that_end():
+    found = set()
+    for seed in range(250):
+        case = make_case(seed, JointType.FINGER, kind="fracture", long_side=SIDE)
+        facts = case.facts
+        if facts["subkind"] not in ("avulsion", "tuft") or not facts["swelling"]:
+            continue
+        found.add(facts["subkind"])
+        view = case.views[0]
+        before = set(map(repr, view.scene_normal.tissue))
+        swollen = [piece for piece in view.scene_abnormal.tissue if repr(piece) not in before]
+        part = next(part for part in view.scene_normal.bones if part.bone == facts["bone"])
+        shape = SKELETON.bones[part.bone]
+        start = np.append(np.array(swollen[0].start), 1.0)
+        local = (np.linalg.inv(part.transform) @ start)[:3]
+        fraction = (local - shape.proximal) @ shape.axis / shape.length
+        assert fraction == pytest.approx(facts["fraction"], abs=0.12)
+    assert found == {"avulsion", "tuft"}
+
+
+def test_no_plate_is_screwed_to_the_tip_of_a_finger():
+    shown = [make_case(seed, JointType.FINGER, kind="metalwork", long_side=SIDE).facts for seed in range(150)]
+    tips = [facts["subkind"] for facts in shown if facts["bone"].endswith(("distph", "thumbdist"))]
+    assert len(tips) > 10
+    assert "plate" not in tips

@@ -163,12 +163,13 @@ def test_elbows_are_taken_from_nearly_straight_to_sharply_bent():
         np.degrees(np.arccos(body.axis("humerus") @ body.axis("ulna")))
         for *_, body, _ in fields(JointType.ELBOW, 80)
     ]
-    counts, _ = np.histogram(flexion, bins=[0, 30, 60, 90, 130])
+    counts, _ = np.histogram(flexion, bins=[0, 30, 60, 90, 120, 145])
     assert counts.sum() == 80
-    assert counts.min() >= 8
+    assert counts[:4].min() >= 8
+    assert counts[4] >= 2
 
 
-def test_limbs_lie_straight_slanted_or_across_the_plate_and_shoulders_straight():
+def test_limbs_lie_straight_slanted_or_across_the_plate_and_shoulders_mostly_straight():
     turns = {}
     for joint in (JointType.HAND, JointType.SHOULDER):
         turns[joint] = np.abs(
@@ -181,7 +182,7 @@ def test_limbs_lie_straight_slanted_or_across_the_plate_and_shoulders_straight()
     assert np.mean(hand < 10) > 0.4
     assert np.mean((hand > 75) & (hand < 105)) > 0.04
     assert hand.max() > 120
-    assert turns[JointType.SHOULDER].max() < 30
+    assert 0.01 < np.mean(turns[JointType.SHOULDER] > 30) < 0.15
 
 
 def test_the_turn_on_the_plate_is_that_of_the_hand_on_the_image():

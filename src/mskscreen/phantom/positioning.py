@@ -36,7 +36,7 @@ POSITIONS: Mapping[str, Mapping[str, Range]] = {
     "thumb away": {"pro_sup": (-0.3, 0.6), "cmc_abduction": (-0.4, 0.1), "cmc_flexion": (0.3, 0.65)},
     "supinated": {"pro_sup": (-1.5, -0.8), "elbow_flexion": (0.0, 0.35)},
     "half flexed": {"pro_sup": (-1.5, -0.6), "elbow_flexion": (0.0, 1.0)},
-    "elbow bent": {"pro_sup": (-1.3, 0.4), "elbow_flexion": (0.25, 2.1)},
+    "elbow bent": {"pro_sup": (-1.3, 0.4), "elbow_flexion": (0.1, 2.27)},
     "right angle": {"pro_sup": (-1.3, 0.2), "elbow_flexion": (1.3, 1.75)},
     "forearm on edge": {"pro_sup": (-1.57, -0.9), "elbow_flexion": (0.5, 1.75)},
     "arm at side": {"shoulder_elv": (0.15, 0.9), "shoulder_rot": (-0.5, 0.4), "elbow_flexion": (0.0, 0.5)},

@@ -195,7 +195,8 @@ def _focus(body: Body, framing: Framing, digit: int) -> Vector:
 def _plate_angle(joint: JointType, rng: np.random.Generator) -> float:
     """Angle (radians) between limb and plate: mostly straight, often slanted, seldom otherwise."""
     kind = rng.random()
-    if kind < 0.62 or joint is JointType.SHOULDER:
+    # A patient sits or stands before the plate for a shoulder: it is seldom turned.
+    if kind < (0.93 if joint is JointType.SHOULDER else 0.62):
         return rng.normal(0, 0.09)
     if kind < 0.84:
         return rng.normal(0, 0.4)

@@ -250,15 +250,16 @@ def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
 
 def torus(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     """A child's buckled cortex: a ring-shaped bulge, often on one side, with a slight bend."""
-    bone, radius, axes = context.site.bone, context.radius, context.axes
+    bone, radius, axes, body = context.site.bone, context.radius, context.axes, context.body
     angle, bulge = rng.uniform(0.04, 0.16), rng.uniform(0.12, 0.28)
     lean = rng.uniform(0.0, 0.25)
     injury = Injury(0.0, angle, 0.0, 0.0, 0.0)
     change = motion(context.point - axes[:, 0] * radius, np.zeros(3), axes[:, 1], angle)
-    proximal, distal = _halves(context.body, bone, context.point, axes[:, 2], injury)
+    proximal, distal = _halves(body, bone, context.point, axes[:, 2], injury)
     scene = with_pieces(_carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
     centre = context.point + axes[:, 0] * lean * radius
-    ring = mineral(centre, axes, ((1 + bulge) * radius, (1 + bulge) * radius, 0.22 * radius), 0.45)
+    half = np.array([1 + bulge, 1 + bulge, 0.22]) * radius
+    ring = mineral(centre, axes, half, 0.45 * body.patient.density)
     region = mark(centre, axes, ((1.15 + bulge) * radius, (1.15 + bulge) * radius, 0.4 * radius))
     facts = _facts(injury, 2 * radius) | {"bulge_widths": round(bulge / 2, 2)}
     return scene.plus(solids=(ring,), region_of_interest=(region,)), facts
@@ -354,5 +355,7 @@ def fracture(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     swollen, size = rng.random() < 0.55, rng.uniform(0.04, 0.2)
     scene, facts = PATTERNS[name](context, rng)
     if swollen:
-        scene = scene.plus(tissue=swelling(context.body, context.site, size, 0.01 + 3 * context.radius))
+        # Avulsions and tufts lie at the end of the bone, wherever the site was drawn.
+        site = context.site._replace(fraction=facts.get("fraction", context.site.fraction))
+        scene = scene.plus(tissue=swelling(context.body, site, size, 0.01 + 3 * context.radius))
     return scene, {"subkind": name, "swelling": round(size, 2) if swollen else 0.0} | facts

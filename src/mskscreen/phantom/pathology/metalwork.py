@@ -287,7 +287,8 @@ def _shares(context: Context) -> dict[str, float]:
     if bone in ("humerus", "radius", "ulna"):
         shares |= {"nail": 0.16, "external fixator": 0.07}
     elif bone[0].isdigit() or bone.startswith("thumb"):
-        shares |= {"external fixator": 0.03, "k-wires": 0.35, "plate": 0.3 if not bone.endswith("dist") else 0.0}
+        tip = bone.endswith(("dist", "distph"))
+        shares |= {"external fixator": 0.03, "k-wires": 0.35, "plate": 0.0 if tip else 0.3}
     if bone == "radius" and fraction > 0.82 and adult:
         shares |= {"distal radius plate": 0.6, "nail": 0.0}
     if bone == "ulna" and fraction < 0.25:
