@@ -134,6 +134,52 @@ def test_nesting_is_bounded(tmp_path: Path, tiny_model: Callable) -> None:
         read_metadata(tiny_model(tmp_path / "m.onnx", edit=nest))
 
 
+def varint(value: int, least: int = 1) -> bytes:
+    """A number in at least so many bytes."""
+    count = max(least, -(-value.bit_length() // 7))
+    return bytes(value >> 7 * i & 0x7F | (i < count - 1) << 7 for i in range(count))
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    return tag + varint(len(content)) + content
+
+
+PLACES = {"model": (), "metadata": (14,), "graph": (7,), "tensor": (7, 5), "tensor of a node": (7, 1, 5, 5)}
+EXTERNAL = 13 << 3 | 2
+IMPOSSIBLE = {
+    "33 bits": varint(1 << 32 | EXTERNAL),
+    "64 bits": varint(1 << 63 | EXTERNAL),
+    "6 bytes": varint(EXTERNAL, 6),
+    "field 0": varint(2),
+}
+
+
+@pytest.mark.parametrize("tag", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_a_tag_that_readers_cut_differently_is_refused_at_every_depth(
+    tmp_path: Path, tiny_model: Callable, place: tuple[int, ...], tag: bytes
+) -> None:
+    """In a tensor, the first two are `external_data` to C++ protobuf, which both engines then follow."""
+    path = tiny_model(tmp_path / "m.onnx")
+    whole = path.read_bytes()
+
+    def add(tag: bytes) -> None:
+        content = field(tag, b"\x0a\x08location\x12\x0bweights.bin")
+        for number in reversed(place):
+            content = field(varint(number << 3 | 2), content)
+        path.write_bytes(whole + content)  # a message that comes twice is merged
+
+    add(varint(99 << 3 | 2, 5))
+    assert METADATA_KEY in read_metadata(path)
+    add(tag)
+    readers = [read_metadata]
+    if place in ((), (14,)):
+        readers += [content_digest, lambda path: write_metadata(path, "k", "v", tmp_path / "out.onnx")]
+    for read in readers:
+        with pytest.raises(ModelError, match="impossible number"):
+            read(path)
+
+
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_gives_metadata_or_a_model_error(

@@ -118,7 +118,7 @@ def _top_fields(data: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
     position = 0
     while position < len(data):
         begin = position
-        tag, position = _varint(data, position, len(data))
+        tag, position = _tag(data, position, len(data))
         if tag & 7 == _VARINT:
             _, position = _varint(data, position, len(data))
             yield begin, position, None
@@ -153,7 +153,7 @@ def _walk(data: mmap.mmap, position: int, end: int, message: str, depth: int, fo
         found.fields += 1
         if found.fields > MAX_FIELDS:
             raise _MalformedError(f"it has more than {MAX_FIELDS} fields")
-        tag, position = _varint(data, position, end)
+        tag, position = _tag(data, position, end)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
             value, position = _varint(data, position, end)
@@ -183,6 +183,17 @@ def _extent(data: mmap.mmap, position: int, end: int, kind: int) -> tuple[int, i
     return position, position + length
 
 
+def _tag(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    """The number and wire type of a field.
+
+    More than 32 bits or 5 bytes are refused: C++ protobuf cuts them, and may see a field that is hidden here.
+    """
+    tag, after = _varint(data, position, end)
+    if not 8 <= tag < 1 << 32 or after - position > 5:
+        raise _MalformedError("a field has an impossible number")
+    return tag, after
+
+
 def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
@@ -200,7 +211,7 @@ def _read_entry(data: mmap.mmap, position: int, end: int, found: _Findings) -> N
     """One StringStringEntryProto: key = 1, value = 2."""
     entry = {1: "", 2: ""}
     while position < end:
-        tag, position = _varint(data, position, end)
+        tag, position = _tag(data, position, end)
         if tag & 7 == _VARINT:
             _, position = _varint(data, position, end)
             continue
