@@ -72,9 +72,17 @@ def test_kappa_is_undefined_and_ac1_is_one_where_all_always_say_the_same():
     assert np.isnan(found["fleiss"])
     assert found["agreement"] == found["ac1"] == 1
     assert all(np.isnan(value) for value in of(np.full((5, 3), UNRATED), 2).values())
+
+
+def test_who_always_says_the_same_counts_against_the_mean_kappa_like_any_other():
     ratings = noisy(m=2)
-    constant = np.column_stack([ratings, np.zeros(len(ratings), int)])
-    assert of(constant, 3)["cohen"] == of(ratings, 3)["cohen"]
+    kappa = cohen_kappa_score(*ratings.T)
+    same = np.zeros(len(ratings), int)
+    assert of(np.column_stack([ratings[:, 0], same]), 3)["cohen"] == cohen_kappa_score(ratings[:, 0], same) == 0
+    assert of(np.column_stack([ratings, same]), 3)["cohen"] == pytest.approx(kappa / 3)
+    # Both always say the same: other answers leave 0 for chance, one answer is 0/0.
+    assert of(np.column_stack([ratings, same, same + 1]), 3)["cohen"] == pytest.approx(kappa / 6)
+    assert of(np.column_stack([ratings, same, same]), 3)["cohen"] == pytest.approx(kappa / 5)
 
 
 def test_the_interval_knows_of_other_readers_and_of_other_cases():

@@ -207,7 +207,8 @@ def rater_statistic(ratings: np.ndarray, categories: int) -> CrossedStatistic:
     agreeing pairs of raters; Fleiss' kappa (Psychological Bulletin 1971) and Gwet's AC1 (British Journal of
     Mathematical and Statistical Psychology 2008) correct it for chance, with subjects of one rater in the chance
     part alone (Gwet, Handbook of Inter-Rater Reliability 2014, chapter 2). `cohen` is the mean of Cohen's kappas
-    of all pairs (Light, Psychological Bulletin 1971). A rater that was drawn twice is not compared with itself.
+    of all pairs (Light, Psychological Bulletin 1971), 0 for a pair of which one always says the same, without the
+    pairs of which both do, when it is 0/0. A rater that was drawn twice is not compared with itself.
     """
     chosen = (ratings[..., None] == np.arange(categories)).astype(np.float64)
     rated = chosen.sum(axis=2)
@@ -236,7 +237,7 @@ def rater_statistic(ratings: np.ndarray, categories: int) -> CrossedStatistic:
 
 
 def _mean_cohen(ratings: np.ndarray, categories: int, subjects: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Mean of Cohen's kappas of the pairs of raters that both use more than one category, (R,)."""
+    """Mean of Cohen's kappas of all pairs of raters but those that use one category, the same one, (R,)."""
     total, weight = np.zeros(len(subjects)), np.zeros(len(subjects))
     for one, other in itertools.combinations(range(ratings.shape[1]), 2):
         both = (ratings[:, one] >= 0) & (ratings[:, other] >= 0)
@@ -248,8 +249,7 @@ def _mean_cohen(ratings: np.ndarray, categories: int, subjects: np.ndarray, rate
         chance = (margins[0] * margins[1]).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             kappa = (same * count - chance) / (count * count - chance)
-        varied = np.logical_and(*((margin > 0).sum(axis=1) > 1 for margin in margins))
-        defined = raters[:, one] * raters[:, other] * varied
+        defined = raters[:, one] * raters[:, other] * (chance < count * count)
         total += defined * np.nan_to_num(kappa)
         weight += defined
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
