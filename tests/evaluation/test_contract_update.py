@@ -194,6 +194,26 @@ def test_images_are_found_below_the_folder_only(tmp_path):
         assert find_image(root, name) is None, name
 
 
+def test_the_image_of_a_mura_name_is_never_that_of_another_patient_or_study(tmp_path):
+    study = "XR_HAND/patient11185/study1_positive"
+    image = tmp_path / "tree" / "valid" / study / "image1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"1")
+    for root in (image.parent, *image.parent.parents[:4]):
+        assert find_image(root, f"MURA-v1.1/valid/{study}/image1.png") == image.resolve()
+        for other in (
+            "valid/XR_HAND/patient11186/study1_positive",
+            "valid/XR_HAND/patient11185/study2_positive",
+            "valid/XR_WRIST/patient11185/study1_positive",
+            "train/XR_HAND/patient11185/study1_positive",
+        ):
+            assert find_image(root, f"/data/MURA-v1.1/{other}/image1.png") is None, (root, other)
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "image1.png").write_bytes(b"2")
+    assert find_image(tmp_path / "flat", f"MURA-v1.1/valid/{study}/image1.png") is None
+    assert find_image(tmp_path / "flat", "clinic/image1.png") == (tmp_path / "flat" / "image1.png").resolve()
+
+
 def test_the_card_has_the_sections_of_the_paper_and_quotes_the_evaluation(model, tmp_path):
     table = Table.of(make_predictions(80))
     evaluation = assess(join(table, labels_from_paths(table)), contract=SMALL, resamples=20)

@@ -15,6 +15,7 @@ import numpy as np
 from mskscreen.errors import MskscreenError
 from mskscreen.evaluation.disturb import DISTURBANCES, Disturbance
 from mskscreen.inference.journal import Journal, read_finished
+from mskscreen.mura_path import mura_path
 from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions, score, write_table
 from mskscreen.storage import write_text
 
@@ -27,18 +28,27 @@ INDEX = "index.json"
 def find_image(root: Path, file: str) -> Path | None:
     """The file of a predictions row below `root`: as named, or by the end of its name; None where it is not there.
 
-    A name that leads out of the folder, by `..` or by a link, is not followed.
+    The image of a MURA name is that of the same patient and study, which its own path names: `image1.png` alone
+    is in every study. A name that leads out of the folder, by `..` or by a link, is not followed.
     """
     folder = root.resolve()
     parts = Path(file).parts
     for candidate in (Path(file), *(folder.joinpath(*parts[k:]) for k in range(len(parts)))):
         try:
             path = candidate.resolve()
-            if path.is_relative_to(folder) and path.is_file():
+            if path.is_relative_to(folder) and path.is_file() and _same_image(file, candidate.absolute()):
                 return path
         except (OSError, ValueError):
             continue
     return None
+
+
+def _same_image(file: str, found: Path) -> bool:
+    """Whether two names do not differ in what MURA's grammar reads in `file`, as far as both say it."""
+    wanted, seen = mura_path(file), mura_path(str(found))
+    if wanted is None or wanted.image is None:
+        return True
+    return seen is not None and all(a == b for a, b in zip(wanted, seen, strict=True) if None not in (a, b))
 
 
 def repredict(
