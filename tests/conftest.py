@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from mskscreen.contract import METADATA_KEY, MapOutput, ModelContract
+from mskscreen.contract import METADATA_KEY, MapOutput, ModelContract, Novelty
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -162,3 +162,18 @@ def write_dicom() -> Callable[..., Path]:
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """A tiny model on disk."""
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def with_novelty(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], tiny_contract: Callable[..., Any]
+) -> Path:
+    """A tiny model on disk that also gives a distance from its training data, one number an image."""
+    from onnx import TensorProto, helper
+
+    def distance(model: Any) -> None:
+        model.graph.node.append(helper.make_node("ReduceL2", ["flat"], ["novelty"], axes=[1], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"]))
+
+    contract = tiny_contract(novelty=Novelty("mahalanobis", 1.0, 0.95))
+    return tiny_model(tmp_path_factory.mktemp("novelty") / "tiny.onnx", contract=contract, edit=distance)

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from mskscreen import Screener
 from mskscreen.cli.main import app
-from mskscreen.contract import METADATA_KEY
+from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference import open_engine
 from mskscreen.inference.catalogue import read_contract
-from mskscreen.inference.remote import open_remote
+from mskscreen.inference.remote import SHA256_KEY, open_remote
+from mskscreen.inference.repository import triton_config
+from mskscreen.predictions import FLAG_UNAPPROVED
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,24 +39,29 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.server.asked += 1
-        ports = {
-            kind: [
-                {"name": name, "datatype": "FP32", "shape": [-1, *(size or -1 for size in (shape or ())[1:])]}
-                for name, shape in found.items()
-            ]
-            for kind, found in (("inputs", engine.backend.inputs), ("outputs", engine.backend.outputs))
-        }
+        # As Triton tells them: with the sizes of the configuration that is written for it.
+        told = re.findall(r'^(\w+) { name: "(\w+)".* dims: \[(.*?)\]', triton_config(engine, "tiny"), re.MULTILINE)
+        ports: dict[str, list] = {"inputs": [], "outputs": []}
+        for kind, name, dims in told:
+            shape = [-1, *map(int, dims.split(", "))]
+            ports[f"{kind}s"].append({"name": name, "datatype": "FP32", "shape": shape})
         if self.server.trouble == "lacks":
             ports["outputs"] = ports["outputs"][:1]
-        config = {"parameters": {METADATA_KEY: {"string_value": engine.contract.to_json()}}}
+        texts = {METADATA_KEY: engine.contract.to_json(), SHA256_KEY: self.server.digest}
+        config = {"parameters": {key: {"string_value": text} for key, text in texts.items()}}
         if self.server.trouble == "parameters":
             config = {"parameters": [1]}
         if self.server.trouble == "contract":
             config = {"parameters": {METADATA_KEY: {"string_value": "[]"}}}
         answers = {
             "/v2": {"name": "test", "extensions": ["binary_tensor_data"] * self.server.binary},
-            "/v2/models/tiny": {"name": "tiny", "versions": ["1"], **ports},
-            "/v2/models/tiny/config": config if self.server.knows else None,
+            f"/v2/models/{self.server.name}": {
+                "name": self.server.name,
+                "platform": "onnxruntime_onnx",
+                "versions": self.server.versions,
+                **ports,
+            },
+            f"/v2/models/{self.server.name}/config": config if self.server.knows else None,
         }
         if self.server.trouble == "extensions":
             answers["/v2"] = {"extensions": 5}
@@ -82,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             asked["outputs"].pop()
         for wanted in asked["outputs"]:
             value = np.ascontiguousarray(results[wanted["name"]], "<f4")
+            value = value[:, None] if value.ndim == 1 else value
             entry = {"name": wanted["name"], "datatype": "FP32", "shape": list(value.shape)}
             if self.server.trouble == "endless":
                 entry["shape"] = [float("inf")]
@@ -110,13 +118,24 @@ def serve(model: Path) -> Iterator[Callable[..., str]]:
     """Start a server with the tiny model; its address is returned."""
     servers = []
 
-    def start(*, binary: bool = True, knows: bool = True, trouble: str = "") -> str:
+    def start(
+        *,
+        binary: bool = True,
+        knows: bool = True,
+        trouble: str = "",
+        path: Path = model,
+        name: str = "tiny",
+        digest: str = "",
+        versions: tuple[str, ...] = ("1",),
+    ) -> str:
         server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.engine, server.binary, server.knows = open_engine(model, threads=1), binary, knows
-        server.trouble, server.asked = trouble, 0
+        precision: Any = read_contract(path).precision
+        server.engine = open_engine(path, precision=precision, threads=1, unapproved=True)
+        server.binary, server.knows, server.digest = binary, knows, digest
+        server.trouble, server.asked, server.name, server.versions = trouble, 0, name, versions
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/v2/models/tiny"
+        return f"http://127.0.0.1:{server.server_port}/v2/models/{name}"
 
     yield start
     for server in servers:
@@ -138,6 +157,61 @@ def test_rows_from_a_server_are_those_of_the_model(
         np.testing.assert_allclose(one.pred1, other.pred1, rtol=1e-6)
         assert (one.file, one.joint, one.digest) == (other.file, other.joint, other.digest)
     assert table.model["engine"] == "remote"
+
+
+def test_triton_gives_a_number_for_each_image_as_a_column(
+    serve: Callable, with_novelty: Path, write_png: Callable, tmp_path: Path
+) -> None:
+    image = write_png(tmp_path / "a.png")
+    (row,) = Screener(remote=serve(path=with_novelty)).predict(image)
+    (expected,) = Screener.load(with_novelty).predict(image)
+    assert row.novelty == pytest.approx(expected.novelty, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "gates", "flagged"),
+    [
+        ("f32", {}, False),
+        ("int8", {}, True),
+        ("int8", {"onnxruntime/int8@a": Gate(True), "onnxruntime/int8@b": Gate(False)}, True),
+        ("int8", {"onnxruntime/int8@a": Gate(True), "openvino/int8": Gate(False)}, False),
+        ("int8", {"openvino/int8": Gate(True)}, True),
+    ],
+)
+def test_weights_that_no_gate_of_the_servers_engine_passed_flag_every_row(
+    serve: Callable,
+    tiny_model: Callable,
+    tiny_contract: Callable,
+    tmp_path: Path,
+    precision: str,
+    gates: dict,
+    flagged: bool,
+) -> None:
+    path = tiny_model(tmp_path / "m.onnx", contract=tiny_contract(precision=precision, approved=gates))
+    (row,) = Screener(remote=serve(path=path)).predict(np.full((40, 40), 90, np.uint8))
+    assert (FLAG_UNAPPROVED in row.flags) == flagged
+
+
+def test_the_job_of_a_model_on_a_server_holds_where_it_is_and_its_version(serve: Callable, model: Path) -> None:
+    contract = read_contract(model)
+    url = serve(knows=False)
+    urls = [url, serve(knows=False, name="other"), serve(knows=False, versions=("2",))]
+    found = [Screener(remote=each, contract=contract).describe() for each in (*urls, url)]
+    assert found[0] == found[3]
+    assert found[0]["server"] == {"address": url, "versions": ["1"]}
+    assert len({json.dumps(each) for each in found}) == 3
+    secret = Screener(remote=url.replace("//", "//user:secret@") + "?token=secret", contract=contract)
+    assert secret.describe() == found[0]
+
+
+@pytest.mark.parametrize("digest", ["", "00"])
+def test_only_a_server_that_tells_the_digest_of_its_model_lets_a_table_be_finished(
+    serve: Callable, write_png: Callable, tmp_path: Path, digest: str
+) -> None:
+    command = ["predict", str(write_png(tmp_path / "a.png")), "--model", serve(digest=digest)]
+    command += ["-o", str(tmp_path / "t.json")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert ("finished already" in CliRunner().invoke(app, command).stderr) == bool(digest)
 
 
 def test_an_address_is_a_name_of_a_model(serve: Callable, write_png: Callable, tmp_path: Path) -> None:

@@ -92,14 +92,14 @@ class Ensemble:
         def either(key: str) -> str:
             return ", ".join(sorted({member[key] for member in members}))
 
-        return members[0] | {
+        return {key: value for key, value in members[0].items() if key != "server"} | {
             "name": f"ensemble of {sum(self.weights)}",
             "architecture": either("architecture"),
             "sha256": digest("sha256"),
             "contract": digest("contract"),
             "precision": either("precision"),
             "members": [
-                {"name": member["name"], "sha256": member["sha256"], "weight": weight}
+                {key: member[key] for key in ("name", "sha256", "server") if key in member} | {"weight": weight}
                 for weight, member in zip(self.weights, members, strict=True)
             ],
         }

@@ -67,14 +67,20 @@ def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | Non
 
 
 def read_finished(output: Path, digest: str) -> Predictions | None:
-    """The table at `output` where it is of the job `digest`: json and parquet say what they were made of."""
+    """The table at `output` where it is of the job `digest`: json and parquet say what they were made of.
+
+    None, too, where a server did not say the digest of its model, which may have been replaced since.
+    """
     if not output.exists() or table_format(output) not in ("json", "parquet"):
         return None
     try:
         table = Predictions.read(output)
     except DataError:
         return None
-    return table if table.model.get("job") == digest else None
+    models = (table.model, *table.model.get("members", ()))
+    if table.model.get("job") != digest or any(model.get("sha256") == "" for model in models):
+        return None
+    return table
 
 
 def check_replaceable(output: Path, files: Sequence[Path]) -> None:

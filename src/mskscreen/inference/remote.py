@@ -21,9 +21,10 @@ import numpy as np
 
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ModelError
-from mskscreen.inference.backends import Outputs, Shape
+from mskscreen.inference.backends import BACKENDS, Outputs, Shape
 from mskscreen.inference.catalogue import parse_contract
-from mskscreen.inference.engines import Engine, check_ports
+from mskscreen.inference.engines import Engine, check_ports, expected_outputs
+from mskscreen.predictions import FLAG_UNAPPROVED
 
 SHA256_KEY = "mskscreen.sha256"
 _HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -36,7 +37,9 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
     """The model at `http://HOST:PORT/v2/models/NAME`; a version may follow as `/versions/N`.
 
     The contract is that of the server's configuration; one that is given is used where the server holds none.
-    Raises ModelError where the server cannot be reached or the model is not what the contract says.
+    Weights of another precision than f32 flag every row, unless all their gates on the server's engine passed: on
+    which kind of machine it runs a server does not say. Raises ModelError where the server cannot be reached or
+    the model is not what the contract says.
     """
     server = _Server(url)
     about = server.get("")
@@ -47,25 +50,50 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
         raise ModelError(
             f"{url}: the server holds no contract for this model; give one with --contract FILE (contract=)"
         )
-    backend = Remote(server, about)
+    backend = Remote(server, about, contract)
     check_ports(url, contract, backend)
     digest = found.get(SHA256_KEY, "")
-    return Engine("remote", "unknown", contract, Path(url), digest, backend, "the server's choice")
+    flags = () if _approved(contract, str(about.get("platform", ""))) else (FLAG_UNAPPROVED,)
+    return Engine("remote", "unknown", contract, Path(url), digest, backend, "the server's choice", flags)
+
+
+def _approved(contract: ModelContract, platform: str) -> bool:
+    """Whether the weights are f32, or have gates of the engine that `platform` names (else of any), all passed."""
+    engines = [name for name in BACKENDS if name in platform.lower()] or list(BACKENDS)
+    known = [f"{name}/{contract.precision}" for name in engines]
+    gates = [gate.passed for key, gate in contract.approved.items() if key.partition("@")[0] in known]
+    return contract.precision == "f32" or (bool(gates) and all(gates))
 
 
 class Remote:
-    """Runs on the server, `parallel` of them under way at a time."""
+    """Runs on the server, `parallel` of them under way at a time.
 
-    def __init__(self, server: _Server, about: Mapping[str, Any]) -> None:
+    `source` is the address, without credentials, and the versions of the model that the server has. An output of
+    one number an image may come as (B, 1): a configuration of Triton cannot say (B,).
+    """
+
+    def __init__(self, server: _Server, about: Mapping[str, Any], contract: ModelContract) -> None:
         self._server = server
         self._pool = ThreadPoolExecutor(2 * _PARALLEL, "remote")
         self.inputs: Mapping[str, Shape] = _shapes(about, "inputs", server.url)
-        self.outputs: Mapping[str, Shape] = _shapes(about, "outputs", server.url)
+        self._numbers = [name for name, shape in expected_outputs(contract).items() if not shape]
+        self.outputs: Mapping[str, Shape] = {
+            name: shape[:1] if shape and name in self._numbers and shape[1:] == (1,) else shape
+            for name, shape in _shapes(about, "outputs", server.url).items()
+        }
         self.parallel = _PARALLEL
+        self.source = {"address": server.address, "versions": list(map(str, about.get("versions") or ()))}
 
     def start(self, batch: np.ndarray) -> Callable[[], Outputs]:
         """Send a batch; the call that is returned waits for the answer."""
-        return self._pool.submit(self._server.infer, next(iter(self.inputs)), batch, list(self.outputs)).result
+        return self._pool.submit(self._infer, batch).result
+
+    def _infer(self, batch: np.ndarray) -> Outputs:
+        found = self._server.infer(next(iter(self.inputs)), batch, list(self.outputs))
+        return {
+            name: value[:, 0] if name in self._numbers and value.shape[1:] == (1,) else value
+            for name, value in found.items()
+        }
 
 
 class _Server:
@@ -83,6 +111,7 @@ class _Server:
         if not known:
             raise ModelError(f"{url}: is not the address of a model; give http://HOST:PORT/v2/models/NAME")
         self.url = url
+        self.address = f"{parts.scheme}://{self._netloc}{self._path}"
         self._local = threading.local()
         about = self._json("GET", "/v2")
         with _of_protocol(url):

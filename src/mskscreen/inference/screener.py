@@ -174,6 +174,7 @@ class Screener:
         import mskscreen
 
         contract = self.engine.contract
+        source = getattr(self.engine.backend, "source", None)  # only of a model on a server
         return {
             "name": contract.name,
             "architecture": contract.architecture,
@@ -185,6 +186,7 @@ class Screener:
             "reading": self.reading,
             "mskscreen": mskscreen.__version__,
             "intended_use": contract.intended_use,
+            **({"server": source} if source else {}),
         }
 
     def _stream(
