@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
-from onnx import TensorProto, helper
 
 from mskscreen.cli import main
-from mskscreen.contract import Gate, ModelContract, Novelty, Variant
+from mskscreen.contract import Gate, ModelContract, Variant
 from mskscreen.errors import ModelError
 from mskscreen.inference import open_engine
 from mskscreen.inference.backends import BACKENDS
@@ -65,22 +64,14 @@ def test_triton_reads_the_config_and_finds_the_ports_of_the_model(
     assert parameters["mskscreen.sha256"] == open_engine(model).digest
 
 
-def test_triton_is_told_of_a_number_for_each_image(
-    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
-) -> None:
-    def distance(model: Any) -> None:
-        model.graph.node.append(helper.make_node("ReduceL2", ["flat"], ["novelty"], axes=[1], keepdims=0))
-        model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"]))
-
-    contract = tiny_contract(novelty=Novelty("mahalanobis", 1.0, 0.95))
-    model = tiny_model(tmp_path / "m.onnx", contract=contract, edit=distance)
-    config = (write_triton(model, tmp_path / "repository") / "config.pbtxt").read_text()
+def test_triton_is_told_of_a_number_for_each_image(tmp_path: Path, with_novelty: Path) -> None:
+    config = (write_triton(with_novelty, tmp_path / "repository") / "config.pbtxt").read_text()
     (port,) = [port for port in parse(config).output if port.name == "novelty"]
     assert (list(port.dims), port.HasField("reshape"), list(port.reshape.shape)) == ([1], True, [])
 
 
 @pytest.mark.parametrize("write", [write_triton, write_ovms])
-def test_what_is_checked_is_the_file_that_is_copied_approved_or_not(
+def test_what_is_checked_is_the_file_that_is_copied_and_unapproved_only_if_forced(
     tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, monkeypatch: pytest.MonkeyPatch, write: Callable
 ) -> None:
     monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
@@ -97,8 +88,11 @@ def test_what_is_checked_is_the_file_that_is_copied_approved_or_not(
             start(self, path, *arguments)
 
         monkeypatch.setattr(backend, "__init__", noted)
+    with pytest.raises(ModelError, match=r"was not gated.*--force-precision"):
+        write(unapproved, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
     for model in (f32, int8, unapproved):
-        place = write(model, tmp_path / "repository")
+        place = write(model, tmp_path / "repository", unapproved=model is unapproved)
         assert (place / "1" / "model.onnx").read_bytes() == model.read_bytes()
     assert opened == [f32, int8, unapproved]
     assert not (tmp_path / "cache").exists()

@@ -11,38 +11,39 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ModelError
 from mskscreen.inference.backends import Shape
 from mskscreen.inference.catalogue import read_contract
-from mskscreen.inference.engines import Engine, expected_outputs
+from mskscreen.inference.engines import Engine, EngineName, expected_outputs, open_engine
 from mskscreen.inference.remote import SHA256_KEY
-from mskscreen.inference.verify import open_as_filed
 from mskscreen.storage import replacing, write_text
 
 _LARGEST_BATCH = 8
 
 
-def write_triton(model: Path, folder: Path) -> Path:
+def write_triton(model: Path, folder: Path, *, unapproved: bool = False) -> Path:
     """Write `folder/NAME/config.pbtxt` and `folder/NAME/1/model.onnx` for Triton's ONNX Runtime backend.
 
     The contract is in the configuration's parameters, where `Screener(remote=...)` finds it. Returns the folder of
-    the model. Raises ModelError where the model cannot be run.
+    the model. Raises ModelError where the model cannot be run, or holds weights of another precision than f32 that
+    did not pass their gate on this engine and this kind of machine, unless `unapproved`.
     """
-    engine = open_as_filed(model, read_contract(model), "onnxruntime")
+    engine = _open(model, "onnxruntime", unapproved)
     place = _copy(engine, folder)
     write_text(place / "config.pbtxt", triton_config(engine, place.name))
     return place
 
 
-def write_ovms(model: Path, folder: Path) -> Path:
+def write_ovms(model: Path, folder: Path, *, unapproved: bool = False) -> Path:
     """Write `folder/config.json` and `folder/NAME/1/model.onnx` for OpenVINO Model Server.
 
-    A configuration that is there already keeps its other models. Returns the folder of the model. Raises
-    ModelError where the model cannot be run or the configuration is not one.
+    A configuration that is there already keeps its other models. Returns the folder of the model. `unapproved` is
+    as in `write_triton`. Raises ModelError also where the configuration is not one.
     """
-    place = _copy(open_as_filed(model, read_contract(model), "openvino"), folder)
+    place = _copy(_open(model, "openvino", unapproved), folder)
     config = folder / "config.json"
     try:
         value = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {"model_config_list": []}
@@ -80,6 +81,12 @@ def ovms_config(name: str) -> dict[str, object]:
     """The entry of a model; its path is relative to the configuration."""
     plugin = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     return {"name": name, "base_path": name, "target_device": "CPU", "plugin_config": plugin}
+
+
+def _open(model: Path, engine: EngineName, unapproved: bool) -> Engine:
+    """The model in the precision of its file, since a server runs that file alone."""
+    precision: Any = read_contract(model).precision
+    return open_engine(model, engine, precision, unapproved=unapproved, cached=False)
 
 
 def _copy(engine: Engine, folder: Path) -> Path:
