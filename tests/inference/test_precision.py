@@ -153,6 +153,26 @@ def test_a_file_of_int8_alone_needs_its_gate(pair: Callable) -> None:
         opened(path)
 
 
+def test_force_takes_the_one_precision_of_a_file_and_asks_which_of_several(
+    pair: Callable, write_png: Callable, tmp_path: Path
+) -> None:
+    path = pair(gates(int8=False))
+    alone = path.with_name("m.int8.onnx")
+    with pytest.raises(ModelError, match="holds f32, bf16, int8; say which to force with --precision"):
+        opened(path, unapproved=True)
+    image = str(write_png(tmp_path / "images" / "a.png"))
+
+    def run(model: Path, *options: str) -> Any:
+        arguments = ["predict", image, "--model", str(model), "--engine", "onnxruntime", "--format", "json"]
+        return CliRunner().invoke(app, [*arguments, "--force-precision", *options])
+
+    forced = run(alone)
+    assert "onnxruntime/int8 (forced: int8 failed its gate)" in forced.stderr
+    assert json.loads(forced.stdout)["images"][0]["flags"] == [FLAG_UNAPPROVED]
+    assert run(path).exit_code == 2
+    assert run(path, "--precision", "int8").exit_code == 0
+
+
 def test_a_variant_may_not_lie_in_another_folder(tmp_path: Path, tiny_model: Callable, tiny_contract: Any) -> None:
     contract = tiny_contract(variants={"int8": Variant("x", 1, "")})
     path = tiny_model(tmp_path / "m.onnx", contract=contract)

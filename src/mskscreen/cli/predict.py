@@ -64,7 +64,7 @@ def predict(
         typer.Option(help="auto is the fastest that passed the model's gate on this kind of machine."),
     ] = "auto",
     force_precision: Annotated[
-        bool, typer.Option("--force-precision", help="Use the precision even if its gate failed; flags every row.")
+        bool, typer.Option("--force-precision", help="Use --precision even if its gate failed; flags every row.")
     ] = False,
     contract: Annotated[
         Path | None,
@@ -113,6 +113,8 @@ def predict(
 
     keep_freed_memory()
     limits = limits_of(max_pixels)
+    if force_precision and precision == "auto":
+        _check_forced(model)
     how = {"engine": engine, "precision": precision, "unapproved": force_precision, "reading": reading}
     screener, threshold = _open(model, contract, at, limits=limits, **how)
     about = screener.describe(at)
@@ -163,8 +165,22 @@ def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tupl
             f"model '{', '.join(models)}' has no operating point '{at}'; it has {', '.join(points)}"
         )
     for used in (each.engine for each in members):
-        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
+        line = f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})"
+        common.err.print(common.plain(line))
     return found, points[at]
+
+
+def _check_forced(models: list[str]) -> None:
+    """Refuse --force-precision alone for a file that holds several precisions: it would not say which."""
+    from mskscreen.inference.catalogue import model_path, read_contract
+    from mskscreen.inference.precision import held
+
+    for name in (name for name in models if not name.startswith(("http://", "https://"))):
+        if len(precisions := held(read_contract(model_path(name)))) > 1:
+            raise typer.BadParameter(
+                f"model '{name}' holds {', '.join(precisions)}: say with --precision which of them to force",
+                param_hint="--force-precision",
+            )
 
 
 def _contract(file: Path) -> ModelContract:

@@ -43,13 +43,18 @@ def choose(
     """The precision of the model in `path` on an engine that computes in `available`.
 
     `auto` is the one whose gate recorded the most speed of those that passed on this kind of machine; f32 needs no
-    gate. Another precision without a passed gate is refused, unless `unapproved`. Raises ModelError.
+    gate. Another precision without a passed gate is refused, unless `unapproved`, which needs to be told which of
+    several to take. Raises ModelError.
     """
     if wanted not in ("auto", *PRECISIONS):
         raise ModelError(f"precision '{wanted}' is unknown; use auto, {', '.join(PRECISIONS)}")
+    if wanted == "auto" and unapproved:
+        if len(held(contract)) > 1:
+            raise ModelError(f"{path}: holds {', '.join(held(contract))}; say which to force with --precision")
+        wanted = contract.precision  # type: ignore[assignment]
     if wanted == "auto":
         return _fastest(contract, path, engine, available)
-    if wanted not in _held(contract):
+    if wanted not in held(contract):
         raise ModelError(
             f"{path}: holds no {wanted} weights, only {contract.precision}; make them with: mskscreen export "
             f"--precision {wanted}"
@@ -70,9 +75,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _fastest(contract: ModelContract, path: Path, engine: str, available: AbstractSet[str]) -> Choice:
-    held = [name for name in _held(contract) if name in available]
-    passed = [name for name in held if _passed(contract, engine, name)]
-    refused = [_state(contract, engine, name) for name in held if name not in passed]
+    here = [name for name in held(contract) if name in available]
+    passed = [name for name in here if _passed(contract, engine, name)]
+    refused = [_state(contract, engine, name) for name in here if name not in passed]
     for name in sorted(passed, key=lambda name: _speed(contract, engine, name), reverse=True):
         try:
             file = _file(contract, path, name)
@@ -85,7 +90,7 @@ def _fastest(contract: ModelContract, path: Path, engine: str, available: Abstra
     raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, contract.precision)}")
 
 
-def _held(contract: ModelContract) -> tuple[str, ...]:
+def held(contract: ModelContract) -> tuple[str, ...]:
     """Precisions whose weights are in the model's file or in a file beside it."""
     own = ("f32", "bf16") if contract.precision == "f32" else (contract.precision,)
     return (*own, *contract.variants)
