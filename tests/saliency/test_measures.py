@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from mskscreen.evaluation.explain.faithful import to_input
+from mskscreen.evaluation.explain.faithful import rank_in_box, to_input
 from mskscreen.pixels import Geometry
 from mskscreen.saliency.faithfulness import infidelity, insertion_deletion, road
 from mskscreen.saliency.measures import (
@@ -15,7 +15,9 @@ from mskscreen.saliency.measures import (
     average_precision,
     fixed_level,
     otsu,
+    peak,
     pointing_game,
+    random_map,
     rank_correlation,
     resample,
 )
@@ -127,7 +129,7 @@ def test_infidelity_is_nothing_for_the_contributions_of_a_linear_score_whatever_
     assert found["wrong"] > 0.05
 
 
-def test_the_margin_of_a_letterbox_is_no_evidence_and_the_first_to_go_in_a_ranking():
+def test_the_margin_of_a_letterbox_is_no_evidence():
     geometry = Geometry.letterbox(SIDE // 2, SIDE, SIDE, SIDE)
     box = slice(geometry.top, geometry.top + geometry.box_height)
     weights = (WEIGHTS - WEIGHTS.mean())[box]
@@ -139,4 +141,56 @@ def test_the_margin_of_a_letterbox_is_no_evidence_and_the_first_to_go_in_a_ranki
         return np.einsum("nyx,yx->n", images[:, 0, box].astype(float), weights)
 
     assert infidelity(linear, image, {"exact": to_input(geometry, exact)})["exact"] < 1e-6
-    assert (to_input(geometry, exact, least=True)[: geometry.top] < exact.min()).all()
+
+
+def test_the_margin_of_a_letterbox_is_never_removed_and_shares_are_of_the_radiograph():
+    geometry = Geometry.letterbox(SIDE, SIDE // 2, SIDE, SIDE)
+    box = (slice(None), slice(geometry.left, geometry.left + geometry.box_width))
+    image = np.zeros((1, SIDE, SIDE), np.float32)
+    image[0][box] = 0.6
+    ranked = to_input(geometry, np.random.default_rng(0).random((SIDE, SIDE // 2)), margin=np.nan)
+    inside, margin = np.isfinite(ranked), []
+    kept = []
+
+    def watch(images):
+        margin.append(images[:, 0][:, ~inside])
+        kept.extend(images[:, 0][:, inside])
+        return np.zeros(len(images))
+
+    insertion_deletion(watch, image, ranked)
+    bright = [float((one > 0.5).mean()) for one in kept]
+    assert np.diff(bright[33:]) == pytest.approx(-1 / 32, abs=1 / inside.sum())
+    kept.clear()
+    road(watch, image, ranked)
+    assert [float((one != np.float32(0.6)).mean()) for one in kept] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8] * 2, abs=0.01
+    )
+    assert not np.concatenate(margin).any()
+
+
+def test_the_margin_makes_no_map_similar_to_the_counterfactual_one():
+    found = {}
+    for shape in ((320, 320), (320, 160)):
+        geometry, rng = Geometry.letterbox(*shape, 64, 64), np.random.default_rng(0)
+        columns = slice(geometry.left // 4, (geometry.left + geometry.box_width) // 4)
+        correlations = []
+        for seed in range(60):
+            effect = np.zeros((16, 16))
+            effect[:, columns] = rng.random((16, 16))[:, columns]
+            correlations.append(rank_in_box(geometry, to_input(geometry, random_map(seed)), effect))
+        found[shape] = np.mean(correlations)
+    assert found == pytest.approx(dict.fromkeys(found, 0), abs=0.06)
+    sliver = Geometry.letterbox(320, 10, 64, 64)
+    assert np.isnan(rank_in_box(sliver, np.zeros((64, 64), np.float32), np.zeros((16, 16))))
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.sampled_from([Geometry.letterbox, Geometry.squash]))
+def test_the_peak_of_a_map_of_cells_is_the_centre_of_its_highest_cell(row, column, fit):
+    geometry = fit(1000, 800, 224, 224)
+    cells = np.zeros((7, 7), np.float32)
+    cells[row, column] = 1
+    x, y = geometry.to_source((32 * column + 15.5, 32 * row + 15.5))
+    if not 0 <= x < 800:
+        # Of this cell only the slope beside the radiograph's edge is seen.
+        x = np.clip(x, 0, 799)
+    assert peak(geometry.map_to_source(cells)) == pytest.approx((y, x), abs=1)

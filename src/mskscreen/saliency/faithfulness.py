@@ -19,18 +19,19 @@ def insertion_deletion(score: Score, image: Values, values: Values) -> dict[str,
     """Areas under the probability of the class while pixels come or go in the order of a map (H, W).
 
     Petsiuk et al., arXiv:1806.07421: `insertion` begins with a blurred `image` (1, H, W) and puts the highest
-    pixels back first, higher is better; `deletion` blackens them, lower is better. 33 passes each.
+    pixels back first, higher is better; `deletion` blackens them, lower is better. Pixels where the map is NaN,
+    the margin of a letterbox, stay as they are, and shares are of the others. 33 passes each.
     """
-    places = np.empty(values.size, np.int64)
-    places[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
+    order = _ranking(values)
+    places = np.full(values.size, -1)
+    places[order] = np.arange(len(order))
     position = places.reshape(values.shape)
     blurred = _blurred(image)
     found = {}
     for name, shown, hidden in (("insertion", image, blurred), ("deletion", np.zeros_like(image), image)):
-        counts = np.linspace(0, values.size, STEPS + 1)
-        p = np.concatenate(
-            [_probability(score(np.where(position < n, shown, hidden).astype(np.float32)[None])) for n in counts]
-        )
+        counts = np.linspace(0, len(order), STEPS + 1)
+        images = (np.where(position < 0, image, np.where(position < n, shown, hidden)) for n in counts)
+        p = np.concatenate([_probability(score(one.astype(np.float32)[None])) for one in images])
         found[name] = float(np.trapezoid(p, dx=1 / STEPS))
     return found
 
@@ -71,18 +72,25 @@ def road(score: Score, image: Values, values: Values, seed: int = 0) -> float:
 
     Rong et al., arXiv:2202.00449. Removed pixels are filled with noise around the weighted mean of their
     neighbours, so that the hole itself tells the model nothing; the mean over 20, 40, 60 and 80 % removed, higher
-    is better. 8 passes. Needs scipy.
+    is better. Pixels where the map (H, W) is NaN, the margin of a letterbox, are never removed, and the shares are
+    of the others. 8 passes. Needs scipy.
     """
-    order = np.argsort(-values.ravel(), kind="stable")
+    order = _ranking(values)
     rng = np.random.default_rng(seed)
     images = []
     for ranked in (order[::-1], order):
         for share in (0.2, 0.4, 0.6, 0.8):
             gone = np.zeros(values.size, bool)
-            gone[ranked[: round(share * values.size)]] = True
+            gone[ranked[: round(share * len(order))]] = True
             images.append(_imputed(image[0], gone.reshape(values.shape), rng)[None])
     p = _probability(score(np.stack(images)))
     return float(p[:4].mean() - p[4:].mean())
+
+
+def _ranking(values: Values) -> npt.NDArray[np.int64]:
+    """Pixels of a map from the highest to the lowest, without those that are NaN."""
+    order: npt.NDArray[np.int64] = np.argsort(-values.ravel(), kind="stable")
+    return order[: int(np.isfinite(values).sum())]
 
 
 def _imputed(image: Values, gone: npt.NDArray[np.bool_], rng: np.random.Generator) -> Values:

@@ -13,9 +13,32 @@ TOLERANCE = 0.03
 _FRAME = 512
 _LEVELS = np.linspace(0.05, 0.95, 19)
 _RANDOM_CELLS = 16
+# Interpolated values that should be equal differ by rounding.
+_TIE = 1e-6
 
 Map = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
+
+
+def peak(values: Map) -> tuple[float, float]:
+    """Row and column of the highest pixel of a map (h, w): the middle of those that share the highest value.
+
+    Where these reach one edge it is their other end: a map of cells is constant beyond the centres of the
+    outermost ones (`Geometry.map_to_source`), and there the centre of the cell lies.
+    """
+    tied = values >= values.max() - _TIE * np.abs(values).max()
+    top, left = divmod(int(tied.argmax()), tied.shape[1])
+    column = _middle(left, tied[top])
+    return _middle(top, tied[:, int(column)]), column
+
+
+def _middle(low: int, line: Mask) -> float:
+    """The middle of the run that begins at `low`; of one at an edge the inner end, of one at both the first."""
+    after = np.flatnonzero(~line[low:])
+    high = low + int(after[0]) - 1 if len(after) else len(line) - 1
+    if high == len(line) - 1:
+        return low
+    return high if low == 0 else (low + high) / 2
 
 
 def pointing_game(
@@ -23,12 +46,11 @@ def pointing_game(
 ) -> npt.NDArray[np.bool_]:
     """Whether the peak of each map (h, w) lies in its mask (H, W), or within `tolerance` of the long side of it.
 
-    Zhang et al., arXiv:1608.00507; the peak is the centre of the highest cell.
+    Zhang et al., arXiv:1608.00507; the `peak` is the centre of the highest cell.
     """
     hits = []
     for evidence, mask in zip(maps, masks, strict=True):
-        peak = np.array(np.unravel_index(int(evidence.argmax()), evidence.shape))
-        centre = (peak + 0.5) * np.array(mask.shape) / np.array(evidence.shape) - 0.5
+        centre = (np.array(peak(evidence)) + 0.5) * np.array(mask.shape) / np.array(evidence.shape) - 0.5
         distance = np.linalg.norm(np.argwhere(mask) - centre, axis=1).min(initial=np.inf)
         # Half a pixel: the centre of a cell lies between pixels.
         hits.append(distance <= tolerance * max(mask.shape) + 0.5)
@@ -87,7 +109,9 @@ def average_precision(scores: Map, positive: Mask) -> float:
 
 
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's correlation of two maps of one shape, ties sharing their rank; NaN where one is constant."""
+    """Spearman's correlation of two maps of one shape, ties sharing their rank; NaN for constant or empty ones."""
+    if not one.size:
+        return float("nan")
     a, b = (_ranks(values.ravel()) for values in (one, other))
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))

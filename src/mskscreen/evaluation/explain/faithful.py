@@ -52,26 +52,43 @@ def measure_faithfulness(
         for name, share in infidelity(score, image, evidence, seed=int(number)).items():
             values.put(number, name, {"infidelity": share})
         reference = _counterfactual(case, screener, score, image)
-        for name, values_of_map in maps.items():
-            found = to_input(geometry, values_of_map, least=True)
-            taken = insertion_deletion(score, image, found) | {"road": road(score, image, found, seed=int(number))}
+        for name, found in maps.items():
+            ranked = to_input(geometry, found, margin=np.nan)
+            taken = insertion_deletion(score, image, ranked)
+            taken["road"] = road(score, image, ranked, seed=int(number))
             if reference is not None:
-                taken[COUNTERFACTUAL] = rank_correlation(resample(found, *reference.shape), reference)
+                taken[COUNTERFACTUAL] = rank_in_box(geometry, evidence[name], reference)
             values.put(number, name, taken)
         advance(1)
 
 
-def to_input(geometry: Geometry, values: np.ndarray, *, least: bool = False) -> np.ndarray:
+def to_input(geometry: Geometry, values: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
     """A map in the frame of the radiograph as one of the model's input (H, W).
 
-    The margin, which is black already, is 0: no evidence. With `least`, for rankings, it lies below all else.
+    The margin, which is black already, is 0: no evidence. For rankings, in which it has no place, it is NaN.
     """
-    box = resample(values, geometry.box_height, geometry.box_width)
-    margin = np.nextafter(np.float32(min(float(box.min()), 0.0)), np.float32(-np.inf)) if least else 0
     found = np.full((geometry.height, geometry.width), margin, np.float32)
     rows = slice(geometry.top, geometry.top + geometry.box_height)
-    found[rows, geometry.left : geometry.left + geometry.box_width] = box
+    columns = slice(geometry.left, geometry.left + geometry.box_width)
+    found[rows, columns] = resample(values, geometry.box_height, geometry.box_width)
     return found
+
+
+def rank_in_box(geometry: Geometry, evidence: np.ndarray, reference: np.ndarray) -> float:
+    """Rank correlation of a map of the model's input (H, W) with a `reference` of fewer cells (h, w).
+
+    Only cells that lie wholly in the radiograph count: on the margin, where no patch changes anything, any two
+    maps agree.
+    """
+    chosen = []
+    for cells, size, start, box in (
+        (reference.shape[0], geometry.height, geometry.top, geometry.box_height),
+        (reference.shape[1], geometry.width, geometry.left, geometry.box_width),
+    ):
+        edges = np.arange(cells + 1) * size // cells
+        chosen.append((edges[:-1] >= start) & (edges[1:] <= start + box))
+    inside = np.ix_(*chosen)
+    return rank_correlation(resample(evidence, *reference.shape)[inside], reference[inside])
 
 
 def _read(case: Case, screener: Screener, root: Path | None) -> Radiograph:
