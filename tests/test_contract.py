@@ -108,6 +108,10 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"batch": 0}, "batch"),
         ({"joint_confidence": 10**400}, "joint_confidence"),
         ({"joints": ["elbow"]}, "order"),
+        *(
+            ({"variants": {"int8": {"file": file, "bytes": 1, "sha256": ""}}}, "bare name")
+            for file in (".", "..", "")
+        ),
     ],
 )
 def test_values_out_of_range_are_named(fields: dict, said: str) -> None:

@@ -7,6 +7,7 @@ evaluation, services) resolves what it needs from it. Nothing about a model is c
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -157,6 +158,15 @@ class ModelContract:
         temperatures = (self.calibration.abnormality_temperature, self.calibration.joint_temperature)
         if not all(math.isfinite(value) and value > 0 for value in temperatures):
             raise ContractError(f"contract of model '{self.name}': temperatures must be positive numbers")
+        if not 0 <= self.joint_confidence <= 1:
+            raise ContractError(
+                f"contract of model '{self.name}': joint_confidence is {self.joint_confidence}, outside [0, 1]"
+            )
+        if self.novelty and not (math.isfinite(self.novelty.threshold) and 0 <= self.novelty.quantile <= 1):
+            raise ContractError(
+                f"contract of model '{self.name}': novelty has threshold {self.novelty.threshold}, not finite, or "
+                f"quantile {self.novelty.quantile}, outside [0, 1]"
+            )
         if self.study_aggregation != "mean":
             raise ContractError(
                 f"contract of model '{self.name}': study_aggregation '{self.study_aggregation}' is unknown; "
@@ -167,7 +177,7 @@ class ModelContract:
                 f"contract of model '{self.name}': input_size {self.input_size} or batch {self.batch} is below 1"
             )
         for precision, variant in self.variants.items():
-            if not variant.file or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
+            if variant.file in ("", ".", "..") or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
                 raise ContractError(
                     f"contract of model '{self.name}': field variants.{precision}.file is '{variant.file}', "
                     "not the bare name of a file"
@@ -196,24 +206,27 @@ class ModelContract:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, text: str) -> ModelContract:
+    def from_json(cls, text: str, remedy: str = "export the model again") -> ModelContract:
         """Read a contract; unknown fields, missing fields and wrong types are errors that name the field.
 
-        Raises ContractError.
+        `remedy` is what to do about those. Raises ContractError.
         """
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ContractError(f"the contract is not JSON ({error}); export the model again") from error
+            raise ContractError(f"the contract is not JSON ({error}); {remedy}") from error
         if not isinstance(value, dict):
-            raise ContractError("the contract is not a JSON object; export the model again")
+            raise ContractError(f"the contract is not a JSON object; {remedy}")
         schema = value.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise ContractError(
                 f"the contract has schema {schema}, newer than the schema {SCHEMA} that this version of "
                 "mskscreen reads; install a newer mskscreen"
             )
-        return typing.cast(ModelContract, _build(cls, value, "contract"))
+        try:
+            return typing.cast(ModelContract, _build(cls, value, "contract"))
+        except _WrongFieldError as error:
+            raise ContractError(f"{error}; {remedy}") from error
 
 
 _SINCE_SCHEMA_2: dict[str, Any] = {"precision": "f32", "content_sha256": "", "selftest": None, "variants": {}}
@@ -222,6 +235,10 @@ _SINCE_SCHEMA_2: dict[str, Any] = {"precision": "f32", "content_sha256": "", "se
 def gate_key(engine: str, precision: str, machine: str) -> str:
     """Key of `ModelContract.approved` for a gate measured on one kind of machine."""
     return f"{engine}/{precision}@{machine}"
+
+
+class _WrongFieldError(ContractError):
+    """A field is unknown, missing or of another type; whoever knows where the text is from knows the remedy."""
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -259,7 +276,8 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise ContractError(f"{where}: field '{unknown[0]}' is unknown; it was written by other software")
+        nearest = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
+        raise _WrongFieldError(f"{where}: field '{unknown[0]}' is unknown, the nearest is '{nearest[0]}'")
     required = {
         f.name
         for f in dataclasses.fields(kind)
@@ -267,10 +285,10 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     }
     missing = sorted(required - set(value))
     if missing:
-        raise ContractError(f"{where}: field '{missing[0]}' is missing; export the model again")
+        raise _WrongFieldError(f"{where}: field '{missing[0]}' is missing")
     return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
 def _wrong(kind: Any, value: Any, where: str) -> typing.NoReturn:
     name = getattr(kind, "__name__", str(kind))
-    raise ContractError(f"{where}: expected {name}, found {type(value).__name__}; export the model again")
+    raise _WrongFieldError(f"{where}: expected {name}, found {type(value).__name__}")
