@@ -141,6 +141,55 @@ def test_another_input_size_than_the_contract_says_is_refused(
         open_engine(tiny_model(tmp_path / "m.onnx", contract=tiny_contract(input_size=(64, 64))), engine)
 
 
+def input_of(kind: int) -> Callable[[Any], None]:
+    """Make the network cast its image from another element type."""
+
+    def edit(model: Any) -> None:
+        model.graph.input[0].type.tensor_type.elem_type = kind
+        model.graph.node[0].input[0] = "numbers"
+        model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT))
+
+    return edit
+
+
+def pred1_of(kind: int) -> Callable[[Any], None]:
+    """Make the network cast its first scores to another element type."""
+
+    def edit(model: Any) -> None:
+        model.graph.output[0].type.tensor_type.elem_type = kind
+        model.graph.node[4].output[0] = "scores"
+        model.graph.node.append(helper.make_node("Cast", ["scores"], ["pred1"], to=kind))
+
+    return edit
+
+
+@both
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (input_of(TensorProto.UINT8), r"'image' holds (u8|tensor\(uint8\)), expected f32"),
+        (input_of(TensorProto.FLOAT16), r"'image' holds (f16|tensor\(float16\)), expected f32"),
+        (pred1_of(TensorProto.INT64), r"'pred1' holds (i64|tensor\(int64\)), expected f32"),
+    ],
+)
+def test_ports_that_do_not_hold_f32_are_refused(
+    tmp_path: Path, tiny_model: Callable, engine: Any, edit: Callable, said: str
+) -> None:
+    """OpenVINO casts what it is given: of an image in [0, 1] uint8 leaves nothing, and every score is the same."""
+    with pytest.raises(ModelError, match=said):
+        open_engine(tiny_model(tmp_path / "m.onnx", edit=edit), engine)
+
+
+@both
+def test_a_batch_that_the_graph_does_not_take_is_an_error_of_the_model(
+    tmp_path: Path, tiny_model: Callable, engine: Any, images: Any
+) -> None:
+    opened = open_engine(tiny_model(tmp_path / "m.onnx", batch=1), engine)
+    assert (opened.contract.batch, opened.fixed_batch) == (None, 1)
+    with pytest.raises(ModelError, match=r"m\.onnx: .* cannot run this model"):
+        opened.backend.start(images)()
+
+
 @both
 @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 1, 16, 32), (0, 1, 32, 32)])
 def test_images_of_another_shape_are_refused(

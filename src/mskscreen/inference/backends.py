@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,10 @@ class Backend(Protocol):
 
 
 class OpenVino:
-    """A model compiled by OpenVINO for the CPU, with one stream for about every core; kept if it has a digest."""
+    """A model compiled by OpenVINO for the CPU, with one stream for about every core; kept if it has a digest.
+
+    `types` are the element types of its ports: `f32`, or what the engine calls another.
+    """
 
     def __init__(self, path: Path, digest: str | None, precision: str, threads: int) -> None:
         import openvino
@@ -61,6 +65,11 @@ class OpenVino:
         self.outputs: Mapping[str, Shape] = {
             name: _openvino_shape(port) for port in self._model.outputs for name in port.names
         }
+        self.types = {
+            name: port.get_element_type().get_type_name()
+            for port in (*self._model.inputs, *self._model.outputs)
+            for name in port.names
+        }
         self.parallel = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     @staticmethod
@@ -76,13 +85,12 @@ class OpenVino:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        request.start_async({0: batch}, share_inputs=True)
+        with self._errors():
+            request.start_async({0: batch}, share_inputs=True)
 
         def finish() -> Outputs:
-            try:
+            with self._errors():
                 request.wait()
-            except RuntimeError as error:
-                raise ModelError(f"{self._path}: OpenVINO cannot run this model ({_reason(error)})") from error
             assert batch.size  # noqa: S101 - shared with the request: it must live until the run has ended
             results = {name: request.get_tensor(name).data.copy() for name in self.outputs}
             self._idle.append(request)
@@ -90,9 +98,19 @@ class OpenVino:
 
         return finish
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise ModelError(f"{self._path}: OpenVINO cannot run this model ({_reason(error)})") from error
+
 
 class OnnxRuntime:
-    """A session of ONNX Runtime on the CPU: single-threaded runs, as many at a time as there are threads."""
+    """A session of ONNX Runtime on the CPU: single-threaded runs, as many at a time as there are threads.
+
+    `types` are as in `OpenVino`.
+    """
 
     def __init__(self, path: Path, digest: str | None, precision: str, threads: int) -> None:  # noqa: ARG002
         import onnxruntime
@@ -111,6 +129,10 @@ class OnnxRuntime:
         }
         self.outputs: Mapping[str, Shape] = {
             node.name: _onnxruntime_shape(node.shape) for node in self._session.get_outputs()
+        }
+        self.types = {
+            node.name: "f32" if node.type == "tensor(float)" else str(node.type)
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
         }
         self.parallel = threads
 

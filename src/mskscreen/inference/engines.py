@@ -8,7 +8,7 @@ A batch of eight is thereby exactly eight singles, and a model of fixed batch is
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,12 @@ class Engine:
     def unit(self) -> int:
         """Images in one run of the model: its fixed batch, else 1."""
         return self.contract.batch or 1
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch that the graph takes, or None; a contract may leave out that it is 1."""
+        (shape,) = self.backend.inputs.values()
+        return self.contract.batch or (shape[0] if shape else None)
 
     @property
     def depth(self) -> int:
@@ -106,7 +112,7 @@ def open_engine(
     choice = choose(contract, path, name, precision, kind.precisions(), unapproved=unapproved)
     digest = sha256_of(choice.path)
     backend = kind(choice.path, digest if cached else None, choice.precision, threads or cores())
-    check_ports(choice.path, contract, backend)
+    check_ports(choice.path, contract, backend, backend.types)
     flags = () if choice.approved else (FLAG_UNAPPROVED,)
     return Engine(name, choice.precision, contract, choice.path, digest, backend, choice.why, flags)
 
@@ -129,8 +135,14 @@ def _loadable(engine: EngineName) -> str:
     raise ModelError(f"the engine {name} cannot be loaded ({reason}); choose another with --engine")
 
 
-def check_ports(path: Path | str, contract: ModelContract, backend: Backend) -> None:
-    """Refuse a model whose ports are not those of its contract. Raises ModelError."""
+def check_ports(
+    path: Path | str, contract: ModelContract, backend: Backend, types: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a model whose ports are not those of its contract. Raises ModelError.
+
+    All of them hold `f32` by `types`, which a server is not asked for: it refuses other numbers itself. OpenVINO
+    would make whole numbers of an image in [0, 1], and so a black image.
+    """
     if len(backend.inputs) != 1:
         raise ModelError(f"{path}: expected one input, found {len(backend.inputs)} ({', '.join(backend.inputs)})")
     batch = contract.batch or 1
@@ -140,6 +152,9 @@ def check_ports(path: Path | str, contract: ModelContract, backend: Backend) -> 
         if name not in backend.outputs:
             raise ModelError(f"{path}: has no output '{name}', only {', '.join(backend.outputs)}")
         _check(path, f"output '{name}'", backend.outputs[name], (batch, *shape))
+    for name in (*backend.inputs, *expected_outputs(contract)):
+        if (kind := (types or {}).get(name, "f32")) != "f32":
+            raise ModelError(f"{path}: '{name}' holds {kind}, expected f32; export the model again")
 
 
 def expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ...]]:
