@@ -1,5 +1,6 @@
 """Truth of every source: found for the right image, read whole, and refused by file, line and column."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,9 @@ def test_labels_of_yolo_are_found_in_folders_and_named_by_their_classes(tmp_path
 def test_labels_of_grazpedwri_are_known_by_the_names_of_its_files(tmp_path):
     (tmp_path / f"{GRAZ}.txt").write_text("3 0.5 0.5 0.2 0.2\n8 0.1 0.1 0.1 0.1\n")
     found = read_truth(tmp_path).get(f"/data/{GRAZ}.png")
-    assert (found.kind, found.joint, found.patient) == ("fracture", "wrist", "0001")
+    assert (found.kind, found.joint, found.view, found.patient) == ("fracture", "wrist", "ap", "0001")
+    (tmp_path / f"{GRAZ.replace('L1', 'R2')}.txt").write_text("3 0.5 0.5 0.2 0.2\n")
+    assert read_truth(tmp_path).get(f"{GRAZ.replace('L1', 'R2')}.png").view == "lateral"
     assert found.mask(*SHAPE).sum() == pytest.approx(0.04 * SHAPE[0] * SHAPE[1], rel=0.1)
 
 
@@ -113,6 +116,39 @@ def test_corners_say_the_same_as_sides_and_a_row_without_a_box_says_nothing(tmp_
     masks = [read_truth(path).get("a.png").mask(*SHAPE) for path in (one, other)]
     assert np.array_equal(*masks)
     assert read_truth(other).get("b.png") is None
+
+
+def coco(path, *size, **annotation):
+    """The truth of one image of COCO with one annotation."""
+    image = {"id": 1, "file_name": "a.png"} | dict(zip(("height", "width"), size, strict=False))
+    annotations = [{"image_id": 1, "category_id": 1, "bbox": [7, 12, 10, 10]} | annotation]
+    (path / "t.json").write_text(json.dumps({"images": [image], "annotations": annotations}))
+    return read_truth(path / "t.json").get("a.png")
+
+
+def test_a_truth_of_coco_is_never_stretched_to_another_shape(tmp_path):
+    truth = coco(tmp_path, *SHAPE)
+    # Reduced by a factor that leaves no whole pixels.
+    assert truth.mask(33, 27).any()
+    with pytest.raises(DataError, match="50 x 40 pixels and the radiograph has 40 x 50"):
+        truth.mask(40, 50)
+    with pytest.raises(DataError, match="0 x 40 pixels are no size"):
+        coco(tmp_path, 0, 40)
+
+
+def test_run_lengths_of_coco_mark_what_they_say_and_not_the_box(tmp_path):
+    mask = marked((12, 7)) > 0
+    mask[14, 9] = False
+    pixels = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(pixels)) + 1
+    counts = np.diff(np.r_[0, edges, pixels.size]).tolist()
+    rle = {"size": list(SHAPE), "counts": counts}
+    assert np.array_equal(coco(tmp_path, *SHAPE, segmentation=rle).mask(*SHAPE), mask)
+    assert coco(tmp_path, segmentation=rle).mask(100, 80).sum() == 4 * mask.sum()
+    for wrong, said in (({"counts": counts[:-1]}, "do not fill"), ({"counts": "04l1"}, "compressed")):
+        with pytest.raises(DataError, match=said) as raised:
+            coco(tmp_path, *SHAPE, segmentation=rle | wrong)
+        assert "Error" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,43 @@ def stored(folder: Path, name: str) -> Draw:
     return mask
 
 
+def run_lengths(counts: list[int], size: tuple[int, int]) -> Draw:
+    """A mask as COCO encodes it: lengths of runs outside and inside in turn, down the columns of `size`.
+
+    Raises DataError where they do not fill it.
+    """
+    rows, columns = size
+    if rows * columns > _LARGEST or min(counts, default=0) < 0 or sum(counts) != rows * columns:
+        raise DataError(
+            f"run lengths of {sum(counts)} pixels do not fill {rows} x {columns}; export the masks again"
+        )
+
+    def mask(rows: int, columns: int) -> Mask:
+        whole = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size[::-1]).T
+        down, across = ((np.arange(n) + 0.5) * m / n for n, m in zip((rows, columns), size, strict=True))
+        return whole[np.ix_(down.astype(int), across.astype(int))]
+
+    return mask
+
+
+def of_size(draw: Draw, size: tuple[int, int], name: str) -> Draw:
+    """A mask whose source says the `size` of its image: it may be stored larger or smaller, but in one shape.
+
+    It raises DataError for a radiograph of another aspect ratio, as one that is turned.
+    """
+
+    def mask(rows: int, columns: int) -> Mask:
+        # Each side of each is rounded to a pixel.
+        if abs(rows * size[1] - columns * size[0]) > max(rows + columns, sum(size)):
+            raise DataError(
+                f"{name}: the truth is of an image of {size[0]} x {size[1]} pixels and the radiograph has "
+                f"{rows} x {columns}, another aspect ratio; draw it anew or turn the image back"
+            )
+        return draw(rows, columns)
+
+    return mask
+
+
 def union(parts: list[Draw]) -> Draw:
     """All that any of the parts marks."""
 
