@@ -80,6 +80,30 @@ def test_skipped_cells_are_left_out(tmp_path: Path) -> None:
     assert _space(tmp_path, text).cells == ["both 2", "both 4", "joint 2"]
 
 
+def test_a_cell_that_is_left_out_need_not_be_one_that_can_be_trained(tmp_path: Path) -> None:
+    text = """
+protocol = "tiny.toml"
+[axes]
+tasks = ["both", "abnormality"]
+task_weights = ["fixed", "uncertainty"]
+[[skip]]
+tasks = "abnormality"
+task_weights = "uncertainty"
+"""
+    assert _space(tmp_path, text).cells == ["both fixed", "both uncertainty", "abnormality fixed"]
+    with pytest.raises(ProtocolError, match="needs two tasks"):
+        _space(tmp_path, text.partition("[[skip]]")[0])
+
+
+def test_folds_repeat_a_cell_as_seeds_do(tmp_path: Path) -> None:
+    text = 'protocol="tiny.toml"\nseeds=[0,1]\n[axes]\ntasks=["both","joint"]\nfold=[0,1,2]'
+    space = _space(tmp_path, text)
+    assert space.cells == ["both", "joint"]
+    assert len({run.key for run in space.runs}) == 2
+    repeats = {(run.cell, run.protocol.fold, run.protocol.seed) for run in space.runs}
+    assert len(space.runs) == len(repeats) == 2 * 3 * 2
+
+
 def test_a_path_to_begin_with_is_that_beside_the_file_wherever_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +134,11 @@ def test_a_path_to_begin_with_is_that_beside_the_file_wherever_one_stands(
         ('[[skip]]\ntasks="joint"', "no cell has tasks = joint"),
         ('[axes]\ntasks=["both"]\n[[skip]]\ntasks="both"', "every cell is skipped"),
         ('[axes]\nloss=[{name="a",epochs=1}]\n[[more]]\nloss=[{name="a",epochs=2}]', "two cells are named 'a'"),
+        (
+            '[axes]\na=[{name="x",epochs=1},{name="x y",epochs=2}]\nb=[{name="y z",batch=8},{name="z",batch=16}]',
+            "two cells are named 'x y z'",
+        ),
+        ('[axes]\npart=[{name="a",fold=0},{name="b",fold=1}]', "axis 'part': key 'fold' repeats cells"),
         ("[halving]\nfactor = 1", "key factor"),
         ("[halving]\nfirst = true", "key first"),
         ("[halving]\nrung = 1", "'rung' is unknown"),
@@ -134,3 +163,8 @@ def test_rungs_grow_by_the_factor_and_end_before_the_run_does() -> None:
     assert Halving(3, 1).rungs(10) == [1, 3, 9]
     assert Halving(3, 1).rungs(9) == [1, 3]
     assert Halving(2, 4).rungs(4) == []
+
+
+def test_a_table_of_halving_without_keys_halves_by_the_defaults(tmp_path: Path) -> None:
+    assert _space(tmp_path, 'protocol="tiny.toml"\n[halving]').halving == Halving()
+    assert _space(tmp_path, 'protocol="tiny.toml"').halving is None

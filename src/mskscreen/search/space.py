@@ -1,7 +1,7 @@
 """The space of a search as TOML: axes whose product gives the cells, each a protocol once for every seed.
 
 protocol = "paper.toml"               # shipped, or a path relative to this file
-seeds = [0, 1, 2]
+seeds = [0, 1, 2]                     # every cell once for each; an axis `fold` repeats cells as seeds do
 
 [axes]
 architecture = ["resnet18", "densenet121"]
@@ -38,6 +38,8 @@ from mskscreen.training.protocol import INITS, Protocol, read_toml
 
 SHIPPED = Path(__file__).parent / "spaces"
 _KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
+# Keys whose values repeat a cell: its figures are means over them.
+REPEATS = ("seed", "fold")
 # Enough of a SHA-256 that no two of a million protocols share it.
 _DIGITS = 16
 
@@ -46,15 +48,20 @@ Level = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """One protocol of a search: its cell, which all seeds share, and the level of the cell on each axis."""
+    """One protocol of a search: its cell, which all seeds and folds share, and its level on each axis."""
 
     levels: Mapping[str, str]
     protocol: Protocol
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """What tells its cell from others: its levels, except that on an axis `fold`."""
+        return tuple(level for axis, level in self.levels.items() if axis not in REPEATS)
+
+    @property
     def cell(self) -> str:
         """Name of the cell: its levels."""
-        return " ".join(self.levels.values()) or self.protocol.architecture
+        return " ".join(self.key) or self.protocol.architecture
 
     @property
     def name(self) -> str:
@@ -113,12 +120,13 @@ class Space:
         mine = {run.name for run in self.runs}
         runs = [*self.runs, *(run for run in earlier.runs if run.name not in mine)]
         axes = list(dict.fromkeys(axis for run in runs for axis in run.levels))
-        first: dict[tuple[str, ...], Protocol] = {}
-        likes = [first.setdefault(tuple(_levels(run, axes).values()), run.protocol) for run in runs]
+        first: dict[str, Protocol] = {}
+        keys = [Run(_levels(run, axes), run.protocol).key for run in runs]
+        likes = [first.setdefault(" ".join(key), run.protocol) for key, run in zip(keys, runs, strict=True)]
         axes += [
             key.name
             for key in fields(Protocol)
-            if key.name not in ("seed", *axes)
+            if key.name not in (*REPEATS, *axes)
             and any(
                 getattr(run.protocol, key.name) != getattr(like, key.name)
                 for run, like in zip(runs, likes, strict=True)
@@ -137,21 +145,26 @@ def _space(value: Mapping[str, Any], folder: Path) -> Space:
     if unknown := next((key for key in halving if key not in ("factor", "first")), None):
         raise ProtocolError(f"table halving: key '{unknown}' is unknown; it has factor and first")
     named = list(dict.fromkeys(axis for axes in products for axis in axes))
-    cells = [cell for axes in products for cell in _cells(_completed(axes, named, base), base)]
+    cells = [cell for axes in products for cell in _cells(_completed(axes, named, base))]
     skips = _tables(value, "skip")
     for skip in skips:
         if not any(_has(levels, skip) for levels, _ in cells):
             raise ProtocolError(f"table skip: no cell has {', '.join(f'{k} = {v}' for k, v in skip.items())}")
-    kept = [(levels, _found(p, folder)) for levels, p in cells if not any(_has(levels, skip) for skip in skips)]
+    # A cell that is left out need not be one that can be trained.
+    kept = [
+        Run(levels, _found(base.replace(**changes), folder))
+        for levels, changes in cells
+        if not any(_has(levels, skip) for skip in skips)
+    ]
     if not kept:
         raise ProtocolError("every cell is skipped; leave out a table skip")
     _require_names(kept)
     runs: dict[str, Run] = {}
     for seed in _seeds(value.get("seeds", [0])):
-        for levels, protocol in kept:
-            run = Run(levels, protocol.replace(seed=seed))
+        for like in kept:
+            run = Run(like.levels, like.protocol.replace(seed=seed))
             runs.setdefault(run.name, run)
-    return Space(tuple(runs.values()), Halving(**halving) if halving else None)
+    return Space(tuple(runs.values()), Halving(**halving) if "halving" in value else None)
 
 
 def _protocol(name: Any, folder: Path) -> Protocol:
@@ -206,6 +219,8 @@ def _axes(table: Mapping[str, Any]) -> dict[str, list[Level]]:
 def _level(axis: str, value: Any) -> Level:
     if isinstance(value, dict):
         changes = {key: item for key, item in value.items() if key != "name"}
+        if "fold" in changes:
+            raise ProtocolError(f"axis '{axis}': key 'fold' repeats cells; give it an axis alone: fold = [0, 1]")
         return str(value.get("name", " ".join(map(str, changes.values())))), changes
     return str(value), {axis: value}
 
@@ -224,22 +239,23 @@ def _levels(run: Run, axes: Sequence[str]) -> dict[str, str]:
     return {axis: run.levels.get(axis, _untold(run.protocol, axis)) for axis in axes}
 
 
-def _require_names(cells: Sequence[tuple[Mapping[str, str], Protocol]]) -> None:
-    by_name: dict[tuple[str, ...], str] = {}
-    for levels, protocol in cells:
-        name = tuple(levels.values())
-        if by_name.setdefault(name, protocol.digest) != protocol.digest:
-            raise ProtocolError(f"two cells are named '{' '.join(name)}', but differ; name their levels")
+def _require_names(runs: Sequence[Run]) -> None:
+    by_name: dict[str, Protocol] = {}
+    for run in runs:
+        protocol = run.protocol.replace(fold=0)
+        if by_name.setdefault(run.cell, protocol) != protocol:
+            raise ProtocolError(f"two cells are named '{run.cell}', but differ; name their levels")
 
 
-def _cells(axes: Mapping[str, Sequence[Level]], base: Protocol) -> Iterator[tuple[dict[str, str], Protocol]]:
+def _cells(axes: Mapping[str, Sequence[Level]]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Each cell of a product: its level on each axis, and what it changes in the protocol."""
     for levels in itertools.product(*axes.values()):
         changes: dict[str, Any] = {}
         for axis, (_, change) in zip(axes, levels, strict=True):
             if clash := next((key for key in change if key in changes or key == "seed"), None):
                 raise ProtocolError(f"axis '{axis}': key '{clash}' is set by another axis, or by seeds")
             changes |= change
-        yield {axis: name for axis, (name, _) in zip(axes, levels, strict=True)}, base.replace(**changes)
+        yield {axis: name for axis, (name, _) in zip(axes, levels, strict=True)}, changes
 
 
 def _has(levels: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
