@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.explain.masks import Draw, corners, polygon, stored, union
+from mskscreen.evaluation.explain.masks import Draw, corners, of_size, polygon, run_lengths, stored, union
 from mskscreen.evaluation.keys import Paths
 from mskscreen.phantom.manifest import FILE, read_manifest
 
@@ -21,9 +21,13 @@ _CLASSES = "classes.txt"
 # A list or a mapping by number, on one line or on several.
 _NAMES = re.compile(r"^names:\s*(?:\[([^\]]*)\]|\{([^}]*)\}|((?:\s*(?:-|\d+:)[^\n]*)+))", re.MULTILINE)
 _NUMBER = re.compile(r"^(?:-|\d+:)\s*")
-# GRAZPEDWRI-DX (Nagy et al., Scientific Data 2022): its files begin with the number of the patient.
-_GRAZPEDWRI = re.compile(r"(\d+)_\d+_\d+_WRI-")
+# GRAZPEDWRI-DX (Nagy et al., Scientific Data 2022): the names of its files hold the number of the patient, and
+# behind the side that of the projection.
+_GRAZPEDWRI = re.compile(r"(\d+)_\d+_\d+_WRI-[LR]?(\d?)")
+_GRAZPEDWRI_VIEWS = {"1": "ap", "2": "lateral"}
 _MARKER = "text"
+# Labels in shares of the sides can be drawn for any image, where its own size is not known.
+_ANY = (512, 512)
 _GRAZPEDWRI_CLASSES = (
     *("bone anomaly", "bone lesion", "foreign body", "fracture", "metal", "periosteal reaction"),
     *("pronator sign", "soft tissue", _MARKER),
@@ -34,7 +38,7 @@ _GRAZPEDWRI_CLASSES = (
 class Truth:
     """What is known of one image; `mask` gives bool (rows, columns) for the size of the radiograph.
 
-    `kind`, `joint`, `view`, `patient` and the `size` (rows, columns) of the radiograph are None where the source
+    `kind`, `joint`, `view`, `patient` and a `size` (rows, columns) that `mask` draws are None where the source
     does not tell; `twin` is the same image without its abnormality. What cannot be seen has no truth.
     """
 
@@ -48,10 +52,13 @@ class Truth:
 
 
 class Truths:
-    """Truth by image, found as `Paths` finds it; a name without a suffix stands for an image of any format."""
+    """Truth by image, found as `Paths` finds it; a name without a suffix stands for an image of any format.
 
-    def __init__(self, known: Mapping[str, Truth]) -> None:
-        self._known = dict(known)
+    Equal names of patients mean the same patient in truths of equal `numbering`.
+    """
+
+    def __init__(self, known: Mapping[str, Truth], numbering: str = "") -> None:
+        self._known, self.numbering = dict(known), numbering
         self._paths = Paths(self._known)
 
     def items(self) -> Iterable[tuple[str, Truth]]:
@@ -76,13 +83,14 @@ def read_truth(path: Path) -> Truths:
 
     A folder of phantoms or its manifest.parquet; a CSV with the columns `image` and `mask` (a file beside it), or
     `x`, `y`, `width`, `height`, or `xmin`, `ymin`, `xmax`, `ymax` in pixels, one row a finding, optionally `kind`,
-    `joint`, `view`, `patient`; a COCO file with boxes or polygons (FracAtlas); a folder of YOLO labels
+    `joint`, `view`, `patient`; a COCO file of boxes, polygons or run lengths (FracAtlas); a folder of YOLO labels
     (GRAZPEDWRI-DX), whose classes classes.txt or data.yaml names. An image with findings of two kinds has none.
     Raises DataError.
     """
     try:
         if path.name == FILE or (path / FILE).is_file():
-            return Truths(dict(_phantoms(path.parent if path.name == FILE else path)))
+            folder = path.parent if path.name == FILE else path
+            return Truths(dict(_phantoms(folder)), str(folder.resolve()))
         if path.is_dir():
             return Truths(dict(_yolo(path)))
         if path.suffix.lower() == ".csv":
@@ -163,18 +171,31 @@ def _coco(path: Path) -> Iterator[tuple[str, Truth]]:
         drawn.setdefault(annotation["image_id"], []).append(annotation)
     for image in coco["images"]:
         group = drawn.get(image["id"], [])
+        name = f"{path}: image '{Path(image['file_name']).name}'"
         size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
-        parts = [polygon(points, size) for annotation in group for points in _outlines(annotation)]
+        if size is not None and min(size) < 1:
+            raise DataError(
+                f"{name}: {size[0]} x {size[1]} pixels are no size; fill in height and width, or neither"
+            )
+        parts = [part for annotation in group for part in _parts(annotation, size, name)]
         if parts:
             kind = _only(kinds.get(annotation.get("category_id")) for annotation in group)
-            yield str(image["file_name"]), Truth(union(parts), kind, size=size)
+            mask = of_size(union(parts), size, name) if size else union(parts)
+            yield str(image["file_name"]), Truth(mask, kind, size=size)
 
 
-def _outlines(annotation: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
-    polygons = annotation.get("segmentation")
-    if isinstance(polygons, list) and polygons:
-        return [list(zip(map(float, p[::2]), map(float, p[1::2]), strict=True)) for p in polygons]
-    return [corners(*map(float, annotation["bbox"]))]
+def _parts(annotation: Mapping[str, Any], size: tuple[int, int] | None, name: str) -> list[Draw]:
+    """What an annotation marks: its polygons, else its run lengths, else its box."""
+    marked = annotation.get("segmentation")
+    if isinstance(marked, list) and marked:
+        outlines = [list(zip(map(float, p[::2]), map(float, p[1::2]), strict=True)) for p in marked]
+        return [polygon(points, size) for points in outlines]
+    if isinstance(marked, dict):
+        if not isinstance(marked["counts"], list):
+            raise DataError(f"{name}: its run lengths are compressed; write them as a list, or as polygons")
+        rows, columns = map(int, marked["size"])
+        return [of_size(run_lengths(marked["counts"], (rows, columns)), (rows, columns), name)]
+    return [polygon(corners(*map(float, annotation["bbox"])), size)]
 
 
 def _yolo(folder: Path) -> Iterator[tuple[str, Truth]]:
@@ -189,8 +210,8 @@ def _yolo(folder: Path) -> Iterator[tuple[str, Truth]]:
         known = [(kind, draw) for kind, draw in known if kind != _MARKER]
         if known:
             kind = _only(kind for kind, _ in known)
-            joint, patient = ("wrist", graz[1]) if graz else (None, None)
-            yield _image(file.relative_to(folder)), Truth(union([d for _, d in known]), kind, joint, None, patient)
+            said = ("wrist", _GRAZPEDWRI_VIEWS.get(graz[2]), graz[1]) if graz else (None, None, None)
+            yield _image(file.relative_to(folder)), Truth(union([d for _, d in known]), kind, *said, size=_ANY)
 
 
 def _labels(file: Path) -> Iterator[tuple[int, Draw]]:
