@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from mskscreen import Screener
-from mskscreen.errors import ModelError
-from mskscreen.inference.cluster import _screen
+from mskscreen.errors import ModelError, MskscreenError
+from mskscreen.inference.cluster import _screen, stream_on_ray
 from mskscreen.pixels import Limits
 from mskscreen.predictions import FLAG_UNAPPROVED, Predictions, row_of
 
@@ -43,6 +43,12 @@ def test_a_node_forces_the_precision_that_was_forced_here_and_no_other(
     assert FLAG_UNAPPROVED in json.loads(row)["flags"]
     with pytest.raises(ModelError, match="not gated"):
         node(unapproved=False)
+
+
+def test_an_address_that_is_none_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(MskscreenError, match="the Ray cluster nonsense cannot be used"):
+        next(stream_on_ray([Path("a.png")], "demo", {}))
 
 
 def test_a_cluster_that_loses_a_node_gives_the_same_table(

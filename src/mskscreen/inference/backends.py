@@ -57,7 +57,7 @@ class OpenVino:
         try:
             self._model = openvino.Core().compile_model(str(path), "CPU", config)
         except RuntimeError as error:
-            raise ModelError(f"{path}: OpenVINO cannot compile this model ({_reason(error)})") from error
+            raise ModelError(f"{path}: OpenVINO cannot compile this model ({reason_of(error)})") from error
         self._path = path
         self._idle: deque[Any] = deque()
         self.inputs: Mapping[str, Shape] = {port.any_name: _openvino_shape(port) for port in self._model.inputs}
@@ -103,7 +103,7 @@ class OpenVino:
         try:
             yield
         except RuntimeError as error:
-            raise ModelError(f"{self._path}: OpenVINO cannot run this model ({_reason(error)})") from error
+            raise ModelError(f"{self._path}: OpenVINO cannot run this model ({reason_of(error)})") from error
 
 
 class OnnxRuntime:
@@ -121,7 +121,7 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class
-            raise ModelError(f"{path}: ONNX Runtime cannot load this model ({_reason(error)})") from error
+            raise ModelError(f"{path}: ONNX Runtime cannot load this model ({reason_of(error)})") from error
         self._path = path
         self._pool = ThreadPoolExecutor(threads, "onnxruntime")
         self.inputs: Mapping[str, Shape] = {
@@ -149,7 +149,7 @@ class OnnxRuntime:
         try:
             values = self._session.run(names, {next(iter(self.inputs)): batch})
         except Exception as error:
-            raise ModelError(f"{self._path}: ONNX Runtime cannot run this model ({_reason(error)})") from error
+            raise ModelError(f"{self._path}: ONNX Runtime cannot run this model ({reason_of(error)})") from error
         return dict(zip(names, values, strict=True))
 
 
@@ -167,7 +167,7 @@ def _onnxruntime_shape(shape: Any) -> Shape:
     return tuple(dimension if isinstance(dimension, int) else None for dimension in shape)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The last line of an engine's message, which says what is wrong; those before it say where in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mskscreen.errors import MskscreenError
+from mskscreen.inference.backends import reason_of
 from mskscreen.inference.grouping import StudyBy
 from mskscreen.inference.screener import Screener
 from mskscreen.pixels import Limits
@@ -48,7 +49,11 @@ def stream_on_ray(
     from ray.exceptions import RayError
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # those of Ray share no base class
+            where = os.environ.get("RAY_ADDRESS", "of this machine")
+            raise MskscreenError(f"the Ray cluster {where} cannot be used ({reason_of(error)})") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -63,8 +68,7 @@ def stream_on_ray(
         for row in rows:
             yield row_of(json.loads(row["row"]))
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1][:300]
-        raise MskscreenError(f"the Ray cluster failed ({reason})") from error
+        raise MskscreenError(f"the Ray cluster failed ({reason_of(error)})") from error
 
 
 def _screen(

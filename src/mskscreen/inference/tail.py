@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mskscreen.errors import ModelError
-from mskscreen.inference.backends import _reason
+from mskscreen.inference.backends import reason_of
 
 Array = npt.NDArray[np.floating]
 
@@ -53,7 +53,7 @@ class Tail:
         try:
             self._features = openvino.Core().compile_model(features, "CPU", config)
         except RuntimeError as error:
-            raise ModelError(f"{path}: OpenVINO cannot compile this model ({_reason(error)})") from error
+            raise ModelError(f"{path}: OpenVINO cannot compile this model ({reason_of(error)})") from error
 
     @classmethod
     def read(cls, path: Path, threads: int = 1) -> Tail:
@@ -96,7 +96,7 @@ def read_graph(path: Path) -> Any:
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise ModelError(f"{path}: OpenVINO cannot read this model ({_reason(error)})") from error
+        raise ModelError(f"{path}: OpenVINO cannot read this model ({reason_of(error)})") from error
 
 
 def _walk(result: Any, path: Path) -> tuple[Any, list[Step]]:
