@@ -40,6 +40,20 @@ def test_every_engine_and_batch_is_a_row_that_adds_up(run: Callable, model: Path
         assert row["share of peak"] >= 0
 
 
+def test_a_graph_of_fixed_batch_is_measured_at_that(run: Callable, tmp_path: Path, tiny_model: Callable) -> None:
+    path = tiny_model(tmp_path / "m.onnx", batch=1)  # of which its contract says nothing
+    rows = json.loads(run(path, "--batch", 8, "--seconds", "0.02", "--threads", 1, "--format", "json"))
+    assert {(row["engine"], row["batch"]) for row in rows} == {("openvino", 1), ("onnxruntime", 1)}
+
+
+def test_what_openvino_compiles_for_a_measurement_is_not_kept(
+    run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
+    run(model, "--batch", 1, "--seconds", "0.02", "--threads", 1)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_the_table_is_markdown_and_says_which_machine(run: Callable, model: Path) -> None:
     head, _, *table = run(model, "--batch", 1, "--seconds", 0.02).splitlines()
     assert re.search(r"threads, load average .*openvino \d", head)

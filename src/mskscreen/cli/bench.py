@@ -75,7 +75,7 @@ def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> It
         work = count(path)
         peak = gemm_peak(engine.precision, threads, seconds)
         one = latency(engine, seconds)
-        for size in [engine.contract.batch] if engine.contract.batch else batches:
+        for size in [engine.fixed_batch] if engine.fixed_batch else batches:
             with err.status(f"{path.stem} {engine.name} {engine.precision} batch {size}"):
                 speed = images_a_second(engine, size, seconds)
             yield {
@@ -107,7 +107,7 @@ def _engines(path: Path, threads: int) -> Iterator[Engine]:
             engine: Any = name
             wanted: Any = precision
             try:
-                yield open_engine(path, engine, wanted, threads, unapproved=True)
+                yield open_engine(path, engine, wanted, threads, unapproved=True, cached=False)
             except MskscreenError as error:
                 logging.getLogger(__name__).info("not measured: %s", error)
 

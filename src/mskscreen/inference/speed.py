@@ -74,7 +74,7 @@ def gemm_peak(precision: str, threads: int, seconds: float) -> float:
 
 
 def images_a_second(engine: Engine, batch: int, seconds: float) -> float:
-    """Images a second in runs of `batch` images, as many under way as fill the machine."""
+    """Images a second in runs of `batch` images, as many under way as fill the machine. Raises ModelError."""
     images = np.random.default_rng(0).random((batch, 1, *engine.contract.input_size), np.float32)
 
     def start(_: int) -> Callable[[], Any]:
