@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
 from mskscreen.errors import ContractError, ModelError
-from mskscreen.export.foreign import OPSET, import_model
+from mskscreen.export.foreign import OPSET, _with_dynamic_batch, import_model
 from mskscreen.inference import Screener, catalogue, open_engine
 from mskscreen.inference.catalogue import published, read_contract
 from mskscreen.inference.repository import write_triton
@@ -29,7 +29,8 @@ DESCRIPTION = (
 def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE):
     """A file with the signature of the published six: an early exporter's graph of one fixed batch.
 
-    `reshape` flattens to a constant shape, or so that the batch is part of the computation (`mixing`).
+    `reshape` flattens to a constant shape, which may be a list of numbers (`ints`), or so that the batch is part
+    of the computation (`mixing`).
     """
     rng = np.random.default_rng(0)
     weights = {
@@ -58,6 +59,9 @@ def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE):
         nodes.insert(5, helper.make_node("Softmax", ["e"], ["f"], axis=0))
     else:
         nodes.insert(5, helper.make_node("Identity", ["e"], ["f"]))
+    if reshape == "ints":
+        nodes.insert(0, helper.make_node("Constant", [], ["shape"], value_ints=[batch, 6]))
+        tensors.pop()
     inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 1, size, size])]
     # As early exporters did, the weights are inputs too.
     inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in tensors]
@@ -118,6 +122,19 @@ def test_a_graph_that_mixes_its_batch_keeps_it(tmp_path, images):
     wanted = original(path, images)
     found = open_engine(tmp_path / "new.onnx", "onnxruntime").run(images)
     np.testing.assert_allclose(found["pred2"], wanted[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_shape_that_is_a_list_of_numbers_is_made_dynamic_too(tmp_path, images):
+    path, out = write_published(tmp_path / "m.onnx", opset=13, reshape="ints"), tmp_path / "new.onnx"
+    assert import_model(path, out, describe(tmp_path / "contract.toml")).batch is None
+    found = open_engine(out, "onnxruntime", "f32").run(images)
+    np.testing.assert_allclose(found["pred2"], original(path, images)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_operator_of_another_set_may_be_called_reshape_and_take_no_shape(tmp_path):
+    model = onnx.load(write_published(tmp_path / "m.onnx"))
+    model.graph.node.append(helper.make_node("Reshape", ["e"], ["own"], domain="own"))
+    assert _with_dynamic_batch(model).graph.input[0].type.tensor_type.shape.dim[0].dim_param
 
 
 def test_triton_is_told_of_a_foreign_input_by_its_own_name(tmp_path):
@@ -193,11 +210,18 @@ def under_another_name(model):
     model.graph.node[-1].output[0] = model.graph.output[1].name = "joint"
 
 
+def of_bytes(model):
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node[0].input[0] = "numbers"
+    model.graph.node.insert(0, helper.make_node("Cast", ["input"], ["numbers"], to=TensorProto.FLOAT))
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
         (without_opset, "operators it uses"),
         (without_input, "expected one input, found 0"),
+        (of_bytes, r"'input' holds tensor\(uint8\), expected f32"),
         (under_another_name, "has no output 'pred2', only pred1, joint"),
     ],
 )

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import openvino
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import numpy_helper, version_converter
+from onnx import helper, numpy_helper, version_converter
 
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ContractError, ModelError
@@ -54,7 +54,8 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
     if not _opset(original):
         raise ModelError(f"{path}: does not say which version of ONNX's operators it uses; export it again")
     batch = _fixed_batch(original)
-    check_ports(path, replace(contract, batch=batch), OnnxRuntime(path, None, "f32", 1))
+    backend = OnnxRuntime(path, None, "f32", 1)
+    check_ports(path, replace(contract, batch=batch), backend, backend.types)
     rng = np.random.default_rng(0)
     images = [rng.random((batch or 1, 1, *contract.input_size), np.float32) for _ in range(_SINGLES)]
     try:
@@ -131,9 +132,15 @@ def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             dimensions[0].dim_param = "batch"
     del graph.value_info[:]
     shapes: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
-    shapes |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
     for node in graph.node:
-        if node.op_type == "Reshape" and node.input[1] in shapes:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value_ints":
+                tensor = numpy_helper.from_array(np.array(attribute.ints, np.int64))
+                attribute.CopyFrom(helper.make_attribute("value", tensor))
+            if attribute.name == "value":
+                shapes[node.output[0]] = attribute.t
+    for node in graph.node:
+        if node.op_type == "Reshape" and len(node.input) > 1 and node.input[1] in shapes:
             tensor = shapes[node.input[1]]
             shape = numpy_helper.to_array(tensor).copy()
             if shape.size > 1 and shape[0] == model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
