@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from mskscreen.errors import DataError
 from mskscreen.inference.journal import finished, write_resumable
-from mskscreen.predictions import FLAG_ERROR, Prediction, Predictions
+from mskscreen.predictions import FLAG_ERROR, FORMATS, Prediction, Predictions
 
 JOB: dict[str, Any] = {"name": "m", "threshold": 0.5}
 
@@ -101,7 +102,7 @@ def test_files_that_come_and_go_between_two_runs(
     assert contents(output) == ["0.png", "2.png", "3.png", "4.png", "5.png"]
 
 
-@pytest.mark.parametrize("form", ["json", "parquet"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_finished_table_is_known_by_its_job_and_its_files(
     tmp_path: Path, files: list[Path], stream: Callable, form: str
 ) -> None:
@@ -116,6 +117,33 @@ def test_a_finished_table_is_known_by_its_job_and_its_files(
     files[3].write_text("changed")
     assert finished(output, files, JOB) is None
     output.write_text("damaged")
+    assert finished(output, files, JOB) is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_table_of_a_model_that_is_not_known_by_its_digest_is_never_finished(
+    tmp_path: Path, files: list[Path], stream: Callable, form: str
+) -> None:
+    output = tmp_path / f"table.{form}"
+    known = {"name": "a", "sha256": "00"}
+    for members, is_finished in (([known, known], True), ([known, known | {"sha256": ""}], False)):
+        job = {**JOB, "sha256": "of both", "members": members}
+        list(write_resumable(output, files, stream, job))
+        assert (finished(output, files, job) is not None) == is_finished
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_table_that_somebody_changed_is_not_finished(
+    tmp_path: Path, files: list[Path], stream: Callable, form: str
+) -> None:
+    output = tmp_path / f"table.{form}"
+    list(write_resumable(output, files, stream, JOB))
+    text = output.read_text()
+    output.write_text(text.replace("3.png", "4.png", 1))
+    assert finished(output, files, JOB) is None
+    output.write_text(text)
+    assert finished(output, files, JOB) is not None
+    shutil.rmtree(os.environ["MSKSCREEN_CACHE"])
     assert finished(output, files, JOB) is None
 
 
@@ -162,7 +190,7 @@ def test_a_journal_is_json_lines_that_say_what_the_job_is(
     assert first["row"]["file"] == str(files[0])
 
 
-@pytest.mark.parametrize("form", ["json", "parquet"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_rows_with_an_error_are_tried_again_and_no_others(
     tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, form: str
 ) -> None:

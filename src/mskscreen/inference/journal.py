@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +21,11 @@ from mskscreen.errors import DataError
 from mskscreen.inference.files import printable
 from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, row_of, table_format, write_table
+from mskscreen.storage import cache_folder, write_text
 
 Job = Mapping[str, Any]
 Stream = Callable[[Sequence[Path]], Generator[Prediction]]
+_WITHOUT_MODEL = ("jsonl", "csv")
 
 
 def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Job) -> Iterator[Prediction]:
@@ -45,6 +48,8 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
                 journal.add(row)
                 yield row
         write_table(output, (journal[name] for name in names), {**job, "job": digest}, job["threshold"])
+        if table_format(output) in _WITHOUT_MODEL and not _undigested(job):
+            _record(output, digest)
     journal.path.unlink(missing_ok=True)
 
 
@@ -67,20 +72,46 @@ def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | Non
 
 
 def read_finished(output: Path, digest: str) -> Predictions | None:
-    """The table at `output` where it is of the job `digest`: json and parquet say what they were made of.
+    """The table at `output` where it is of the job `digest`.
 
+    json and parquet say what they were made of; of jsonl and csv that are unchanged, a note in the cache folder.
     None, too, where a server did not say the digest of its model, which may have been replaced since.
     """
-    if not output.exists() or table_format(output) not in ("json", "parquet"):
+    if not output.exists():
         return None
+    recorded = table_format(output) in _WITHOUT_MODEL
     try:
+        if recorded and _place(output).read_text() != _recorded(output, digest):
+            return None
         table = Predictions.read(output)
-    except DataError:
+    except (OSError, DataError):
         return None
-    models = (table.model, *table.model.get("members", ()))
-    if table.model.get("job") != digest or any(model.get("sha256") == "" for model in models):
-        return None
-    return table
+    if recorded:
+        return table
+    return None if table.model.get("job") != digest or _undigested(table.model) else table
+
+
+def _undigested(model: Mapping[str, Any]) -> bool:
+    """Whether it is not known which file a model, or one of an ensemble, was."""
+    return any(each.get("sha256") == "" for each in (model, *model.get("members", ())))
+
+
+def _record(output: Path, digest: str) -> None:
+    """Note in the cache folder which job has ended with this table; a run that finds no note does all again."""
+    with suppress(OSError):
+        _place(output).parent.mkdir(parents=True, exist_ok=True)
+        write_text(_place(output), _recorded(output, digest))
+
+
+def _recorded(output: Path, digest: str) -> str:
+    with output.open("rb") as stream:
+        return f"{digest} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n"
+
+
+def _place(output: Path) -> Path:
+    """The file of a table's note: no folder or name is told, which may be those of a patient."""
+    name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()
+    return cache_folder() / "tables" / name
 
 
 def check_replaceable(output: Path, files: Sequence[Path]) -> None:
