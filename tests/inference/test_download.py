@@ -27,6 +27,7 @@ class Server:
         self.ranges = True
         self.announced: int | None = None
         self.moved_to: str | None = None
+        self.kind = "application/octet-stream"
         self.shift = 0
         self.requests: list[str | None] = []
         self.sent = 0
@@ -44,6 +45,7 @@ class Server:
         handler.send_response(206 if begin else 200)
         if begin:
             handler.send_header("Content-Range", f"bytes {begin + self.shift}-{len(self.content) - 1}/x")
+        handler.send_header("Content-Type", self.kind)
         if self.announced != -1:
             handler.send_header("Content-Length", str(self.announced or len(body)))
         handler.end_headers()
@@ -129,6 +131,23 @@ def test_another_size_than_published_is_refused_before_a_byte_is_kept(
     with pytest.raises(ModelError, match=r"offers .* bytes where the published file has 3,000,000"):
         get()
     assert files(tmp_path) == []
+
+
+def test_a_page_in_place_of_the_file_is_refused_and_not_kept(get: Callable, server: Any, tmp_path: Path) -> None:
+    server.announced, server.content, server.kind = -1, b"<html>Quota exceeded</html>", "text/html; charset=utf-8"
+    with pytest.raises(ModelError, match="offers a web page in place of the file"):
+        get()
+    assert files(tmp_path) == []
+
+
+def test_a_file_of_unknown_length_that_ends_early_is_another_file(
+    get: Callable, server: Any, tmp_path: Path
+) -> None:
+    server.announced, server.content = -1, CONTENT[:1000]
+    with pytest.raises(ModelError, match="sent 1,000 bytes where the published file has 3,000,000"):
+        get()
+    assert files(tmp_path) == []
+    assert len(server.requests) == 1
 
 
 def test_more_bytes_than_published_are_not_stored(get: Callable, server: Any, tmp_path: Path) -> None:

@@ -67,10 +67,7 @@ def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> 
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-        raise ModelError(
-            f"{_host(url)}: answered {error.code} ({error.reason}); fetch {url} with a browser "
-            "and give the file to: mskscreen model import"
-        ) from error
+        raise ModelError(f"{_host(url)}: answered {error.code} ({error.reason}); {_by_hand(url)}") from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionError | TimeoutError) and begin:
             raise ConnectionError from error
@@ -89,9 +86,16 @@ def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> 
                 f"{_host(url)}: offers {start + int(announced):,} bytes where the published file has {size:,}; "
                 "it is another file, or a page about it"
             )
+        if answer.headers.get_content_type() == "text/html":
+            raise ModelError(f"{_host(url)}: offers a web page in place of the file; {_by_hand(url)}")
         advance(start - begin)
         with part.open("ab" if resumed else "wb") as stream:
             _copy(answer, stream, size - start, advance, _host(url))
+        if not (announced or resumed) and (found := _size(part)) < size:  # it ended, and did not break off
+            part.unlink()
+            raise ModelError(
+                f"{_host(url)}: sent {found:,} bytes where the published file has {size:,}; it is another file"
+            )
 
 
 def _copy(answer: Any, stream: Any, missing: int, advance: Callable[[int], None], host: str) -> None:
@@ -121,6 +125,10 @@ def _require_safe(url: str) -> None:
         raise ModelError(
             f"{_host(url)}: offers the file over {parts.scheme or 'no protocol'}; only HTTPS is spoken"
         )
+
+
+def _by_hand(url: str) -> str:
+    return f"fetch {url} with a browser and give the file to: mskscreen model import"
 
 
 def _host(url: str) -> str:
