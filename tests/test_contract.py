@@ -107,6 +107,10 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"input_size": [8]}, "input_size"),
         ({"batch": 0}, "batch"),
         ({"joint_confidence": 10**400}, "joint_confidence"),
+        ({"joint_confidence": math.nan}, "joint_confidence is nan"),
+        ({"joint_confidence": 7}, "joint_confidence is 7"),
+        ({"novelty": {"method": "m", "threshold": math.nan, "quantile": 0.5}}, "threshold nan, not finite"),
+        ({"novelty": {"method": "m", "threshold": 1.0, "quantile": 5}}, "quantile 5.0, outside"),
         ({"joints": ["elbow"]}, "order"),
         *(
             ({"variants": {"int8": {"file": file, "bytes": 1, "sha256": ""}}}, "bare name")
