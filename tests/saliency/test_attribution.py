@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mskscreen.contract import ModelContract
 from mskscreen.errors import ModelError
@@ -28,6 +29,9 @@ def resnet(tmp_path_factory):
     contract = ModelContract("r", "resnet18", string, (SIDE, SIDE))
     contract = export_onnx(network, contract, folder / "r.onnx")
     save_checkpoint(network, contract, folder / "r.safetensors")
+    with torch.no_grad():
+        network.abnormality.bias[1] += 1
+    save_checkpoint(network, contract, folder / "other.safetensors")
     return folder
 
 
@@ -59,3 +63,18 @@ def test_a_checkpoint_of_another_model_and_none_at_all_are_refused(resnet, brigh
     for checkpoint, message in ((None, "--checkpoint"), (resnet / "r.safetensors", "not what model")):
         with pytest.raises(ModelError, match=message):
             Explainer(engine, checkpoint=checkpoint)(image, "integrated-gradients", Target.parse("abnormal"))
+
+
+def test_a_checkpoint_of_other_weights_is_refused_and_one_is_hashed_once(resnet, monkeypatch):
+    image = np.random.default_rng(0).random((1, SIDE, SIDE), np.float32)
+    engine = open_engine(resnet / "r.onnx", threads=1)
+    target = Target.parse("abnormal")
+    with pytest.raises(ModelError, match="its weights are others"):
+        Explainer(engine, checkpoint=resnet / "other.safetensors")(image, "integrated-gradients", target)
+    hashed = []
+    monkeypatch.setattr(
+        "mskscreen.evaluation.explain.explainer.sha256_of", lambda path: hashed.append(path) or "x"
+    )
+    explainer = Explainer(engine, checkpoint=resnet / "r.safetensors")
+    assert {explainer.checkpoint_digest, explainer.checkpoint_digest} == {"x"}
+    assert len(hashed) == 1

@@ -10,6 +10,14 @@ from torch import Tensor
 from mskscreen.networks.network import OUTPUTS, ScreeningNetwork
 
 
+def scores(network: ScreeningNetwork, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    """`pred1` (1, 2) and `pred2` (1, 7) of one `image` (1, H, W)."""
+    network.eval()
+    with torch.no_grad():
+        found = network(torch.from_numpy(image)[None])
+    return {name: found[OUTPUTS.index(name)].float().numpy() for name in ("pred1", "pred2")}
+
+
 def integrated_gradients(
     network: ScreeningNetwork, image: npt.NDArray[np.float32], output: str, index: int, steps: int = 32
 ) -> npt.NDArray[np.float32]:

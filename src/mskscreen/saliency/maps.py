@@ -35,8 +35,9 @@ class MapRecord:
 
     `of` is the class it speaks of, in units of its log-odds. `map` is a file beside the record, None where there
     is none and `reason` says why: `.npy` float32, or a 16-bit PNG whose values are `slope` times the stored ones
-    plus `intercept`. It has the `rows` and `columns` of the radiograph as decoded, upright where the file's EXIF
-    `orientation` says how. `passes`, `error` and `converged` are those of `Explained`.
+    plus `intercept`. It has the `rows` and `columns` of the radiograph as decoded, which are told without a map
+    too, upright where the file's EXIF `orientation` says how. `passes`, `error` and `converged` are those of
+    `Explained`.
     """
 
     file: str

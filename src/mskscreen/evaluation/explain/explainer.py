@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mskscreen.errors import DataError, ModelError
 from mskscreen.inference.engines import Engine
+from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.tail import Tail
 from mskscreen.saliency import cam, patches, rise
 from mskscreen.saliency.target import Explained, Score, Target
@@ -27,6 +28,8 @@ TITLES = {
     "integrated-gradients": "integrated gradients",
 }
 _INTEGRATED = "integrated-gradients"
+# Of scores in f32, as a share of the largest; a model of fewer bits rounds ten times as much.
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,23 @@ class Explainer:
             )
         return network
 
+    @cached_property
+    def checkpoint_digest(self) -> str | None:
+        """SHA-256 of the checkpoint, of which there may be gigabytes: taken once."""
+        return None if self.checkpoint is None else sha256_of(self.checkpoint)
+
+    def _refuse_other_weights(self, network: Any, image: npt.NDArray[np.float32]) -> None:
+        from mskscreen.networks.attribution import scores
+
+        outputs = self.engine.run(image[None])
+        tolerance = _TOLERANCE if self.engine.precision == "f32" else 10 * _TOLERANCE
+        for name, wanted in scores(network, image).items():
+            if np.abs(outputs[name] - wanted).max() > tolerance * (1 + np.abs(wanted).max()):
+                raise ModelError(
+                    f"checkpoint '{self.checkpoint}' gives other scores than model '{self.engine.contract.name}': "
+                    "its weights are others; name the checkpoint that the model was exported from"
+                )
+
     def _activation(self, image: npt.NDArray[np.float32], method: str, target: Target) -> Explained:
         made = self.engine.contract.map
         if method == "hirescam" and target == Target.parse("abnormal") and made and made.method == "hirescam":
@@ -130,6 +150,7 @@ class Explainer:
         network = self._network
         from mskscreen.networks.attribution import integrated_gradients
 
+        self._refuse_other_weights(network, image)
         steps = self.settings.steps
         values = integrated_gradients(network, image, target.output, target.index, steps)
         # A backward pass costs about two forward ones.

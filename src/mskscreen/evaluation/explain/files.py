@@ -14,7 +14,6 @@ from PIL import Image
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
-from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import Radiograph, displayed
@@ -97,6 +96,9 @@ def _explain_file(
         *(row.file, row.study, row.joint, row.p_abnormal, row.abnormal, "", target.label, ""),
         patient=row.patient,
         model=screener.describe(request.at),
+        # Of those called normal too: their truth tells where abnormalities lie.
+        rows=image.radiograph.values.shape[0],
+        columns=image.radiograph.values.shape[1],
         orientation=image.radiograph.record.orientation,
     )
     if not row.abnormal and not request.normal:
@@ -155,8 +157,6 @@ def _maps(
                 job=job,
                 settings=explainer.settings.of(method),
                 map=path.name,
-                rows=pixels.shape[0],
-                columns=pixels.shape[1],
                 slope=slope,
                 intercept=intercept,
                 passes=found.passes,
@@ -208,12 +208,11 @@ def _known(path: Path) -> MapRecord | None:
 def _job(screener: Screener, explainer: Explainer, request: Request, method: str, path: Path) -> str:
     """Digest of all that decides a map; of the image its size and time."""
     status = path.stat() if path.is_file() else None
-    checkpoint = explainer.checkpoint if method == "integrated-gradients" else None
     parts = {
         "model": screener.describe(request.at),
         "method": method,
         "settings": explainer.settings.of(method),
-        "checkpoint": checkpoint and sha256_of(checkpoint),
+        "checkpoint": explainer.checkpoint_digest if method == "integrated-gradients" else None,
         "image": status and [status.st_size, status.st_mtime_ns],
         "request": [request.methods, request.of, request.normal, request.raw, request.layout],
     }

@@ -210,8 +210,10 @@ def _yolo(folder: Path) -> Iterator[tuple[str, Truth]]:
         known = [(kind, draw) for kind, draw in known if kind != _MARKER]
         if known:
             kind = _only(kind for kind, _ in known)
-            said = ("wrist", _GRAZPEDWRI_VIEWS.get(graz[2]), graz[1]) if graz else (None, None, None)
-            yield _image(file.relative_to(folder)), Truth(union([d for _, d in known]), kind, *said, size=_ANY)
+            joint = "wrist" if graz else None
+            view, patient = (_GRAZPEDWRI_VIEWS.get(graz[2]), graz[1]) if graz else (None, None)
+            mask = union([draw for _, draw in known])
+            yield _image(file.relative_to(folder)), Truth(mask, kind, joint, view, patient, size=_ANY)
 
 
 def _labels(file: Path) -> Iterator[tuple[int, Draw]]:
