@@ -242,19 +242,20 @@ def _within(
     readers: Sequence[str],
     settings: Mapping[str, int],
 ) -> list[Row]:
-    """Each reader against itself, and the mean of these over all readers."""
+    """Each reader against itself on the cases that it read twice, and the mean of these over all readers."""
     why = "needs cases read twice, and two classes among the answers"
-    statistics = [
-        rater_statistic(np.stack([first[:, k], second[:, k]], axis=1), categories) for k in range(len(readers))
-    ]
     twice = (first != UNRATED) & (second != UNRATED)
-    if not twice.any():
+    rows = twice.any(axis=1)
+    if not rows.any():
         return []
+    # What was read once says nothing of chance on the cases of which agreement is.
+    twice, first, second = (values[rows] for values in (twice, first, second))
+    both = np.where(twice[..., None], np.stack([first, second], axis=2), UNRATED)
+    statistics = [rater_statistic(both[:, k], categories) for k in range(len(readers))]
 
     def of(chosen: Sequence[int]) -> CrossedStatistic:
         def statistic(cases: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-            both = np.ones((len(cases), 2))
-            found = [statistics[k](cases, both) for k in chosen]
+            found = [statistics[k](cases, np.ones((len(cases), 2))) for k in chosen]
             return {
                 figure: _weighted_mean(np.stack([f[figure] for f in found], axis=1), weights)
                 for figure in ("agreement", "cohen", "ac1")
