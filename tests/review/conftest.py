@@ -94,7 +94,7 @@ def fill() -> Callable[..., list[Path]]:
     def fill(pack: Path, folder: Path, answer: Callable[[str, str, str], dict[str, str]]) -> list[Path]:
         folder.mkdir(exist_ok=True)
         filled = []
-        for form in sorted((pack / "forms").glob("*.csv")):
+        for form in sorted(pack.glob("*/forms/*.csv"), key=lambda path: path.name):
             with form.open(newline="") as stream:
                 rows = list(csv.DictReader(stream))
             for row in rows:

@@ -1,8 +1,11 @@
 """A pack gives nothing away: not in names, bytes, pixels or metadata, and not by its order."""
 
 import csv
+import hashlib
+import shutil
 import struct
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ from PIL import Image
 
 from mskscreen.errors import DataError
 from mskscreen.pixels import displayed, read_radiograph
-from mskscreen.review.pack import Design, make_pack
-from mskscreen.review.protocol import AIDED, Key, images_digest, open_pack
+from mskscreen.pixels.geometry import Geometry
+from mskscreen.review.pack import Design, _peak, make_pack
+from mskscreen.review.picture import write_png
+from mskscreen.review.protocol import AIDED, UNAIDED, Key, images_digest, open_pack
 from mskscreen.review.selection import reading_order, showings
 
 
@@ -20,7 +25,7 @@ def key_of(pack):
 
 
 def orders(pack):
-    for form in sorted((pack / "forms").glob("*.csv")):
+    for form in sorted(pack.glob("*/forms/*.csv")):
         with form.open(newline="") as stream:
             yield form.stem, list(csv.DictReader(stream))
 
@@ -51,7 +56,7 @@ def test_a_picture_is_its_radiograph(pack, study):
     key = key_of(pack)
     for code, showing in key.showings.items():
         for number, view in enumerate(key.cases[showing.case].views):
-            shown = np.asarray(Image.open(pack / showing.phase / f"{code}-{number + 1}.png")) / 255
+            shown = np.asarray(Image.open(pack / showing.phase / "images" / f"{code}-{number + 1}.png")) / 255
             np.testing.assert_allclose(shown, displayed(read_radiograph(view.file)), atol=0.51 / 255)
 
 
@@ -62,10 +67,19 @@ def test_an_image_called_normal_has_no_map_and_says_so(pack):
             if not view.mapped:
                 assert view.peak is None
             if showing.phase == AIDED:
-                page = Image.open(pack / AIDED / f"{code}-{number + 1}-map.png")
+                page = Image.open(pack / AIDED / "images" / f"{code}-{number + 1}-map.png")
                 widths[view.mapped].append(page.width)
     # One radiograph, not two side by side.
     assert min(widths[True]) > 1.5 * max(widths[False]) > 0
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (0, 6), (3, 2), (6, 6)])
+def test_the_peak_of_a_map_is_the_centre_of_its_highest_cell(cell):
+    cells = np.zeros((7, 7), np.float32)
+    cells[cell] = 1
+    found = _peak(Geometry.squash(700, 1400, 224, 224).map_to_source(cells))
+    assert found == pytest.approx((200 * cell[1] + 99.5, 100 * cell[0] + 49.5), abs=1)
+    assert _peak(0 * cells) is None
 
 
 def test_other_labels_and_other_patients_make_the_same_pack(study, make_study, screener, tmp_path):
@@ -78,7 +92,76 @@ def test_other_labels_and_other_patients_make_the_same_pack(study, make_study, s
         n.name for n in names if (tmp_path / "one" / n).read_bytes() != (tmp_path / "other" / n).read_bytes()
     ]
     # The protocol commits to the key, which holds the truth.
-    assert differing == ["protocol.json"]
+    assert differing == ["protocol.json"] * 2
+
+
+def test_the_folder_of_a_phase_is_whole_and_knows_nothing_of_the_other(pack):
+    key = key_of(pack)
+    assert sorted(path.name for path in pack.iterdir()) == ["README.txt", AIDED, UNAIDED]
+    for phase in (UNAIDED, AIDED):
+        held = [path for path in (pack / phase).rglob("*") if path.is_file()]
+        assert {path.parent.name for path in held} == {phase, "images", "forms"}
+        assert {path.name for path in held} >= {"README.txt", "protocol.json", f"reader-1-{phase}.csv"}
+        everything = b"".join(path.name.encode() + path.read_bytes() for path in held)
+        for code, showing in key.showings.items():
+            assert (code.encode() in everything) == (showing.phase == phase)
+    assert not list((pack / UNAIDED).rglob("*map*"))
+    assert "map" not in (pack / UNAIDED / "README.txt").read_text()
+
+
+def test_neither_digest_nor_size_of_a_file_links_codes_of_one_picture(pack):
+    key, showings_of = key_of(pack), {}
+    for code, showing in key.showings.items():
+        for number in range(len(key.cases[showing.case].views)):
+            path = pack / showing.phase / "images" / f"{code}-{number + 1}.png"
+            showings_of.setdefault((showing.case, number), []).append(path)
+    assert Counter(map(len, showings_of.values())).keys() == {2, 4}
+    sizes = []
+    for paths in showings_of.values():
+        first, *others = (np.asarray(Image.open(path)) for path in paths)
+        assert all(np.array_equal(first, other) for other in others)
+        assert len({path.read_bytes() for path in paths}) == len(paths)
+        sizes += [(one.stat().st_size, other.stat().st_size) for one, other in combinations(paths, 2)]
+    # By chance some are equal: these pictures are of two thousand bytes.
+    assert sum(one == other for one, other in sizes) < 0.1 * len(sizes)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (40, 50, 3)])
+def test_a_picture_encoded_by_chance_is_the_same_picture(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    for seed in range(20):
+        write_png(tmp_path / "a.png", pixels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)
+
+
+def test_files_are_made_in_the_order_of_the_codes(study, screener, tmp_path, monkeypatch):
+    monkeypatch.setattr("mskscreen.review.pack.os.utime", lambda *_: None)
+    make_pack(tmp_path / "p", tmp_path / "key.json", study.cases, screener, Design(12, 1, 0.25, 2))
+    for phase in (UNAIDED, AIDED):
+        made = [path.stat().st_mtime_ns for path in sorted((tmp_path / "p" / phase / "images").iterdir())]
+        assert made == sorted(made)
+
+
+def test_an_image_with_another_score_than_in_the_table_is_refused(study, screener, tmp_path):
+    root = shutil.copytree(study.root, tmp_path / "copy")
+    one, other = sorted(root.rglob("*.png"))[0], sorted(root.rglob("*.png"))[-1]
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match=r"row \d+ says abnormal 0\.\d+, and its image now has"):
+        make_pack(tmp_path / "p", tmp_path / "k.json", study.cases, screener, Design(12, 1, 0, 0), root=root)
+    one.write_bytes(kept)
+    make_pack(tmp_path / "p", tmp_path / "k.json", study.cases, screener, Design(12, 1, 0, 0), root=root)
+
+
+def test_a_key_that_cannot_be_written_is_known_before_pictures_are_drawn(study, screener, tmp_path):
+    def drawn(_):
+        raise AssertionError("a picture was drawn")
+
+    with pytest.raises(DataError, match="its folder is not there"):
+        make_pack(
+            tmp_path / "p", tmp_path / "no" / "k.json", study.cases, screener, Design(4, 1, 0, 0), advance=drawn
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_half_of_the_cases_are_abnormal_and_joints_are_spread(pack):
@@ -138,13 +221,20 @@ def test_protocol_key_and_pictures_are_frozen_together(study, screener, tmp_path
     assert open_pack(out, key)[1] == digest
     with pytest.raises(DataError, match="not the key that"):
         open_pack(out, tmp_path / "other.json")
-    frozen = (out / "protocol.json").read_text()
-    (out / "protocol.json").write_text(frozen.replace('"resamples": 2000', '"resamples": 20'))
-    with pytest.raises(DataError, match="changed since"):
-        open_pack(out, key)
-    (out / "protocol.json").write_text(frozen)
-    before = images_digest(out)
-    next(out.rglob("*.png")).unlink()
-    assert images_digest(out) != before
-    with pytest.raises(DataError, match="its pictures are not"):
-        open_pack(out, key)
+    for phase in (UNAIDED, AIDED):
+        protocol = out / phase / "protocol.json"
+        frozen = protocol.read_text()
+        assert hashlib.sha256(frozen.encode()).hexdigest() == digest
+        protocol.write_text(frozen.replace('"resamples": 2000', '"resamples": 20'))
+        with pytest.raises(DataError, match=f"{phase}/protocol.json: changed since"):
+            open_pack(out, key)
+        protocol.write_text(frozen)
+        picture = next((out / phase).rglob("*.png"))
+        pixels = picture.read_bytes()
+        before = images_digest(out)
+        picture.unlink()
+        assert images_digest(out) != before
+        with pytest.raises(DataError, match=f"{phase}: its pictures are not"):
+            open_pack(out, key)
+        picture.write_bytes(pixels)
+    assert open_pack(out, key)[1] == digest

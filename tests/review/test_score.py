@@ -80,6 +80,21 @@ def test_repeats_count_within_a_reader_only(opened, pack, fill, tmp_path):
     assert tuple(shares) == JUDGEMENTS
 
 
+def test_chance_within_a_reader_is_that_of_the_repeated_cases(opened, pack, fill, tmp_path):
+    first, second = {s.case for s in opened.showings.values() if s.repeat}
+
+    def answer(reader, phase, code):
+        showing = opened.showings[code]
+        if showing.case == second:
+            return {"call": CALLS[showing.repeat]}
+        return {"call": CALLS[showing.case != first]}
+
+    found = figures(scored(opened, pack, fill, tmp_path, answer).within, "reader-1", f"call, {UNAIDED}")
+    # One answer of four is abnormal: 2 x 1/4 x 3/4 agree by guessing; the six other cases are all called abnormal.
+    assert found["agreement"].value == 1 / 2
+    assert found["ac1"].value == pytest.approx((1 / 2 - 3 / 8) / (1 - 3 / 8))
+
+
 def test_pointing_is_judged_by_the_boxes_of_each_reader_beside_a_random_point(opened, pack, fill, tmp_path):
     found = scored(opened, pack, fill, tmp_path, answering(opened))
     mapped = [case.label for case in opened.cases if case.views[0].mapped]
@@ -227,6 +242,19 @@ def run(*arguments):
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def test_a_model_without_a_map_makes_no_aided_phase_and_says_so(study, tiny_model, tiny_contract, fill, tmp_path):
+    model = tiny_model(tmp_path / "m.onnx", drop=("map",), contract=tiny_contract(map=None))
+    run("predict", study.root, "--model", model, "-o", tmp_path / "p.json")
+    pack = tmp_path / "pack"
+    made = run("review", "pack", tmp_path / "p.json", "--cases", 6, "--out", pack, "--model", model)
+    assert "the pack has no aided phase" in " ".join(made.stderr.split())
+    assert sorted(path.name for path in pack.iterdir()) == ["README.txt", UNAIDED]
+    assert "there is no aided phase" in (pack / "README.txt").read_text()
+    forms = fill(pack, tmp_path / "back", lambda *_: {"call": "normal"})
+    value = json.loads(run("review", "score", pack, *forms, "--format", "json").stdout)
+    assert {row["of"] for row in value["accuracy"]} == {"alone", UNAIDED}
 
 
 def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path):

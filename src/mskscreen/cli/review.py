@@ -42,7 +42,8 @@ def pack(
     """Write a blinded, shuffled, balanced pack of cases with forms and a frozen protocol; the key lies outside."""
     from mskscreen.cli.cases import join_labels, read_any, screener_of
     from mskscreen.inference.precision import sha256_of
-    from mskscreen.review.pack import Design, finished, make_pack
+    from mskscreen.review.pack import Design, finished, make_pack, phases_of
+    from mskscreen.review.protocol import AIDED, PAUSE, UNAIDED
 
     key = key or out.with_name(f"{out.name}.key.json")
     request: dict[str, Any] = {
@@ -60,11 +61,16 @@ def pack(
         return
     table = read_any(predictions)
     screener = screener_of(model, table, predictions)
+    aided = AIDED in phases_of(screener)
+    if not aided:
+        common.err.print(f"{model}: has no map, so that the pack has no {AIDED} phase")
     studies = join_labels(table, labels, label_column).cases()
     design = Design(cases, readers, repeats, secrets.randbits(64) if seed is None else seed)
     with common.progress("drawing images", None) as advance:
         frozen = make_pack(out, key, studies, screener, design, root=images, request=request, advance=advance)
     common.err.print(f"{out}: {cases} cases for {readers} readers; {NOT_FOR_DIAGNOSIS}")
+    if aided:
+        common.err.print(f"{out / UNAIDED}: hand it out alone, and {out / AIDED} {PAUSE} later")
     common.err.print(f"{key}: keep it from the readers until every form is back")
     common.err.print(f"protocol sha256 {frozen}: lodge it before the first reading")
 
@@ -90,7 +96,7 @@ def score_forms(
 
     opened, digest = open_pack(pack, key or pack.with_name(f"{pack.name}.key.json"))
     analysis = opened.protocol["analysis"]
-    answers = read_forms(forms or [pack / FORMS], opened)
+    answers = read_forms(forms or [pack / phase / FORMS for phase in opened.protocol["phases"]], opened)
     scores = score(opened, answers, resamples=analysis["resamples"], seed=analysis["seed"])
     if form is Format.JSON:
         print(json.dumps({"protocol_sha256": digest} | plain(scores), indent=1, allow_nan=False))

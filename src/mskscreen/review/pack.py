@@ -1,4 +1,4 @@
-"""A pack for readers: pictures, forms and protocol in one folder, and the key outside of it."""
+"""A pack for readers: a folder of pictures, forms and protocol for each phase, and the key outside of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,18 +18,36 @@ from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
 from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.repredict import find_image
+from mskscreen.evaluation.table import Table
 from mskscreen.inference.files import printable
 from mskscreen.pixels import displayed
 from mskscreen.pixels.raster import raster_format
 from mskscreen.review import protocol
 from mskscreen.review.forms import write_form
-from mskscreen.review.protocol import AIDED, FORMS, PROTOCOL, UNAIDED, Key, ReviewCase, Showing, View
-from mskscreen.review.selection import choose, reading_order, showings
+from mskscreen.review.picture import write_png
+from mskscreen.review.protocol import (
+    AIDED,
+    FORMS,
+    IMAGES,
+    PAUSE,
+    PROTOCOL,
+    UNAIDED,
+    Key,
+    ReviewCase,
+    Showing,
+    View,
+)
+from mskscreen.review.selection import choose, encoding, reading_order, showings
+from mskscreen.saliency.measures import peak
 from mskscreen.saliency.overlay import draw_overlay
 from mskscreen.storage import replacing, write_text
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screened, Screener
+
+README = "README.txt"
+# Of a score made again: twice what an approved precision may change scores by on average.
+_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -56,43 +74,57 @@ def make_pack(
     """Write the pack `out` whole or not at all, and its key to `key_path`; returns the digest of the protocol.
 
     `cases` are studies, whose images lie where the table says or, if given, below `root`; `screener` is the model
-    that made the table. Pictures are decoded anew and hold nothing but pixels.
+    that made the table. Pictures are decoded anew and hold nothing but pixels. Without a map of the model there
+    is no aided phase.
 
-    Raises DataError where the pack would hold its key, cases are too few, or an image cannot be read any more.
+    Raises DataError where the pack would hold its key, the key cannot be written, cases are too few, or an image
+    cannot be read any more or has another score than in the table.
     """
     if key_path.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{key_path}: the key may not lie in the pack that readers get; name another place")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(key_path.parent, os.W_OK):
+        raise DataError(f"{key_path}: its folder is not there or cannot be written to; name another place")
     files = _Files(cases, root)
     chosen = choose(cases, design.cases, design.seed, files.fit)
-    phases = (UNAIDED, AIDED) if screener.engine.contract.map else (UNAIDED,)
+    phases = phases_of(screener)
     shown = showings(len(chosen), phases, round(design.repeats * len(chosen)), design.seed)
     readers = [f"reader-{number + 1}" for number in range(design.readers)]
-    out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        views = _draw(folder, [files.of(i) for i in chosen], shown, screener, cases.table.threshold, advance)
+        drawn, pack = folder / "drawn", folder / out.name
+        drawn.mkdir()
+        views = _draw(drawn, [files.of(i) for i in chosen], shown, screener, cases.table, design.seed, advance)
+        for phase in phases:
+            (pack / phase / IMAGES).mkdir(parents=True)
+            (pack / phase / FORMS).mkdir()
+        # Files of a case were drawn together and in the order of the table, which may be sorted by label: their
+        # inodes and times of birth tell it. Those of copies tell the order of the codes.
+        for picture in sorted(drawn.iterdir()):
+            code = picture.name.partition("-")[0]
+            shutil.copyfile(picture, pack / shown[code].phase / IMAGES / picture.name)
         codes = {code: len(views[showing.case]) for code, showing in shown.items()}
-        (folder / FORMS).mkdir()
         for number, reader in enumerate(readers):
             for phase in phases:
                 order = reading_order(shown, phase, number, design.seed)
-                write_form(folder / FORMS / f"{reader}-{phase}.csv", reader, phase, order, codes)
-        body = protocol.make_protocol(phases, readers, protocol.images_digest(folder))
+                write_form(pack / phase / FORMS / f"{reader}-{phase}.csv", reader, phase, order, codes)
+        digests = {phase: protocol.images_digest(pack / phase) for phase in phases}
+        body = protocol.make_protocol(phases, readers, digests)
         rows = tuple(_case(cases, i, views[k]) for k, i in enumerate(chosen))
         key = Key(dict(request or {}), design.seed, cases.table.threshold, rows, shown, body).to_json()
         text = protocol.freeze(body, key)
-        write_text(folder / PROTOCOL, text)
-        write_text(folder / "README.txt", _instructions(phases))
-        folder.chmod(0o755)
-        # Pictures were written in the order of the table, which may be sorted by label.
+        for phase in phases:
+            write_text(pack / phase / PROTOCOL, text)
+            write_text(pack / phase / README, _instructions(phase))
+        write_text(pack / README, _handing_out(phases))
         now = time.time()
-        for path in folder.rglob("*"):
+        for path in sorted(pack.rglob("*")):
             os.utime(path, (now, now))
         # The key first: a pack that is there is then never without its key.
         with replacing(key_path) as partial:
             partial.touch(mode=0o600)
             partial.write_text(key, encoding="utf-8")
-        folder.rename(out)
+        pack.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return protocol.digest(text)
@@ -112,6 +144,19 @@ def finished(out: Path, key_path: Path, request: Mapping[str, Any]) -> bool:
     raise DataError(f"{out}: is there already and is not this pack; name another folder or remove it")
 
 
+def phases_of(screener: Screener) -> tuple[str, ...]:
+    """The phases of a pack of this model: the aided one needs its map."""
+    return (UNAIDED, AIDED) if screener.engine.contract.map else (UNAIDED,)
+
+
+class _Image(NamedTuple):
+    """An image of a case: its row in the table, from 0, its name there, and its file where that is found."""
+
+    row: int
+    name: str
+    path: Path | None
+
+
 class _Files:
     """The images of the cases on disk."""
 
@@ -119,20 +164,23 @@ class _Files:
         self._cases, self._root = cases, root
         self._images = Counter(cases.table.study)
 
-    def of(self, i: int) -> list[tuple[str, Path | None]]:
-        """Name in the table and path of each view of case `i`."""
+    def of(self, i: int) -> list[_Image]:
+        """The views of case `i`."""
         cases = self._cases
-        names = [cases.table.file[row] for row in cases.rows[cases.offsets[i] : cases.offsets[i + 1]].tolist()]
+        rows = cases.rows[cases.offsets[i] : cases.offsets[i + 1]].tolist()
+        return [_Image(row, cases.table.file[row], self._find(cases.table.file[row])) for row in rows]
+
+    def _find(self, name: str) -> Path | None:
         if self._root is not None:
-            return [(name, find_image(self._root, name)) for name in names]
-        return [(name, Path(name) if Path(name).is_file() else None) for name in names]
+            return find_image(self._root, name)
+        return Path(name) if Path(name).is_file() else None
 
     def fit(self, i: int) -> bool:
         """Whether the case can be shown: every image was scored, is there, and declares no burned-in text."""
         cases = self._cases
         rows = cases.rows[cases.offsets[i] : cases.offsets[i + 1]]
         complete = len(rows) == self._images[cases.table.study[int(rows[0])]]
-        return complete and all(path is not None and not _burned_in(path) for _, path in self.of(i))
+        return complete and all(image.path is not None and not _burned_in(image.path) for image in self.of(i))
 
 
 def _burned_in(path: Path) -> bool:
@@ -152,62 +200,74 @@ def _burned_in(path: Path) -> bool:
 
 def _draw(
     folder: Path,
-    cases: Sequence[Sequence[tuple[str, Path | None]]],
+    cases: Sequence[Sequence[_Image]],
     shown: Mapping[str, Showing],
     screener: Screener,
-    threshold: float,
+    table: Table,
+    seed: int,
     advance: Callable[[int], None],
 ) -> list[tuple[View, ...]]:
     """Write the pictures of all showings, maps of images called abnormal alone; gives the views of each case."""
-    from PIL import Image
-
     place = {
-        printable(path): (case, number, name)
+        printable(image.path): (case, number, image)
         for case, images in enumerate(cases)
-        for number, (name, path) in enumerate(images)
-        if path
+        for number, image in enumerate(images)
+        if image.path
     }
     if len(place) < sum(map(len, cases)):
         raise DataError("two images of the chosen studies are one file; keep one row of each in the table")
     views: dict[tuple[int, int], View] = {}
-    for phase in {showing.phase for showing in shown.values()}:
-        (folder / phase).mkdir()
 
     def draw(image: Screened) -> None:
-        case, number, name = place[image.prediction.file]
-        if image.radiograph is None:
+        case, number, known = place[image.prediction.file]
+        now = image.prediction.p_abnormal
+        if image.radiograph is None or now is None:
             raise DataError(f"{image.prediction.error}; predict again before making a pack")
+        p = _same_score(table, known.row, now)
         pixels = displayed(image.radiograph)
-        p = image.prediction.p_abnormal or 0.0
         evidence = None
-        if image.evidence is not None and p >= threshold:
+        if image.evidence is not None and p >= table.threshold:
             evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         rows, columns = pixels.shape
-        views[case, number] = View(name, rows, columns, _peak(evidence), evidence is not None)
-        picture = Image.fromarray(np.round(pixels * 255).astype(np.uint8))
+        views[case, number] = View(known.name, rows, columns, _peak(evidence), evidence is not None)
+        picture = np.round(pixels * 255).astype(np.uint8)
         for code, showing in shown.items():
             if showing.case != case:
                 continue
-            target = folder / showing.phase / f"{code}-{number + 1}"
-            picture.save(target.with_suffix(".png"))
+            by_chance = encoding(code, number, seed)
+            write_png(folder / f"{code}-{number + 1}.png", picture, by_chance)
             if showing.phase == AIDED:
                 caption = f"{code}, view {number + 1}: abnormal {p:.2f}"
                 if evidence is None:
                     caption += ", called normal: no map"
                 shown_map = {} if evidence is None else {"HiResCAM": evidence}
                 page = draw_overlay(pixels, shown_map, caption, spacing=image.radiograph.spacing)
-                page.save(target.with_name(f"{target.name}-map.png"), compress_level=1)
+                write_png(folder / f"{code}-{number + 1}-map.png", np.asarray(page), by_chance)
 
     for _ in screener.stream(list(map(Path, place)), inspect=draw):
         advance(1)
     return [tuple(views[case, number] for number in range(len(images))) for case, images in enumerate(cases)]
 
 
+def _same_score(table: Table, row: int, now: float) -> float:
+    """The score of a row of the table.
+
+    Raises DataError where its image now has another one: it is another image, or was predicted otherwise.
+    """
+    p = float(table.p_abnormal[row])
+    if not abs(now - p) <= _TOLERANCE:
+        raise DataError(
+            f"{table.name}: row {row + 1} says abnormal {p:.3f}, and its image now has {now:.3f}; name the folder "
+            "of the images that were predicted, or predict them again with this model"
+        )
+    return p
+
+
 def _peak(evidence: np.ndarray | None) -> tuple[float, float] | None:
     if evidence is None or not evidence.max() > 0:
         return None
-    row, column = np.unravel_index(int(evidence.argmax()), evidence.shape)
-    return float(column), float(row)
+    row, column = peak(evidence)
+    return column, row
 
 
 def _case(cases: Cases, i: int, views: tuple[View, ...]) -> ReviewCase:
@@ -216,28 +276,42 @@ def _case(cases: Cases, i: int, views: tuple[View, ...]) -> ReviewCase:
     return ReviewCase(str(cases.keys[i]), patient, joint, int(cases.labels[i]), float(cases.p[i]), views)
 
 
-def _instructions(phases: Sequence[str]) -> str:
+def _instructions(phase: str) -> str:
+    """What readers of a phase do; nothing of the other one."""
     lines = [
         "A reading study of radiographs of the upper limb",
         f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
         "",
-        f"Fill in your own form of each phase ({', then '.join(phases)}) from top to bottom; it lies in {FORMS}/.",
-        "A row is one case. CODE-1.png, CODE-2.png, ... in the folder of the phase are its radiographs.",
+        f"Fill in your own form from top to bottom; it lies in {FORMS}/. A row is one case.",
+        f"CODE-1.png, CODE-2.png, ... in {IMAGES}/ are its radiographs.",
         "",
         f"call        {' or '.join(protocol.CALLS)}",
         "confidence  1 (a guess) to 5 (certain)",
         "box         optional: where you see the abnormality, as VIEW LEFT TOP RIGHT BOTTOM in pixels of the",
         "            radiograph, for example 1 120 340 180 400; several boxes with ; between them",
     ]
-    if AIDED in phases:
+    if phase == AIDED:
         lines += [
-            "map         the aided phase only: does the map in CODE-1-map.png mark what makes the case abnormal?",
+            "map         does the map in CODE-1-map.png mark what makes the case abnormal?",
             f"            {', '.join(protocol.JUDGEMENTS)}; leave it empty for a case without a map:",
             "            an image that the model calls normal has none",
             "",
-            "The map shows what the model used, not where the lesion is. Begin the aided phase at least four",
-            "weeks after the unaided one.",
+            "The map shows what the model used, not where the lesion is.",
         ]
     return "\n".join(
         [*lines, "", "Read alone, in the order of the form, and do not go back to change an answer.", ""]
     )
+
+
+def _handing_out(phases: Sequence[str]) -> str:
+    """What whoever runs the study does."""
+    lines = ["For whoever runs the reading study; readers do not get this folder but one of those in it.", ""]
+    if AIDED in phases:
+        lines += [
+            f"{UNAIDED}/ and {AIDED}/ are each whole in themselves. Hand out {UNAIDED}/ alone, and {AIDED}/,",
+            f"which shows scores and maps, to a reader whose form of the {UNAIDED} phase is back, {PAUSE}",
+            "after he filled it in.",
+        ]
+    else:
+        lines += [f"Hand out {UNAIDED}/. The model has no map: there is no {AIDED} phase."]
+    return "\n".join([*lines, "Look through the pictures for names first. review score reads this folder.", ""])

@@ -1,7 +1,8 @@
 """The frozen protocol of a reading study, and the key that is kept from the readers.
 
-The protocol lies in the pack and says what is asked and how it will be analysed; it commits to the key and to the
-pictures by their SHA-256. The key says what each code stands for and holds the protocol once more.
+The protocol, one for all phases, lies in the folder of each and says what is asked and how it will be analysed; it
+commits to the key and to the pictures by their SHA-256. The key says what each code stands for and holds the
+protocol once more.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation.intervals import LEVEL, RESAMPLES
 from mskscreen.saliency.measures import TOLERANCE
 
-SCHEMA = 1
+SCHEMA = 2
 UNAIDED, AIDED = "unaided", "aided"
 CALLS = ABNORMALITY_LABELS
 JUDGEMENTS = ("agree", "partly", "disagree", "uninterpretable")
 CONFIDENCE = ("1", "2", "3", "4", "5")
-PROTOCOL, FORMS = "protocol.json", "forms"
+PROTOCOL, FORMS, IMAGES = "protocol.json", "forms", "images"
+PAUSE = "at least four weeks"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ def _point(values: Any) -> tuple[float, float] | None:
     return None if values is None else (float(values[0]), float(values[1]))
 
 
-def make_protocol(phases: Iterable[str], readers: Iterable[str], images_sha256: str) -> dict[str, Any]:
-    """The protocol without its commitment to the key.
+def make_protocol(
+    phases: Iterable[str], readers: Iterable[str], images_sha256: Mapping[str, str]
+) -> dict[str, Any]:
+    """The protocol without its commitment to the key; `images_sha256` are digests of the pictures by phase.
 
     It tells no reader how many cases are abnormal or shown twice.
     """
@@ -125,7 +129,7 @@ def make_protocol(phases: Iterable[str], readers: Iterable[str], images_sha256: 
         },
         "conditions": [
             "each reader reads alone and in the order of the form",
-            "the aided phase follows the unaided one after at least four weeks",
+            f"the {AIDED} phase follows the {UNAIDED} one after {PAUSE}; nobody has its folder before",
             "an answer that was given is not changed later",
         ],
         "analysis": {
@@ -140,7 +144,7 @@ def make_protocol(phases: Iterable[str], readers: Iterable[str], images_sha256: 
             "resamples": RESAMPLES,
             "seed": 0,
         },
-        "images_sha256": images_sha256,
+        "images_sha256": dict(images_sha256),
     }
 
 
@@ -154,32 +158,36 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def images_digest(pack: Path) -> str:
-    """SHA-256 over the names and bytes of all pictures of a pack."""
-    names = sorted(path.relative_to(pack).as_posix() for path in pack.rglob("*.png"))
-    lines = (f"{name} {hashlib.sha256((pack / name).read_bytes()).hexdigest()}\n" for name in names)
+def images_digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all pictures of a folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = (f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n" for name in names)
     return digest("".join(lines))
 
 
 def open_pack(pack: Path, key_path: Path) -> tuple[Key, str]:
     """The key of a pack and the digest of its protocol.
 
-    Raises DataError where protocol, key and pictures are not those that were frozen together.
+    Raises DataError where protocol, key and pictures of any phase are not those that were frozen together.
     """
-    path = pack / PROTOCOL
-    try:
-        text = path.read_text(encoding="utf-8")
-        protocol = json.loads(text)
-        committed = protocol.pop("key_sha256")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not the protocol of a review pack ({error}); name the folder of a pack"
-        ) from error
     key = Key.read(key_path)
-    if digest(key_path.read_text(encoding="utf-8")) != committed:
-        raise DataError(f"{key_path}: not the key that {PROTOCOL} commits to; name the key of this pack")
-    if protocol != key.protocol:
-        raise DataError(f"{path}: changed since it was frozen; put back the protocol that was handed out")
-    if images_digest(pack) != protocol["images_sha256"]:
-        raise DataError(f"{pack}: its pictures are not those that were frozen; put back the pack that was read")
-    return key, digest(text)
+    key_text = key_path.read_text(encoding="utf-8")
+    frozen = freeze(key.protocol, key_text)
+    for phase in key.protocol["phases"]:
+        path = pack / phase / PROTOCOL
+        try:
+            text = path.read_text(encoding="utf-8")
+            committed = json.loads(text)["key_sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: not the protocol of a review pack ({error}); name the whole folder of a pack"
+            ) from error
+        if committed != digest(key_text):
+            raise DataError(f"{key_path}: not the key that {path} commits to; name the key of this pack")
+        if text != frozen:
+            raise DataError(f"{path}: changed since it was frozen; put back the protocol that was handed out")
+        if images_digest(pack / phase) != key.protocol["images_sha256"][phase]:
+            raise DataError(
+                f"{path.parent}: its pictures are not those that were frozen; put back the pack that was read"
+            )
+    return key, digest(frozen)

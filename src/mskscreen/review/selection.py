@@ -14,7 +14,7 @@ from mskscreen.review.protocol import CALLS, Showing
 # No vowel, so that a code is no word; nothing that looks like another letter or a digit.
 _LETTERS = "BCDFGHJKMNPQRSTVWXZ"
 _CODE = 4
-_STREAM_CASES, _STREAM_REPEATS, _STREAM_CODES, _STREAM_ORDER = range(4)
+_STREAM_CASES, _STREAM_REPEATS, _STREAM_CODES, _STREAM_ORDER, _STREAM_ENCODING = range(5)
 
 
 def choose(cases: Cases, count: int, seed: int, fit: Callable[[int], bool]) -> list[int]:
@@ -62,6 +62,11 @@ def _code(number: int) -> str:
         number, letter = divmod(number, len(_LETTERS))
         letters.append(_LETTERS[letter])
     return "".join(letters)
+
+
+def encoding(code: str, view: int, seed: int) -> np.random.Generator:
+    """The chance by which the pictures of a view are encoded: a showing of its own for each code."""
+    return np.random.default_rng((seed, _STREAM_ENCODING, view, *code.encode()))
 
 
 def reading_order(shown: dict[str, Showing], phase: str, reader: int, seed: int) -> list[str]:
