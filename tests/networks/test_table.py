@@ -109,3 +109,10 @@ def test_layers_behind_the_last_feature_map_are_left_out():
         outputs = network(torch.zeros(1, 1, 224, 224))
         gradients = torch.autograd.grad(sum(o.sum() for o in outputs), network.parameters(), allow_unused=True)
     assert all(gradient is not None for gradient in gradients)
+
+
+@pytest.mark.parametrize(("name", "size"), [("inception_v3", 64), ("vgg16_bn", 16)])
+def test_an_input_that_leaves_no_feature_map_is_refused_by_its_size(name: str, size: int):
+    with pytest.raises(ModelError, match=rf"{name} needs a larger input than {size} pixels"):
+        measure(name, (size, size))
+    assert measure(name, (96, 96)).gflops > 0

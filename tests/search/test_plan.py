@@ -106,6 +106,23 @@ def test_cells_of_two_spaces_that_differ_are_told_apart_by_the_keys_in_which_the
     assert all(len(protocols) == 1 for protocols in by_cell.values())
 
 
+def test_a_further_fold_repeats_the_cells_of_a_search(plan: Plan, tmp_path: Path) -> None:
+    other = HALVED.replace('tasks=["both","joint"]', 'tasks=["both","joint"]\nfold=[1]')
+    grown = _again(plan, other, tmp_path)
+    assert grown.space.cells == plan.space.cells
+    assert {run.key for run in grown.runs} == {run.key for run in plan.runs}
+    assert len(grown.runs) == 2 * len(plan.runs)
+
+
+def test_cells_of_two_spaces_whose_levels_read_alike_when_joined_are_told_apart(tmp_path: Path) -> None:
+    axes = 'protocol="tiny.toml"\n[axes]\na=[{name="x",rate=1e-3}]\nb=[{name="y z",batch=8}]'
+    other = axes.replace('"x",rate=1e-3', '"x y",rate=1e-4').replace('"y z"', '"z"')
+    spaces = [Space.from_toml(small_space(tmp_path / str(k), text)) for k, text in enumerate((axes, other))]
+    assert spaces[0].cells == spaces[1].cells
+    joined = spaces[0].joined(spaces[1])
+    assert len(joined.cells) == len({run.key for run in joined.runs}) == 2
+
+
 def test_spaces_that_join_at_one_time_all_join(plan: Plan, tmp_path: Path) -> None:
     def joined(seed: int) -> None:
         _again(plan, f'protocol="tiny.toml"\nseeds=[{seed}]', tmp_path)
@@ -218,6 +235,19 @@ def test_what_is_left_goes_by_the_pace_of_the_runs_that_are_under_way(plan: Plan
     assert seconds_left(found) == pytest.approx(sum(standing.seconds_left for standing in found))
 
 
+def test_a_cell_that_cannot_begin_leaves_the_costs_of_the_others(plan: Plan, tmp_path: Path) -> None:
+    text = 'protocol="tiny.toml"\n[axes]\narchitecture=["inception_v3","timm:test_resnet"]\nfold=[0,7]'
+    grown = _again(plan, text, tmp_path)
+    found = costs(grown, Manifest.read(plan.data))
+    assert len(standings(grown, found)) == len(grown.runs)
+    for run in grown.runs:
+        small, absent = run.protocol.architecture == "inception_v3", run.protocol.fold == 7
+        said = found[run.name].problem
+        assert ("needs a larger input than 32 pixels" in said) == small
+        assert ("fold" in said) == (absent and not small)
+        assert (found[run.name].seconds > 0) == (not said)
+
+
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40), factor=st.integers(2, 5))
 def test_the_best_always_survives_and_no_more_than_the_share_do(values: list[float], factor: int) -> None:
     kept = [value for k, value in enumerate(values) if survives(value, values[:k] + values[k + 1 :], factor)]
@@ -251,6 +281,22 @@ def test_a_run_behind_at_a_rung_is_stopped_and_says_why(plan: Plan) -> None:
     assert verdict(plan, runs[joint], 1) == "", "joint types are not compared with abnormality"
     _scored(plan, both[5], float("nan"))
     assert verdict(plan, runs[both[5]], 1)
+
+
+@pytest.mark.parametrize("other", [{"fold": 1}, {"labels": "label_x"}])
+def test_runs_are_halved_among_those_of_one_fold_and_label_column(plan: Plan, other: dict) -> None:
+    behind, *ahead = (k for k, run in enumerate(plan.runs) if run.protocol.tasks == "both")
+    moved = tuple(
+        run if k == behind else replace(run, protocol=run.protocol.replace(**other))
+        for k, run in enumerate(plan.runs)
+    )
+    apart = replace(plan, space=replace(plan.space, runs=moved))
+    for searched in (plan, apart):
+        _scored(searched, behind, 0.6)
+        for k in ahead:
+            _scored(searched, k, 0.9)
+    assert verdict(plan, plan.runs[behind], 1)
+    assert verdict(apart, apart.runs[behind], 1) == ""
 
 
 def test_without_halving_nothing_is_stopped(plan: Plan, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mskscreen.errors import ModelError
 from mskscreen.networks.network import build_network
 
 
@@ -31,13 +32,16 @@ class Complexity(NamedTuple):
 def measure(architecture: str, input_size: tuple[int, int]) -> Complexity:
     """Count a network at an input size (H, W), without memory for its weights.
 
-    Raises ModelError for an unknown architecture.
+    Raises ModelError for an unknown architecture, and for an input too small to leave a feature map.
     """
     with torch.device("meta"):
         network = build_network(architecture).eval()
         image = torch.zeros(1, 1, *input_size)
         with FlopCounterMode(display=False) as counter:
-            hidden = network.shared(network.pooled(network.features(image)))
+            try:
+                hidden = network.shared(network.pooled(network.features(image)))
+            except RuntimeError as error:
+                raise ModelError(f"{architecture} needs a larger input than {min(input_size)} pixels") from error
             network.abnormality(hidden)
             network.joint(hidden)
     flops = counter.get_total_flops()

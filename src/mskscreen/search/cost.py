@@ -15,7 +15,7 @@ import torch
 
 from mskscreen.data.folds import training_rows
 from mskscreen.data.manifest import Manifest
-from mskscreen.errors import ModelError
+from mskscreen.errors import MskscreenError
 from mskscreen.networks import build_network
 from mskscreen.networks.complexity import Complexity, measure
 from mskscreen.networks.weights import imagenet_at_hand
@@ -34,7 +34,8 @@ _REFERENCE = Protocol(architecture="resnet18", init="random", input_size=128)
 class Cost:
     """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed.
 
-    `problem` says what the run lacks. One whose network cannot be built costs nothing, for it fails at once.
+    `problem` says what the run lacks. One that cannot begin, for want of a network, of a large enough input or of
+    its fold, costs nothing, for it fails at once.
     """
 
     size: int
@@ -59,11 +60,12 @@ def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
             alike.setdefault(run.protocol.architecture, []).append(speeds[run.name])
     found = {}
     for run in plan.runs:
-        size, images = preprocessing(run.protocol).height, _images(run, manifest)
+        size = preprocessing(run.protocol).height
         try:
-            complexity, problem = complexity_of(run.protocol), _lacking(run.protocol)
-        except ModelError as error:
-            complexity, problem = Complexity(0, 0.0), f"will fail: {error}"
+            complexity, images = complexity_of(run.protocol), _images(run, manifest)
+            problem = _lacking(run.protocol)
+        except MskscreenError as error:
+            complexity, images, problem = Complexity(0, 0.0), 0, f"will fail: {error}"
         work = _TRAINING * complexity.gflops * images
         speed = speeds.get(run.name) or median(alike.get(run.protocol.architecture, [typical]))
         found[run.name] = Cost(size, complexity, images, work / 1e6, work / speed, problem)

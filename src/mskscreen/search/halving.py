@@ -28,14 +28,18 @@ def verdict(plan: Plan, run: Run, epoch: int) -> str:
     halving = plan.space.halving
     if halving is None or epoch not in halving.rungs(run.protocol.epochs):
         return ""
-    # A task is compared with itself: a joint type is far easier to tell than an abnormality.
-    rivals = [other for other in plan.runs if score_name(other) == score_name(run) and other != run]
+    rivals = [other for other in plan.runs if _judged_by(other) == _judged_by(run) and other != run]
     value = best_until(plan, run, epoch)
     others = [found for other in rivals if (found := best_until(plan, other, epoch)) is not None]
     if value is None or survives(value, others, halving.factor):
         return ""
     better = sum(other > value for other in others)
     return f"at epoch {epoch} {better} of {len(others) + 1} runs were better than its {value:.3f}"
+
+
+def _judged_by(run: Run) -> tuple[str, int, str]:
+    """What makes scores comparable: a joint is far easier to tell than an abnormality, a fold than another."""
+    return score_name(run), run.protocol.fold, run.protocol.labels
 
 
 def best_until(plan: Plan, run: Run, epoch: int) -> float | None:
