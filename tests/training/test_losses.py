@@ -67,6 +67,15 @@ def test_focal_loss_without_its_exponent_is_cross_entropy_and_forgives_what_is_r
     assert 0 < ratio[0] < ratio[1] / 1000
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_focal_loss_has_a_slope_where_an_image_is_certain(gamma):
+    data = batch()
+    certain = (functional.one_hot(data[2], 2) * 60.0).requires_grad_()
+    found = loss(Protocol(loss="focal", focal_gamma=gamma, tasks="abnormality"), certain, *data[1:])
+    found[0].backward()
+    assert certain.grad.isfinite().all()
+
+
 def test_label_smoothing_is_that_of_torch():
     pred1, pred2, label, joint = batch()
     found = loss(Protocol(label_smoothing=0.2), pred1, pred2, label, joint)

@@ -70,7 +70,9 @@ class ScreeningLoss(nn.Module):
         if self.protocol.loss == "focal":
             # Lin et al., arXiv:1708.02002: what is right already counts little.
             sure = scores.softmax(1).gather(1, target[:, None])[:, 0]
-            losses = losses * (1 - sure) ** self.protocol.focal_gamma
+            # Below an exponent of 1 the slope at 0 is infinite.
+            unsure = (1 - sure).clamp(min=torch.finfo(sure.dtype).eps)
+            losses = losses * unsure**self.protocol.focal_gamma
         return (losses * weights * known).sum() / known.sum().clamp(min=1)
 
 
