@@ -58,7 +58,8 @@ def test_every_key_survives_its_text_and_changes_the_digest(tmp_path, key):
         ("augmentation = 'flop(0.5)'", "the nearest known one is 'flip'"),
         ("freeze = 'backbone(two)'", "key freeze: 'backbone(two)' is not understood"),
         ("tasks = 'joint'\ntask_weights = 'uncertainty'", "needs two tasks"),
-        ("joint_weight = 0", "name the other task in tasks"),
+        ("joint_weight = 0", "key joint_weight: 0 teaches nothing of joint"),
+        ("tasks = 'abnormality'\nabnormality_weight = 0", "key abnormality_weight: 0 teaches nothing"),
         ("epochs = ", "cannot be read as TOML"),
     ],
 )

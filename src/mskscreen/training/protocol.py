@@ -121,10 +121,11 @@ class Protocol:
             _check(key.name, getattr(self, key.name), key.metadata)
         if self.tasks != "both" and self.task_weights == "uncertainty":
             raise ProtocolError(f"key task_weights: 'uncertainty' needs two tasks, but tasks is '{self.tasks}'")
-        if self.tasks == "both" and not (self.abnormality_weight and self.joint_weight):
-            raise ProtocolError(
-                "keys abnormality_weight, joint_weight: for a weight of 0 name the other task in tasks"
-            )
+        for task in ("abnormality", "joint"):
+            if self.tasks in ("both", task) and not getattr(self, f"{task}_weight"):
+                raise ProtocolError(
+                    f"key {task}_weight: 0 teaches nothing of {task}; raise it, or name the other task in tasks"
+                )
         _ = self.frozen
         # Both import torch, which whoever only lists the keys does not wait for.
         from mskscreen.networks import Architecture
