@@ -1,6 +1,7 @@
 """Which images calibrate and judge, and when a precision may stand for f32."""
 
 import dataclasses
+import json
 import logging
 from collections import Counter
 
@@ -10,7 +11,7 @@ from precision_data import with_folds, write_plates
 
 from mskscreen.contract import ModelContract
 from mskscreen.errors import DataError
-from mskscreen.export.gate import Scores, judge
+from mskscreen.export.gate import Scores, judge, worst
 from mskscreen.export.images import Images, calibration_rows, development_rows, load_images, require_apart
 
 CONTRACT = ModelContract(
@@ -104,11 +105,30 @@ def test_maps_must_correlate_and_flat_ones_are_equal():
     assert "map_correlation" not in judge(CONTRACT, IMAGES, none, none, 1.0).measures
 
 
-def test_scores_that_are_not_numbers_fail():
-    p = f32().p.copy()
-    p[0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
-        judge(CONTRACT, IMAGES, f32(), changed(p=p), 1.0)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["p", "p_joint", "maps"])
+def test_scores_that_are_not_numbers_fail_and_can_be_written(field, value):
+    values = getattr(f32(), field).copy()
+    values[0] = value
+    broken = changed(**{field: values})
+    for one, other in ((f32(), broken), (broken, f32()), (broken, broken)):
+        gate = judge(CONTRACT, IMAGES, one, other, 1.0)
+        assert not gate.passed
+        assert worst(gate.measures) > 1
+        json.dumps(gate.measures, allow_nan=False)
+
+
+def test_fewer_studies_than_one_flip_in_a_hundred_needs_are_no_gate():
+    """One flipped decision may be a hundredth of a hundred studies, and of fewer none may flip."""
+
+    def first(studies):
+        images = Images(*(values[: 2 * studies] for values in dataclasses.astuple(IMAGES)))
+        scores = Scores(*(values[: 2 * studies] for values in dataclasses.astuple(f32())))
+        return judge(CONTRACT, images, scores, scores, 1.0)
+
+    assert first(100).passed
+    with pytest.raises(DataError, match="at least 100 studies, found 99"):
+        first(99)
 
 
 @pytest.mark.parametrize("field", ["label", "joint"])

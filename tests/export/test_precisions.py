@@ -78,7 +78,7 @@ def write_model(path, outlier=1.0):
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory):
-    return with_folds(write_plates(tmp_path_factory.mktemp("plates"), 24))
+    return with_folds(write_plates(tmp_path_factory.mktemp("plates"), 200, views=1))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,14 @@ def test_layers_given_back_compute_as_before(tmp_path, images):
     assert error(quantised.layers) < 1e-5 < error(["second_conv"]) < error([])
 
 
+def test_too_few_studies_are_refused_before_anything_is_made(tmp_path):
+    plates = with_folds(write_plates(tmp_path, 100, views=1))
+    path, out = write_model(tmp_path / "f32.onnx"), tmp_path / "m.onnx"
+    with pytest.raises(DataError, match="at least 100 studies"):
+        add_precisions(path, Request(["int8"], plates, plates), out)
+    assert not out.exists()
+
+
 def test_a_precision_that_passes_is_recorded_used_and_whole(tmp_path, plates):
     path, out = write_model(tmp_path / "f32.onnx"), tmp_path / "m.onnx"
     contract, done = add_precisions(path, Request(["bf16", "int8"], plates, plates), out)
@@ -126,7 +134,7 @@ def test_a_precision_that_passes_is_recorded_used_and_whole(tmp_path, plates):
     assert read_contract(out) == contract
     assert contract.variants["int8"].bytes == (tmp_path / "m.int8.onnx").stat().st_size
     recorded = contract.provenance.protocol["precisions"]["int8"]
-    assert (recorded["layers"], recorded["layers_in_f32"], recorded["calibration_images"]) == (2, [], 24)
+    assert (recorded["layers"], recorded["layers_in_f32"], recorded["calibration_images"]) == (2, [], 100)
     for file in (out, tmp_path / "m.int8.onnx"):
         assert [check for check in verify(file) if check.outcome == FAILED] == []
     for engine in ("openvino", "onnxruntime"):

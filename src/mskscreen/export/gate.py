@@ -20,6 +20,7 @@ MAX_AUROC_CHANGE = 0.005
 MAX_FLIPPED = 0.01
 MAX_P_CHANGE = 0.01
 MIN_MAP_CORRELATION = 0.95
+MIN_STUDIES = 100  # of fewer, a single flipped decision is more than MAX_FLIPPED
 _FLIPPED = "flipped_"
 _ROUNDS = 5
 _TIMED = 16
@@ -32,6 +33,11 @@ class Scores:
     p: np.ndarray
     p_joint: np.ndarray
     maps: np.ndarray | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every output is a number on every image."""
+        return all(np.isfinite(values).all() for values in (self.p, self.p_joint, self.maps) if values is not None)
 
 
 def scores(engine: Engine, images: Images) -> Scores:
@@ -50,9 +56,14 @@ def judge(contract: ModelContract, images: Images, f32: Scores, found: Scores, s
     """The gate's outcome for scores at another precision against those at f32 from the same engine.
 
     AUROC (the joint's is the mean over the joint types present) and decisions are of studies, by the mean over
-    their images; the change of p and the correlation of the maps are means over images. Raises DataError where
-    the images hold one class or one joint type only.
+    their images; the change of p and the correlation of the maps are means over images. Where an output is not a
+    number everywhere, the changes are 1, and the gate fails. Raises DataError as `require_evidence`.
     """
+    require_evidence(images)
+    sizes = {"images": float(len(images)), "studies": float(images.study.max() + 1), "speed": speed}
+    if not (f32.finite and found.finite):
+        flips = [_FLIPPED + name for name in contract.operating_points]
+        return Gate(False, dict.fromkeys(["auroc_change", "joint_auroc_change", "p_change", *flips], 1.0) | sizes)
     measures = {
         "auroc_change": _auroc_change(images, f32, found),
         "joint_auroc_change": _joint_auroc_change(images, f32, found),
@@ -63,8 +74,19 @@ def judge(contract: ModelContract, images: Images, f32: Scores, found: Scores, s
         measures[_FLIPPED + name] = float(((before >= threshold) != (after >= threshold)).mean())
     if f32.maps is not None and found.maps is not None:
         measures["map_correlation"] = _correlation(f32.maps, found.maps)
-    sizes = {"images": float(len(images)), "studies": float(len(before)), "speed": speed}
     return Gate(worst(measures) <= 1, measures | sizes)
+
+
+def require_evidence(images: Images) -> None:
+    """Raise DataError where images cannot judge: under 100 studies, of one class, or of one joint type."""
+    studies = len(np.unique(images.study))
+    for enough, needed in (
+        (studies >= MIN_STUDIES, f"at least {MIN_STUDIES} studies, found {studies}"),
+        (len(np.unique(_study_truth(images, images.label))) > 1, "normal and abnormal studies"),
+        (len(_joints(images)) > 1, "studies of at least two joint types"),
+    ):
+        if not enough:
+            raise DataError(f"the gate needs {needed}; give it more development images")
 
 
 def worst(measures: Mapping[str, float]) -> float:
@@ -106,21 +128,21 @@ def _study_truth(images: Images, values: np.ndarray) -> np.ndarray:
     return truth
 
 
+def _joints(images: Images) -> list[int]:
+    """The joint types that are present."""
+    return [joint for joint in np.unique(_study_truth(images, images.joint)) if joint >= 0]
+
+
 def _auroc_change(images: Images, f32: Scores, found: Scores) -> float:
     truth = _study_truth(images, images.label)
-    if len(np.unique(truth)) < 2:
-        raise DataError("the gate needs normal and abnormal studies; give it more development images")
     one, other = (roc_auc_score(truth, _by_study(images, values.p)) for values in (f32, found))
     return float(abs(one - other))
 
 
 def _joint_auroc_change(images: Images, f32: Scores, found: Scores) -> float:
     truth = _study_truth(images, images.joint)
-    present = [joint for joint in np.unique(truth) if joint >= 0]
-    if len(present) < 2:
-        raise DataError("the gate needs studies of at least two joint types; give it more development images")
     one, other = (
-        np.mean([roc_auc_score((truth == k)[truth >= 0], p[truth >= 0, k]) for k in present])
+        np.mean([roc_auc_score((truth == k)[truth >= 0], p[truth >= 0, k]) for k in _joints(images)])
         for p in (_by_study(images, values.p_joint) for values in (f32, found))
     )
     return float(abs(one - other))

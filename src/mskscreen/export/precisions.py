@@ -123,6 +123,7 @@ def _judge(request: Request, model: Path, contract: ModelContract, work: Path, t
         return None
     rows = development_rows(request.gate)
     images = load_images(request.gate, rows, contract, work, track("development images", len(rows)))
+    gates.require_evidence(images)
     return _Judge(model, images)
 
 
