@@ -55,7 +55,7 @@ COURSE = (
     ),
     ("train", Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1)),
     ("train", Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2, share=0.5)),
-    ("more", Schedule((Phase(1800, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=3)),
+    ("more", Schedule((Phase(2000, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=3)),
 )
 STEPS = sum(schedule.steps for _, schedule in COURSE)
 NEVER = (
