@@ -266,6 +266,15 @@ def test_maps_of_a_model_without_map_are_refused(
     assert run(mura, model=without).code == 3
 
 
+def test_the_name_of_a_model_cannot_steer_the_terminal(
+    run: Callable, mura: Path, tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
+) -> None:
+    model = tiny_model(tmp_path / "m.onnx", contract=tiny_contract(name="\x1b]0;title\x07"))
+    done = run(mura, model=model)
+    assert "model ?]0;title?" in done.err
+    assert "\x1b" not in done.err
+
+
 def test_a_finished_table_without_errors_is_left_alone_until_something_changes(
     run: Callable, mura: Path, tmp_path: Path, write_png: Callable
 ) -> None:

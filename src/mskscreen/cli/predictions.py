@@ -29,7 +29,7 @@ def show_predictions(table: Predictions) -> None:
         common.alarm.print(f"error: {error}")
     model = table.model
     common.err.print(
-        f"model {model['name']} ({model['engine']}, {model['precision']}), operating point "
+        f"model {common.plain(model['name'])} ({model['engine']}, {model['precision']}), operating point "
         f"{model['operating_point']}: abnormal from {table.threshold:.2f}. {NOT_FOR_DIAGNOSIS.capitalize()}."
     )
 
