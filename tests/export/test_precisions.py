@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate, ModelContract, gate_key
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, ModelError
 from mskscreen.export import gate as gates
 from mskscreen.export.onnx import complete
 from mskscreen.export.precisions import Request, add_precisions
@@ -32,11 +32,12 @@ CONTRACT = ModelContract(
 )
 
 
-def write_model(path, outlier=1.0):
+def write_model(path, outlier=1.0, contract=CONTRACT, edit=lambda model: None):
     """Two convolutions whose features separate the plates; with an `outlier` the second needs more than 8 bits.
 
     The first convolution gives one of its channels `outlier` times the range of the others, and the second takes
-    as much away again: one scale for all channels then leaves the others next to nothing.
+    as much away again: one scale for all channels then leaves the others next to nothing. `edit` may change the
+    onnx model before it is written.
     """
     rng = np.random.default_rng(0)
     first = rng.normal(0, 0.3, (8, 1, 5, 5))
@@ -70,9 +71,10 @@ def write_model(path, outlier=1.0):
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items() if k != "cam"],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {METADATA_KEY: CONTRACT.to_json()})
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    edit(model)
     onnx.save(model, path)
-    complete(path, CONTRACT)
+    complete(path, contract)
     return path
 
 
@@ -112,6 +114,51 @@ def test_layers_given_back_compute_as_before(tmp_path, images):
         return np.abs(found["pred2"] - f32["pred2"]).max()
 
     assert error(quantised.layers) < 1e-5 < error(["second_conv"]) < error([])
+
+
+@pytest.mark.parametrize("last", ["", "Conv_0"])
+def test_layers_without_names_are_told_apart(tmp_path, images, last):
+    def rename(model):
+        for node in model.graph.node:
+            node.name = ""
+        model.graph.node[-1].name = last
+
+    named = Quantised(write_model(tmp_path / "named.onnx"), images)
+    quantised = Quantised(write_model(tmp_path / "m.onnx", edit=rename), images)
+    assert len(set(quantised.layers)) == 2
+
+    def dequantised(model):
+        return [node.op_type for node in model.graph.node].count("DequantizeLinear")
+
+    one, other = (q.model(q.layers[:1]) for q in (named, quantised))
+    assert 0 < dequantised(one) == dequantised(other) < dequantised(quantised.model())
+    assert dequantised(named.model()) == dequantised(quantised.model())  # the heads stay f32
+    kept = {tensor.name for tensor in quantised.model(quantised.layers).graph.initializer}
+    assert {"first", "second", "head1", "head2"} <= kept
+    assert sorted(quantised.ranking()) == sorted(quantised.layers)
+    with pytest.raises(ModelError, match=r"m\.onnx: has no int8 layer first_conv"):
+        quantised.model(["first_conv"])
+
+
+def test_a_model_of_another_input_and_a_fixed_batch_becomes_int8(tmp_path, plates, images):
+    """The last of the batches of 3 is not full."""
+
+    def edit(model):
+        model.graph.input[0].name = model.graph.node[0].input[0] = "input.1"
+        for port in (*model.graph.input, *model.graph.output):
+            port.type.tensor_type.shape.dim[0].dim_value = 3
+
+    contract = dataclasses.replace(CONTRACT, batch=3)
+    path, out = write_model(tmp_path / "f32.onnx", contract=contract, edit=edit), tmp_path / "m.onnx"
+    assert sorted(Quantised(path, images).ranking()) == ["first_conv", "second_conv"]
+    add_precisions(path, Request(["int8"], plates), out)
+    f32, int8 = (open_engine(out, "onnxruntime", kind, unapproved=True).run(images) for kind in ("f32", "int8"))
+    assert 0 < np.abs(int8["pred2"] - f32["pred2"]).max() < 0.1 * np.abs(f32["pred2"]).max()
+
+
+def test_what_the_quantiser_cannot_do_is_an_error_of_the_model(tmp_path, images):
+    with pytest.raises(ModelError, match=r"m\.onnx: cannot be quantised"):
+        Quantised(write_model(tmp_path / "m.onnx"), images[:, :, 1:])
 
 
 def test_too_few_studies_are_refused_before_anything_is_made(tmp_path):

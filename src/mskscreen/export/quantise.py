@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nncf
 import numpy as np
@@ -28,6 +28,7 @@ from nncf.quantization.advanced_parameters import (
 
 from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ModelError
+from mskscreen.inference.backends import reason_of
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.onnx_file import read_metadata
 
@@ -37,27 +38,31 @@ _RANKED_ON = 4
 
 
 class Quantised:
-    """The int8 form of an ONNX model with input `image`: `layers` names those with int8 weights.
+    """The int8 form of an ONNX model of one input: `layers` names those with int8 weights.
 
     Convolutions and large matrices on the way to the scores are quantised; what computes map and novelty alone
-    is not, and uses the same weights. Raises ModelError where there is nothing to quantise.
+    is not, and uses the same weights. Raises ModelError where there is nothing to quantise, or it cannot be done.
     """
 
     def __init__(self, path: Path, images: np.ndarray) -> None:
         """`images` (n, 1, H, W) calibrate the activations."""
         read_metadata(path)
-        self._f32 = onnx.load(os.fspath(path), load_external_data=False)
+        self._path = path
+        with self._errors():
+            self._f32 = onnx.load(os.fspath(path), load_external_data=False)
+        _name_nodes(self._f32)
         self._images = images
         self._original = {node.name: node for node in self._f32.graph.node}
         heavy, ignored = _scope(self._f32)
         if not heavy:
             raise ModelError(f"{path}: has no convolution or large matrix to quantise")
         nncf.set_log_level(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        with self._errors(), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+            batches = list(_batches(self._f32, images))
             self._int8 = nncf.quantize(
                 self._f32,
-                nncf.Dataset([image[None] for image in images], lambda image: {"image": image}),
-                subset_size=len(images),
+                nncf.Dataset(batches),
+                subset_size=len(batches),
                 ignored_scope=nncf.IgnoredScope(names=ignored),
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE,
@@ -68,8 +73,13 @@ class Quantised:
         self.layers = [node.name for node in self._int8.graph.node if weights & set(node.input)]
 
     def model(self, keep_f32: Iterable[str] = ()) -> onnx.ModelProto:
-        """The int8 model in which the layers named `keep_f32` compute as they did."""
+        """The int8 model in which the layers named `keep_f32` compute as they did.
+
+        Raises ModelError where one is not in `layers`.
+        """
         model, kept = copy.deepcopy(self._int8), set(keep_f32)
+        if unknown := kept - (set(self.layers) & self._original.keys()):
+            raise ModelError(f"{self._path}: has no int8 layer {', '.join(sorted(unknown))}")
         original = {tensor.name: tensor for tensor in self._f32.graph.initializer}
         held = {tensor.name: tensor for tensor in model.graph.initializer}
         weights = _int8_weights(model)
@@ -95,13 +105,22 @@ class Quantised:
     def ranking(self) -> list[str]:
         """The layers, that first whose int8 form alone changes the outputs most."""
         images = self._images[:_RANKED_ON]
-        expected = _run(self._f32, images)
         errors = {}
+        with self._errors():
+            expected = _run(self._f32, images)
         for layer in self.layers:
             alone = self.model([name for name in self.layers if name != layer])
-            found = _run(alone, images)
+            with self._errors():
+                found = _run(alone, images)
             errors[layer] = max(_relative_error(found[name], expected[name]) for name in expected)
         return sorted(self.layers, key=lambda layer: errors[layer], reverse=True)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # those of onnx, NNCF and ONNX Runtime share no base class
+            raise ModelError(f"{self._path}: cannot be quantised ({reason_of(error)})") from error
 
 
 def quantise_on_noise(path: Path, out: Path) -> Path:
@@ -112,6 +131,25 @@ def quantise_on_noise(path: Path, out: Path) -> Path:
     onnx.helper.set_model_props(model, {METADATA_KEY: replace(contract, precision="int8").to_json()})
     out.write_bytes(model.SerializeToString())
     return out
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give each node a name of its own: layers are told apart by their names, and NNCF makes up its own else."""
+    numbers, taken, seen = itertools.count(), {node.name for node in model.graph.node}, {""}
+    for node in model.graph.node:
+        if node.name in seen:
+            node.name = next(name for i in numbers if (name := f"{node.op_type}_{i}") not in taken)
+        seen.add(node.name)
+
+
+def _batches(model: onnx.ModelProto, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Images as the model takes them: in its fixed batch, else one by one; the last batch repeats what it has."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    port = next(port for port in model.graph.input if port.name not in stored)
+    dimensions = port.type.tensor_type.shape.dim
+    size = dimensions[0].dim_value if dimensions and dimensions[0].dim_value else 1
+    for start in range(0, len(images), size):
+        yield {port.name: np.resize(images[start : start + size], (size, *images.shape[1:]))}
 
 
 def _scope(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
@@ -174,13 +212,8 @@ def _run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    results = list(_each(session, names, images))
+    results = [session.run(names, batch) for batch in _batches(model, images)]
     return {name: np.concatenate(values) for name, values in zip(names, zip(*results, strict=True), strict=True)}
-
-
-def _each(session: Any, names: list[str], images: np.ndarray) -> Iterator[list[np.ndarray]]:
-    for image in images:
-        yield session.run(names, {"image": image[None]})
 
 
 def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
