@@ -1,6 +1,7 @@
 """What is read from a search, on results whose truth is known."""
 
 import dataclasses
+import json
 import math
 import re
 import zlib
@@ -14,18 +15,19 @@ from hypothesis import strategies as st
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.data.manifest import Manifest
+from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases, join
-from mskscreen.evaluation.compare import holm
+from mskscreen.evaluation.compare import bootstrap_p, holm
 from mskscreen.evaluation.labels import Labels, read_labels
 from mskscreen.evaluation.table import Table
 from mskscreen.networks.complexity import Complexity
 from mskscreen.predictions import Prediction, Predictions
-from mskscreen.search.effects import effects, over_cells, resample, rivals
+from mskscreen.search.effects import FIGURES, cells_p, effects, over_cells, resample, rivals
 from mskscreen.search.ensemble import greedy, select
 from mskscreen.search.pareto import Point, front, pareto_chart
-from mskscreen.search.plan import DEVELOPMENT, EVALUATION, Plan
+from mskscreen.search.plan import DEVELOPMENT, ENDED, EVALUATION, Plan
 from mskscreen.search.report import write_report
-from mskscreen.search.results import Cell, Findings, Result, figures
+from mskscreen.search.results import Findings, Result, figures, gather, ranked_cells
 from mskscreen.search.space import Run, Space
 from mskscreen.search.tables import by_joint, effect_table, leaderboard, rival_table
 from mskscreen.training.protocol import Protocol
@@ -50,20 +52,23 @@ def _cases(strength: float, seed: int, joint_strength: float = 2.0) -> Cases:
 
 
 def _result(
-    architecture: str, init: str, seed: int, strength: float, tasks: str = "both", score: float = 0.8
+    architecture: str,
+    init: str,
+    seed: int,
+    strength: float,
+    tasks: str = "both",
+    score: float = 0.8,
+    **keys: object,
 ) -> Result:
-    protocol = Protocol(architecture=architecture, init=init, tasks=tasks, seed=seed)
+    protocol = Protocol(architecture=architecture, init=init, tasks=tasks, seed=seed).replace(**keys)
     run = Run({"architecture": architecture, "init": init, "tasks": tasks}, protocol)
     cases = _cases(strength, zlib.crc32(repr((architecture, init, seed, tasks)).encode()))
     return Result(run, score, cases, figures(cases, tasks), Complexity(1_000_000, 1.0), 3600.0)
 
 
-def _findings(results: Sequence[Result]) -> Findings:
-    by_cell: dict[str, list[Result]] = {}
-    for result in results:
-        by_cell.setdefault(result.run.cell, []).append(result)
-    cells = sorted((Cell(tuple(r)) for r in by_cell.values()), key=lambda cell: (cell.task, -cell.score))
-    return Findings(tuple(cells), (), "evaluation set", max(len(cell.results) for cell in cells))
+def _findings(results: Sequence[Result], others: Sequence[tuple[Run, str, str]] = ()) -> Findings:
+    runs = (*(result.run for result in results), *(run for run, *_ in others))
+    return Findings(ranked_cells(results, runs), tuple(others), "evaluation set", runs)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +115,7 @@ def test_a_real_effect_is_found_and_none_where_there_is_none(searched: Findings)
     architectures = [e for e in found if e.axis == "architecture" and e.figure == "abnormality_auroc"]
     assert len(architectures) == 2
     assert all(e.cells.low < 0 < e.cells.high for e in architectures)
-    assert effect_table(found, "evaluation set").rows
+    assert effect_table(found, searched).rows
 
 
 def test_the_written_report_has_the_intervals_of_the_effects_and_the_paired_tests(
@@ -125,7 +130,9 @@ def test_the_written_report_has_the_intervals_of_the_effects_and_the_paired_test
     assert {(axis, figure) for axis, _, _, figure, *_ in axes} == {
         (axis, figure) for axis in ("init", "architecture") for figure in ("Abnormality AUROC", "Joint AUROC")
     }
-    for *_, difference, patients, cells, _ in axes:
+    for *_, difference, patients, by_patients, cells, by_cells, _ in axes:
+        assert re.fullmatch(p, by_patients)
+        assert re.fullmatch(p, by_cells)
         for found in (patients, cells):
             assert re.fullmatch(interval, found)
             low, high = map(float, found.split(" to "))
@@ -159,6 +166,78 @@ def test_effects_are_of_matched_pairs_only() -> None:
     third = _result("resnet18", "random", 1, 1.0, tasks="abnormality")
     findings = _findings([*runs, third])
     assert effects(findings, resample(findings, resamples=50)) == [], "another seed is no pair"
+
+
+def test_a_level_is_compared_with_the_first_of_the_space_whoever_is_ahead() -> None:
+    for ahead in (0, 1):
+        runs = [
+            _result("resnet18", init, 0, 1.0 + (k == ahead), score=0.9 if k == ahead else 0.6)
+            for k, init in enumerate(("random", "imagenet"))
+        ]
+        findings = _findings(runs)
+        found = effects(findings, resample(findings, resamples=20))
+        assert {(effect.level, effect.against) for effect in found} == {("imagenet", "random")}
+
+
+def test_the_p_values_of_effects_are_corrected_for_the_rows_looked_at() -> None:
+    first, *rest = (_result(name, "random", 0, 1.0 + 0.15 * k) for k, name in enumerate(ARCHITECTURES))
+    findings = _findings([first, *rest])
+    draws = resample(findings, resamples=200)
+    found = effects(findings, draws)
+
+    def raw(result: Result, figure: str) -> float:
+        values = (draws.estimate, draws.replicates)
+        difference, replicates = (v[result.run.name][figure] - v[first.run.name][figure] for v in values)
+        return bootstrap_p(float(difference), replicates)
+
+    expected = holm([raw(result, figure) for result in rest for figure in FIGURES])
+    assert [effect.patients_p for effect in found] == pytest.approx(expected)
+    assert all(effect.cells_p is None for effect in found), "one pair says nothing of other cells"
+    assert f"{len(found)} rows were looked at" in effect_table(found, findings).note
+
+
+def test_what_several_keys_changed_together_is_no_effect_of_one_of_them() -> None:
+    runs = [_result("resnet18", "random", 0, 1.0), _result("vgg16_bn", "random", 0, 1.0, epochs=1, input_size=32)]
+    findings = _findings(runs)
+    table = effect_table(effects(findings, resample(findings, resamples=20)), findings)
+    assert {row[0] for row in table.rows} == {"architecture (architecture, input_size, epochs)"}
+    assert "of none alone" in table.note
+    plain = _findings([runs[0], _result("vgg16_bn", "random", 0, 1.0)])
+    table = effect_table(effects(plain, resample(plain, resamples=20)), plain)
+    assert {row[0] for row in table.rows} == {"architecture"}
+    assert "of none alone" not in table.note
+
+
+def test_what_was_stopped_is_counted_and_its_cell_stands_behind_the_complete_ones() -> None:
+    whole = [_result("resnet18", "random", seed, 1.0, score=0.7) for seed in range(3)]
+    lucky = _result("densenet121", "random", 0, 1.0, score=0.9)
+    stopped = [(_result("densenet121", "random", seed, 1.0).run, "stopped", "behind") for seed in (1, 2)]
+    findings = _findings([lucky, *whole], stopped)
+    assert [cell.name for cell in findings.ranked()] == [whole[0].run.cell, lucky.run.cell]
+    board = leaderboard(findings, {})
+    assert [row[board.header.index("Runs")] for row in board.rows] == ["3", "1 of 3"]
+    assert "behind the others" in board.note
+    note = effect_table(effects(findings, resample(findings, resamples=20)), findings).note
+    assert "of 6 runs 2 stopped are in none" in note
+    complete = _findings(whole)
+    assert "behind the others" not in leaderboard(complete, {}).note
+    assert "are in none" not in effect_table([], complete).note
+
+
+def test_folds_are_averaged_in_a_cell_and_paired_with_themselves() -> None:
+    def result(architecture: str, fold: int, score: float) -> Result:
+        found = _result(architecture, "random", 0, 1.0, score=score, fold=fold)
+        return dataclasses.replace(found, run=Run({**found.run.levels, "fold": str(fold)}, found.run.protocol))
+
+    easy, hard = (result("resnet18", fold, score) for fold, score in ((1, 0.9), (0, 0.7)))
+    (cell,) = _findings([easy, hard]).cells
+    assert cell.score == pytest.approx(0.8)
+    assert cell.best == hard, "scores of two folds are not compared"
+    findings = _findings([easy, hard, result("densenet121", 0, 0.6)])
+    found = effects(findings, resample(findings, resamples=20))
+    assert {effect.axis for effect in found} == {"architecture"}
+    expected = findings.cells[1].results[0].figures["joint_auroc"] - hard.figures["joint_auroc"]
+    assert next(e for e in found if e.figure == "joint_auroc").difference.value == pytest.approx(expected)
 
 
 def test_the_best_is_named_by_development_and_tested_on_evaluation() -> None:
@@ -198,6 +277,10 @@ def test_the_interval_over_cells_covers_the_mean_as_often_as_it_says() -> None:
     covered = [over_cells(draw).low <= 0.1 <= over_cells(draw).high for draw in draws]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
     assert over_cells(np.array([0.3])) is None
+    for draw in draws[:50]:
+        interval = over_cells(draw)
+        assert (cells_p(draw) < 0.05) == (not interval.low <= 0 <= interval.high)
+    assert (cells_p(np.zeros(3)), cells_p(np.ones(3)), cells_p(np.ones(1))) == (1, 0, None)
 
 
 points = st.lists(
@@ -245,7 +328,11 @@ def test_greedy_selection_takes_what_complements_and_stops_when_nothing_helps() 
     assert len(greedy({"one": one, "two": two}, most=1)[0]) == 1
 
 
-def test_an_ensemble_of_runs_that_learned_several_label_sets_is_judged_by_one(tmp_path: Path) -> None:
+def _two_runs(tmp_path: Path, key: str, values: Sequence[object]) -> tuple[Plan, list[Result]]:
+    """A search whose two finished runs differ in one key, on 60 studies; six of the labels in label_x are wrong.
+
+    The mean of both models ranks as `label` says; each said in training that it had 0.9.
+    """
     names = [f"{k}.png" for k in range(60)]
     truth = [k % 2 for k in range(60)]
     rows = [
@@ -254,10 +341,9 @@ def test_an_ensemble_of_runs_that_learned_several_label_sets_is_judged_by_one(tm
     manifest = Manifest.from_rows(tmp_path, rows, "csv")
     changed = [1 - y if k < 6 else y for k, y in enumerate(truth)]
     results = []
-    for seed, column in enumerate(("label_x", "label")):
-        result = _result("resnet18", "random", seed, 1.0)
-        protocol = dataclasses.replace(result.run.protocol, labels=column)
-        results.append(dataclasses.replace(result, run=Run({"labels": column}, protocol)))
+    for seed, value in enumerate(values):
+        result = _result("resnet18", "random", seed, 1.0, **{key: value})
+        results.append(dataclasses.replace(result, run=Run({key: str(value)}, result.run.protocol)))
     plan = Plan(tmp_path, "", Space(tuple(result.run for result in results)))
     manifest.replace({**manifest.columns, "label_x": changed}).write(plan.data)
     p = np.random.default_rng(0).random((2, 60)) * 0.2 + np.array(truth) * 0.3 + 0.2
@@ -272,7 +358,30 @@ def test_an_ensemble_of_runs_that_learned_several_label_sets_is_judged_by_one(tm
         for name in (DEVELOPMENT, EVALUATION):
             plan.of(result.run).mkdir(parents=True, exist_ok=True)
             table.write(plan.of(result.run) / name)
+        done = {"metrics": {"abnormality_auroc": 0.9}, "cost": {"seconds": 1.0, "precision": "bf16"}}
+        (plan.of(result.run) / "done.json").write_text(json.dumps(done))
+        (plan.of(result.run) / ENDED).write_text('{"state": "done", "reason": "", "seconds": 1.0}')
         cases = join(Table.of(table, "toy"), read_labels(plan.data)).cases()
         results[k] = dataclasses.replace(result, cases=cases)
+    return plan, results
+
+
+def test_an_ensemble_of_runs_that_learned_several_label_sets_is_judged_by_one(tmp_path: Path) -> None:
+    plan, results = _two_runs(tmp_path, "labels", ("label_x", "label"))
     chosen = select(plan, _findings(results), resamples=20)
     assert chosen.together["auroc"].value == 1
+
+
+def test_runs_that_learned_several_label_sets_are_ranked_by_one(tmp_path: Path) -> None:
+    plan, _ = _two_runs(tmp_path, "labels", ("label_x", "label"))
+    scores = {result.run.protocol.labels: result for result in gather(plan).results}
+    assert scores["label"].score == 0.9, "as training said"
+    assert scores["label_x"].score == scores["label_x"].figures["abnormality_auroc"]
+
+
+def test_runs_of_several_folds_are_not_compared_on_the_development_fold(tmp_path: Path) -> None:
+    plan, results = _two_runs(tmp_path, "fold", (0, 1))
+    with pytest.raises(DataError, match="folds 0, 1; search one"):
+        gather(plan)
+    with pytest.raises(DataError, match="models of an ensemble are chosen by one development fold"):
+        select(plan, _findings(results), resamples=20)

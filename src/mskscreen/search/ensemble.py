@@ -22,7 +22,7 @@ from mskscreen.evaluation.table import Table
 from mskscreen.inference.ensemble import averaged_tables
 from mskscreen.predictions import Predictions
 from mskscreen.search.plan import EVALUATION, MODEL, Plan
-from mskscreen.search.results import Findings, Result, development_cases
+from mskscreen.search.results import Findings, Result, development_cases, require_one_fold
 from mskscreen.storage import write_text
 
 FILE = "ensemble.json"
@@ -47,11 +47,13 @@ def select(plan: Plan, findings: Findings, *, most: int = 10, resamples: int = R
     """Choose at most `most` models, the same one more than once if that is best, and judge what came of it.
 
     Candidates are the finished runs that learned both tasks, since the ensemble speaks of both. The evaluation set
-    is looked at once, when the choice is made. Raises DataError where there is no candidate.
+    is looked at once, when the choice is made. Raises DataError where there is no candidate, and where the
+    candidates have different development folds.
     """
     candidates = [result for result in findings.results if result.run.protocol.tasks == "both"]
     if not candidates:
         raise DataError(f"{plan.folder}: no finished run learned both tasks, which an ensemble needs")
+    require_one_fold([result.run for result in candidates], "the models of an ensemble are chosen")
     cases = same_cases(development_cases(plan, [result.run for result in candidates]))
     order, scores = greedy(cases, most)
     weights = Counter(order)

@@ -17,6 +17,7 @@ from mskscreen.search.latency import Latency, key
 from mskscreen.search.pareto import Point, pareto_chart
 from mskscreen.search.plan import Plan
 from mskscreen.search.results import MAIN, Findings
+from mskscreen.search.space import REPEATS
 from mskscreen.search.tables import Section, by_joint, effect_table, leaderboard, rival_table, unfinished
 from mskscreen.storage import write_text
 
@@ -53,7 +54,7 @@ def _sections(findings: Findings, latencies: dict[str, Latency], resamples: int,
     best, others = rivals(findings, draws)
     axes = effects(findings, draws)
     if axes:
-        found.append(effect_table(axes, findings.on))
+        found.append(effect_table(axes, findings))
     if best and others:
         found.append(rival_table(best, others, findings.on))
     # Without a joint type of enough studies there is nothing between the name of a cell and its average.
@@ -99,24 +100,25 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _runs(plan: Plan, findings: Findings) -> str:
     """Every finished run with all its figures, for whoever computes on."""
-    axes = list(dict.fromkeys(axis for run in plan.runs for axis in run.levels))
+    axes = list(dict.fromkeys(axis for run in plan.runs for axis in run.levels if axis not in REPEATS))
     names = sorted({name for result in findings.results for name in result.figures})
-    header = ("run", "cell", *axes, "seed", "development", "training_seconds", "parameters", "gflops", *names)
+    header = ("run", "cell", *axes, *REPEATS, "development", "training_seconds", "precision")
     rows = [
         (
             result.run.name,
             result.run.cell,
             *(result.run.levels.get(axis, "") for axis in axes),
-            result.run.protocol.seed,
+            *(getattr(result.run.protocol, key) for key in REPEATS),
             f"{result.score:.6f}",
             f"{result.seconds:.1f}",
+            result.precision,
             result.complexity.parameters,
             f"{result.complexity.gflops:.4f}",
             *(f"{result.figures[name]:.6f}" if name in result.figures else "" for name in names),
         )
         for result in findings.results
     ]
-    return _csv(header, rows)
+    return _csv((*header, "parameters", "gflops", *names), rows)
 
 
 def _markdown(about: Sequence[str], sections: Sequence[Section], *, chart: bool) -> str:

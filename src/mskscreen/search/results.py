@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from mskscreen.networks.complexity import Complexity
 from mskscreen.search.cost import complexity_of, trained
 from mskscreen.search.halving import score_name
 from mskscreen.search.plan import DEVELOPMENT, EVALUATION, Plan, State, ending
-from mskscreen.search.space import Run
+from mskscreen.search.space import REPEATS, Run
 
 # Name of a figure -> what its column is called.
 MAIN = {
@@ -41,7 +42,8 @@ class Result:
     """A finished run: its score on the development fold, and its cases and figures on the evaluation set.
 
     `figures` holds those of `MAIN`, each also as `NAME_JOINT` and, averaged over the joint types, as `NAME_mean`;
-    one that is not defined, or whose task was not learned, is left out. `seconds` is the time of training.
+    one that is not defined, or whose task was not learned, is left out. `seconds` is the time of training and
+    `precision` that which it computed in, empty where it is not known.
     """
 
     run: Run
@@ -50,13 +52,20 @@ class Result:
     figures: Mapping[str, float]
     complexity: Complexity
     seconds: float
+    precision: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The finished runs of one cell, which differ in their seed alone."""
+    """The finished runs of one cell, out of the `planned` ones, which differ in seed and fold alone."""
 
     results: tuple[Result, ...]
+    planned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all its runs have finished: a mean over those that survived is not one over all."""
+        return len(self.results) == self.planned
 
     @property
     def name(self) -> str:
@@ -75,11 +84,12 @@ class Cell:
 
     @property
     def best(self) -> Result:
-        """The run with the best development score: the one that would be used."""
-        return max(self.results, key=lambda result: result.score)
+        """The run with the best development score, the one that would be used; of several folds on the first."""
+        fold = min(result.run.protocol.fold for result in self.results)
+        return max((r for r in self.results if r.run.protocol.fold == fold), key=lambda result: result.score)
 
     def spread(self, figure: str) -> tuple[float, float | None] | None:
-        """Mean and standard deviation over the seeds; the latter is None for one seed, all None without values."""
+        """Mean and standard deviation over the runs; the latter is None for one, all None without values."""
         values = [r.figures[figure] for r in self.results if figure in r.figures]
         if not values:
             return None
@@ -88,21 +98,32 @@ class Cell:
 
 @dataclass(frozen=True)
 class Findings:
-    """All finished cells, best development score first, and how the other runs ended.
+    """All finished cells, complete ones first and the best development score first, and how the other runs ended.
 
-    `on` says which images the figures are of: where there is no evaluation set they are those of the development
-    fold, by which the weights were chosen, and too good.
+    `runs` are all of the search in the order of its space. `on` says which images the figures are of: where there
+    is no evaluation set they are those of the development fold, by which the weights were chosen, and too good.
     """
 
     cells: tuple[Cell, ...]
     others: tuple[tuple[Run, str, str], ...]
     on: str
-    seeds: int
+    runs: tuple[Run, ...]
 
     @property
     def results(self) -> list[Result]:
         """The finished runs of all cells."""
         return [result for cell in self.cells for result in cell.results]
+
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """The levels of each axis that have a finished run, in the order of the space, whoever is ahead."""
+        finished = {(axis, level) for result in self.results for axis, level in result.run.levels.items()}
+        found: dict[str, dict[str, None]] = {}
+        for run in self.runs:
+            for axis, level in run.levels.items():
+                if axis not in REPEATS and (axis, level) in finished:
+                    found.setdefault(axis, {})[level] = None
+        return {axis: list(levels) for axis, levels in found.items()}
 
     def ranked(self, task: str = "abnormality_auroc") -> list[Cell]:
         """The cells that learned a task, best first."""
@@ -110,7 +131,10 @@ class Findings:
 
 
 def gather(plan: Plan) -> Findings:
-    """Read the tables of every finished run. Raises DataError where none has finished."""
+    """Read the tables of every finished run.
+
+    Raises DataError where none has finished, and where finished runs share no set of studies.
+    """
     done, others = [], []
     for run in plan.runs:
         end = ending(plan.of(run))
@@ -121,18 +145,38 @@ def gather(plan: Plan) -> Findings:
     if not done:
         raise DataError(f"{plan.folder}: no run has finished; see: mskscreen search status {plan.folder}")
     held_out = len(plan.held_out()) > 0
+    if not held_out:
+        require_one_fold(done, "without an evaluation set runs are compared")
     labels = read_labels(plan.data, label_column=plan.labels)
     table = EVALUATION if held_out else DEVELOPMENT
-    by_cell: dict[str, list[Result]] = {}
-    for run in done:
-        by_cell.setdefault(run.cell, []).append(_result(plan, run, table, labels))
-    cells = [Cell(tuple(results)) for results in by_cell.values()]
     return Findings(
-        cells=tuple(sorted(cells, key=lambda cell: (cell.task, -cell.score))),
+        cells=ranked_cells([_result(plan, run, table, labels) for run in done], plan.runs),
         others=tuple(others),
         on="evaluation set" if held_out else "development fold",
-        seeds=max(len(cell.results) for cell in cells),
+        runs=plan.runs,
     )
+
+
+def ranked_cells(results: Sequence[Result], runs: Sequence[Run]) -> tuple[Cell, ...]:
+    """The cells of finished runs by task, the complete ones first, those with the best development score first.
+
+    `runs` are all that are planned.
+    """
+    planned = Counter(run.key for run in runs)
+    by_cell: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        by_cell.setdefault(result.run.key, []).append(result)
+    cells = [Cell(tuple(found), planned[key]) for key, found in by_cell.items()]
+    return tuple(sorted(cells, key=lambda cell: (cell.task, not cell.complete, -cell.score)))
+
+
+def require_one_fold(runs: Sequence[Run], what: str) -> None:
+    """Raise DataError where runs have different development folds; `what` is done by one of them."""
+    folds = sorted({run.protocol.fold for run in runs})
+    if len(folds) > 1:
+        raise DataError(
+            f"{what} by one development fold, but these have the folds {', '.join(map(str, folds))}; search one"
+        )
 
 
 def development_cases(plan: Plan, runs: Sequence[Run]) -> dict[str, Cases]:
@@ -144,16 +188,31 @@ def development_cases(plan: Plan, runs: Sequence[Run]) -> dict[str, Cases]:
 def _result(plan: Plan, run: Run, table: str, labels: Labels) -> Result:
     folder = plan.of(run)
     cases = join(read_table(folder / table), labels).cases()
-    done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     cost = trained(folder) or {}
     return Result(
         run=run,
-        score=float(done["metrics"][score_name(run)]),
+        score=_score(plan, run, labels),
         cases=cases,
         figures=figures(cases, run.protocol.tasks),
         complexity=complexity_of(run.protocol),
         seconds=float(cost.get("seconds", math.nan)),
+        precision=cost.get("precision", ""),
     )
+
+
+def _score(plan: Plan, run: Run, labels: Labels) -> float:
+    """Score on the development fold by the `labels` that all runs are judged by, whichever this one learned."""
+    name = score_name(run)
+    if run.protocol.labels == plan.labels or run.protocol.tasks == "joint":
+        done = json.loads((plan.of(run) / "done.json").read_text(encoding="utf-8"))
+        return float(done["metrics"][name])
+    found = figures(join(read_table(plan.of(run) / DEVELOPMENT), labels).cases())
+    if name not in found:
+        raise DataError(
+            f"{plan.data}: the runs learned different label columns, and '{plan.labels}', by which they are "
+            f"compared, lacks a class on the development fold; search one column"
+        )
+    return found[name]
 
 
 def figures(cases: Cases, tasks: str = "both") -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,13 @@ class Section:
 
 def leaderboard(findings: Findings, latencies: Mapping[str, Latency]) -> Section:
     """A row for each cell in the form of the published table, best development score first."""
-    header = ("#", "Cell", "Seeds", "Development AUROC", *MAIN.values())
+    header = ("#", "Cell", "Runs", "Development AUROC", *MAIN.values())
     header += ("Mparams", "GFLOPs", "Training, h", "Latency, ms")
     rows = tuple(
         (
             str(number),
             cell.name,
-            str(len(cell.results)),
+            str(cell.planned) if cell.complete else f"{len(cell.results)} of {cell.planned}",
             f"{cell.score:.3f}",
             *(_spread(cell, figure) for figure in MAIN),
             f"{cell.best.complexity.parameters / 1e6:.3f}",
@@ -43,13 +44,23 @@ def leaderboard(findings: Findings, latencies: Mapping[str, Latency]) -> Section
         )
         for number, cell in enumerate(findings.cells, 1)
     )
-    spread = "mean +- standard deviation over the seeds" if findings.seeds > 1 else "one seed, so without a spread"
+    repeated = any(len(cell.results) > 1 for cell in findings.cells)
+    spread = (
+        "mean +- standard deviation over the runs of a cell (its seeds and folds)"
+        if repeated
+        else "one run of each cell, so without a spread"
+    )
     note = (
         f"Studies of the {findings.on}; {spread}. Cells are ranked by the development fold, which also chose the "
         "weights of each; one that learned the joint alone is ranked by its joint AUROC. A dash stands for a task "
-        "that was not learned. GFLOPs are 10^9 multiply-adds; the time of training is that of all seeds; latency "
+        "that was not learned. GFLOPs are 10^9 multiply-adds; the time of training is that of all runs; latency "
         "is of one image on one core, decoding not counted."
     )
+    if not all(cell.complete for cell in findings.cells):
+        note += (
+            " Cells of which not all runs have finished come behind the others: where runs were stopped for being "
+            "behind, the mean of the rest is too good."
+        )
     return Section("Leaderboard", header, rows, note, words=(1,))
 
 
@@ -70,30 +81,45 @@ def by_joint(findings: Findings, figure: str) -> Section:
     return Section(f"{MAIN[figure]} by joint", ("#", "Cell", *joints, "average"), rows, note, words=(1,))
 
 
-def effect_table(effects: Sequence[Effect], on: str) -> Section:
+def effect_table(effects: Sequence[Effect], findings: Findings) -> Section:
     """What each axis changed."""
-    header = ("Axis", "Level", "Against", "Figure", "Pairs", "Difference", "95 % over patients", "95 % over cells")
+    header = ("Axis", "Level", "Against", "Figure", "Pairs", "Difference", "95 % over patients", "Holm p")
+    header += ("95 % over cells", "Holm p", "Least to largest")
     rows = tuple(
         (
-            effect.axis,
+            effect.axis if effect.keys == (effect.axis,) else f"{effect.axis} ({', '.join(effect.keys)})",
             effect.level,
             effect.against,
             MAIN[effect.figure],
             str(effect.pairs),
             _signed(effect.difference.value),
             _interval(effect.difference.interval),
+            _p(effect.patients_p),
             _interval(effect.cells),
+            _p(effect.cells_p),
             f"{_signed(effect.low)} to {_signed(effect.high)}",
         )
         for effect in effects
     )
     note = (
-        f"Mean difference on the {on} between cells that differ in this axis alone. Over patients: would other "
-        "patients show it for these very models (bootstrap)? Over cells: would other cells (Student's t over the "
-        "pairs)? An effect is to be believed where both intervals lie on one side of zero. Neither interval knows "
-        "how much another seed would change where there is one seed."
+        f"Mean difference on the {findings.on} between cells that differ in this axis alone. Over patients: would "
+        "other patients show it for these very models (bootstrap)? Over cells: would other cells (Student's t "
+        f"over the pairs)? {len(effects)} rows were looked at: the p-values have Holm's correction over them, the "
+        "intervals have none. An effect of which one p-value is large or absent is a question for the next "
+        "search. Neither knows how much another seed would change where there is one seed."
     )
-    return Section("Effect of each axis", (*header, "Least to largest"), rows, note, words=(0, 1, 2, 3))
+    if any(effect.keys != (effect.axis,) for effect in effects):
+        note += (
+            " Where levels differ in other keys of the protocol than the axis, all these keys stand in brackets: "
+            "such a row is the effect of all of them together, and of none alone."
+        )
+    if lost := Counter(state for _, state, _ in findings.others):
+        note += (
+            f" Only pairs of finished runs count; of {len(findings.runs)} runs "
+            f"{', '.join(f'{count} {state}' for state, count in lost.items())} are in none. Where the worse runs "
+            "of a level were stopped, its effect is that of the better ones."
+        )
+    return Section("Effect of each axis", header, rows, note, words=(0, 1, 2, 3))
 
 
 def rival_table(best: Cell, rivals: Sequence[Rival], on: str) -> Section:
