@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mskscreen.errors import DataError, DecodeError, ModelError
 from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.inference.backends import OpenVino
-from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.engines import open_engine
 from mskscreen.inference.screener import Screener
 from mskscreen.inference.tail import Tail, read_graph
@@ -33,15 +34,27 @@ _QUALITY = 90
 def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = None) -> dict[str, Any]:
     """All checks on some images: `cascade`, `repeatability` and, with a model for it, `label randomisation`.
 
-    `shuffled` is a model of the same architecture that was trained on shuffled labels.
+    `shuffled` is a model of the same architecture that was trained on shuffled labels. `unreadable` says which
+    images were left out and why. Raises ModelError where `shuffled` is of another architecture or preprocessing,
+    and DataError where no image can be read.
     """
-    radiographs = [read_radiograph(file, screener.limits) for file in files]
-    inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
     path = screener.engine.path
+    if shuffled:
+        _refuse_other(path, shuffled)
+    radiographs, unreadable = [], []
+    for number, file in enumerate(files, 1):
+        try:
+            radiographs.append(read_radiograph(file, screener.limits))
+        except DecodeError as error:
+            unreadable.append(f"image {number} of {len(files)}, {error}")
+    if not radiographs:
+        raise DataError(f"no image could be read; {unreadable[0]}")
+    inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
     return {
         "cascade": cascade(path, inputs),
         "label randomisation": label_randomisation(path, shuffled, inputs) if shuffled else None,
         "repeatability": repeatability(path, radiographs),
+        "unreadable": unreadable,
     }
 
 
@@ -72,9 +85,23 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
 
 
 def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]) -> float:
-    """Mean similarity of the HiResCAM of a model with that of one trained on shuffled labels."""
+    """Mean similarity of the HiResCAM of a model with that of one trained on shuffled labels.
+
+    Raises ModelError where the two differ in more than their weights.
+    """
+    _refuse_other(path, shuffled)
     one, other = Tail.read(path), Tail.read(shuffled)
     return float(np.mean([_similarity(_map(one, image), _map(other, image)) for image in images]))
+
+
+def _refuse_other(path: Path, shuffled: Path) -> None:
+    one, other = read_contract(path), read_contract(shuffled)
+    for name in ("architecture", "preprocessing"):
+        if getattr(one, name) != getattr(other, name):
+            raise ModelError(
+                f"{shuffled}: its {name} is '{getattr(other, name)}' and that of model '{one.name}' is "
+                f"'{getattr(one, name)}'; train the same network on shuffled labels"
+            )
 
 
 def repeatability(
