@@ -21,7 +21,7 @@ import numpy as np
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.explain import report
-from mskscreen.evaluation.explain.cases import right_cases
+from mskscreen.evaluation.explain.cases import resampled, right_cases
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
 from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
 from mskscreen.evaluation.explain.files import Request, explain_files
@@ -139,6 +139,7 @@ def _few(
     rows = table(values)
     about = {"model": screener.engine.contract.name, "images": joined}
     about["fixed level of IoU"] = report.level_text(levels)
+    about["intervals"] = f"95 %, by bootstrap over {resampled(joined.cases)}"
     report.write_report(page, rows, about, pictures(joined.cases, folder, 12))
     return rows
 

@@ -29,6 +29,10 @@ from mskscreen.cli.main import app
         ("explain score a . --truth a --images 32", "--images: of no use without --model"),
         ("explain score a . --truth a --max-pixels 9", "--max-pixels: of no use without --model"),
         ("explain score a . --truth a --dev-truth a", "--dev-truth: of no use without --dev-maps"),
+        ("explain score a . --model a --level 0.5", "--level: of no use without --truth"),
+        ("explain a --out b --seed 1", "--seed: of no use without --method rise"),
+        ("explain a --out b --method rise --patches 4", "--patches: of no use without --method occlusion"),
+        ("explain a --out b --checkpoint a", "--checkpoint: of no use without --method integrated-gradients"),
     ],
 )
 def test_an_option_without_effect_is_refused(

@@ -50,3 +50,13 @@ def test_sanity_tells_what_a_map_depends_on_and_what_not(tiny_model, write_png, 
     assert same["trained on shuffled labels"] == pytest.approx(1)
     assert same["ONNX Runtime"] > 0.99
     assert "of 2 images" in found.stderr
+
+
+def test_sanity_goes_on_without_a_file_that_cannot_be_read_and_names_it(tiny_model, write_png, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    files = [tmp_path / "a.png", write_png(tmp_path / "b.png", 1)]
+    model = tiny_model(tmp_path / "m.onnx")
+    found = RUN.invoke(app, ["explain", "sanity", *map(str, files), "--model", str(model)])
+    assert found.exit_code == 3
+    assert "HiResCAM of 1 images" in found.stderr
+    assert "left out: image 1 of 2, a.png" in found.stderr.replace(f"{tmp_path}/", "")

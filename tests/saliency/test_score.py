@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
-from mskscreen.errors import DataError
-from mskscreen.evaluation.explain.cases import right_cases
+from mskscreen.contract import METADATA_KEY
+from mskscreen.errors import DataError, ModelError
+from mskscreen.evaluation.explain.cases import refuse_shared, right_cases
+from mskscreen.evaluation.explain.explainer import Explainer
+from mskscreen.evaluation.explain.files import Request, explain_files
 from mskscreen.evaluation.explain.sanity import cascade, label_randomisation, repeatability
 from mskscreen.evaluation.explain.score import development_levels, location_priors, measure, table
 from mskscreen.evaluation.explain.truth import read_truth
@@ -163,6 +167,26 @@ def test_priors_are_learnt_from_the_truth_of_other_patients_judged_or_not(judged
     assert "location prior" not in found.stdout
 
 
+def test_the_prior_learns_from_images_called_normal_whatever_form_their_truth_has(judged, bright_model):
+    """As `explain` leaves them: a record with the size of the image and without a map."""
+    model = Screener.load(bright_model(bias=-100.0))
+    request = Request(("hirescam",))
+    (judged / "maps" / "18.hirescam.map.json").unlink()
+    (judged / "maps" / "18.rise.map.json").unlink()
+    without = len(joined(judged).others)
+    made = list(explain_files(model, Explainer(model.engine), request, [judged / "image18.png"], judged / "maps"))
+    assert made[0].records[0].map is None
+    assert len(joined(judged).others) == without + 1
+    labels = judged / "labels"
+    labels.mkdir()
+    for number in range(20):
+        (labels / f"image{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (judged / "maps" / "19.hirescam.map.json").unlink()
+    (judged / "maps" / "19.rise.map.json").unlink()
+    known = right_cases(Predictions.read(judged / "p.json"), read_records(judged / "maps"), read_truth(labels))
+    assert len(known.others) == 2
+
+
 def test_the_same_image_by_another_path_is_the_same_image(judged, monkeypatch):
     monkeypatch.chdir(judged / "maps")
     change(judged, "*", file=lambda record: f"../{Path(record['file']).name}")
@@ -251,8 +275,69 @@ def test_report_holds_methods_parts_costs_and_pictures_and_asks_no_network(judge
     assert str(judged) not in page
 
 
-def test_each_method_has_the_level_of_its_own_development_maps(judged):
+def development(folder):
+    """Half of the images and their maps, taken out of those that are judged."""
+    (folder / "dev").mkdir()
+    for path in sorted((folder / "maps").glob("1?.*")):
+        path.rename(folder / "dev" / path.name)
+    return folder / "dev"
+
+
+def test_a_level_is_never_chosen_on_images_or_patients_that_are_judged(judged):
     chosen = ["--dev-maps", judged / "maps", "--dev-predictions", judged / "p.json"]
+    assert "18 images are judged and" in str(run(judged, *chosen).exception)
+    chosen[1] = development(judged)
+    assert run(judged, *chosen).exit_code == 0
+    text = (judged / "truth.csv").read_text()
+    (judged / "truth.csv").write_text(text.replace(",p3\n", ",p13\n"))
+    assert "1 patients are judged and" in str(run(judged, *chosen).exception)
+
+
+def test_phantom_sets_number_their_patients_alike(judged):
+    one, other = (
+        joined(judged),
+        right_cases(
+            Predictions.read(judged / "p.json"),
+            [record for record in read_records(judged / "maps") if record.method == "rise"],
+            read_truth(judged / "truth.csv"),
+        ),
+    )
+    elsewhere = replace(other, cases=[replace(case, file=f"/other/{case.file}") for case in other.cases])
+    refuse_shared(one, elsewhere, patients=False)
+    with pytest.raises(DataError, match="18 patients"):
+        refuse_shared(one, elsewhere, patients=True)
+
+
+def test_intervals_say_over_what_they_are_drawn(judged):
+    assert "intervals over patients;" in run(judged).stderr
+    text = (judged / "truth.csv").read_text().replace(",p3\n", ",\n")
+    (judged / "truth.csv").write_text(text)
+    assert "over patients, and images for the 1 images whose patient is unknown" in run(judged).stderr
+    (judged / "truth.csv").write_text(re.sub(r",p\d+\n", ",\n", text))
+    assert "over images, patients unknown" in run(judged, "--report", judged / "out.html").stderr
+    page = (judged / "out.html").read_text()
+    assert "over images, patients unknown" in page
+    assert "over patients" not in page
+
+
+def test_without_a_truth_the_model_alone_is_asked_and_the_report_says_so(judged, bright_model):
+    chosen = ["explain", "score", judged / "p.json", judged / "maps", "--format", "json"]
+    model = ["--model", bright_model(), "--images", 2, "--report", judged / "out.html"]
+    found = RUN.invoke(app, list(map(str, [*chosen, *model])))
+    assert found.exit_code == 0, found.output
+    rows = {row["method"]: row for row in json.loads(found.stdout) if row["part"] == "all"}
+    assert set(rows["hirescam"]["measures"]) == {"insertion", "deletion", "road", "infidelity"}
+    assert rows["hirescam"]["images"] == 2
+    assert value(rows["hirescam"], "infidelity") < value(rows["random map"], "infidelity")
+    assert "18 scored, 2 called normal; no truth" in found.stderr
+    page = (judged / "out.html").read_text()
+    assert "agreement with the truth was not measured" in page
+    assert "called right, " not in page
+    assert RUN.invoke(app, list(map(str, chosen))).exit_code == 2
+
+
+def test_each_method_has_the_level_of_its_own_development_maps(judged):
+    chosen = ["--dev-maps", development(judged), "--dev-predictions", judged / "p.json"]
     assert value(score(judged, *chosen)["hirescam"], "iou_fixed") == 1
     assert "iou_fixed" not in score(judged)["hirescam"]["measures"]
     cone = np.float32(np.hypot(*(np.indices(SHAPE) - 30)))
@@ -334,6 +419,10 @@ def test_maps_fall_apart_with_the_weights_and_stay_under_what_should_not_matter(
     assert stages[0]["similarity"] == pytest.approx(1)
     assert stages[-1]["share"] == 1
     assert stages[-1]["similarity"] < 0.8
+    unlike = tmp_path / "unlike.onnx"
+    tiny_model(unlike, edit=_other_contract)
+    with pytest.raises(ModelError, match="architecture is 'unlike'"):
+        label_randomisation(path, unlike, inputs)
     other = tiny_model(tmp_path / "n.onnx", edit=_other_weights)
     assert label_randomisation(path, path, inputs) == pytest.approx(1)
     assert label_randomisation(path, other, inputs) < 0.9
@@ -350,6 +439,12 @@ def test_a_model_of_shuffled_weights_is_alive_and_its_maps_are_others():
     assert [stage["constant"] for stage in others] == [0, 0, 0]
     assert others[0]["similarity"] < 0.7
     assert max(abs(stage["similarity"]) for stage in others[1:]) < 0.4
+
+
+def _other_contract(model):
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = json.dumps(json.loads(entry.value) | {"architecture": "unlike"})
 
 
 def _other_weights(model):

@@ -26,10 +26,17 @@ app = typer.Typer(
 )
 _METHODS = ("hirescam", "gradcam", "cam", "rise", "occlusion", "integrated-gradients")
 Method = StrEnum("Method", {name: name for name in _METHODS})  # type: ignore[misc]
+# The options that only one method heeds.
+_OPTIONS = {
+    "rise": ("passes", "cells", "converged", "fine", "seed"),
+    "occlusion": ("patches",),
+    "integrated-gradients": ("checkpoint",),
+}
 
 
 @app.command()
 def files(
+    context: typer.Context,
     sources: Annotated[
         list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
     ],
@@ -79,13 +86,17 @@ def files(
     from mskscreen.saliency import rise
     from mskscreen.saliency.target import JOINT, Target
 
+    chosen = tuple(map(str, dict.fromkeys(method or _METHODS[:1])))
+    for name, options in _OPTIONS.items():
+        if name not in chosen:
+            common.refuse_idle(context, f"without --method {name}", *options)
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
     keep_freed_memory()
     screener = _open(model, at, engine=engine, precision=precision, limits=common.limits_of(max_pixels))
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)
     explainer = Explainer(screener.engine, settings, checkpoint)
-    request = Request(tuple(map(str, dict.fromkeys(method or _METHODS[:1]))), of, at, normal, raw, layout)
+    request = Request(chosen, of, at, normal, raw, layout)
     records: list[MapRecord] = []
     errors: list[str] = []
     found = done = 0
@@ -146,11 +157,13 @@ def score(
     predictions: Annotated[Path, typer.Argument(help="The predictions table of the images.", exists=True)],
     maps: Annotated[Path, typer.Argument(help="Folder of maps that explain wrote.", exists=True, file_okay=False)],
     truth: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="Phantoms, a CSV of boxes or masks, COCO .json, or a folder of YOLO labels.", exists=True
+            help="Phantoms, a CSV of boxes or masks, COCO .json, or a folder of YOLO labels. Without it only what "
+            "--model tells is measured, of all images called abnormal.",
+            exists=True,
         ),
-    ],
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
     level: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fixed threshold of IoU, as a share of a map's peak.")
@@ -178,14 +191,18 @@ def score(
     max_pixels: common.MaxPixels = None,
     form: common.FormatOption = common.Format.TABLE,
 ) -> None:
-    """Judge maps by the truth, beside maps that know no image: methods by measures, with intervals and cost."""
+    """Judge maps by the truth and the model, beside maps that know no image, with intervals and cost."""
+    if not model and not truth:
+        raise typer.BadParameter("name --truth, or --model for the measures that need no truth")
+    if not truth:
+        common.refuse_idle(context, "without --truth", "level", "dev_maps", "dev_predictions", "dev_truth")
     if not model:
         common.refuse_idle(context, "without --model", "images", "root", "max_pixels")
     if not dev_maps:
         common.refuse_idle(context, "without --dev-maps", "dev_truth")
     with common.needs("phantom"):
         from mskscreen.evaluation.explain import report as pages
-        from mskscreen.evaluation.explain.cases import right_cases
+        from mskscreen.evaluation.explain.cases import refuse_shared, resampled, right_cases
         from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
         from mskscreen.evaluation.explain.score import LOCATION, REFERENCES, development_levels, measure, table
         from mskscreen.evaluation.explain.truth import read_truth
@@ -197,16 +214,15 @@ def score(
         raise typer.BadParameter("name --dev-maps with --dev-predictions, or --level instead")
     screener = Screener.load(model, limits=common.limits_of(max_pixels)) if model else None
     contract = screener.engine.contract.digest if screener else None
-    truths = read_truth(truth)
+    truths = read_truth(truth) if truth else None
     joined = right_cases(Predictions.read(predictions), read_records(maps), truths, of, contract)
     levels = {} if level is None else dict.fromkeys((*_METHODS, *REFERENCES), level)
-    if dev_maps and dev_predictions:
+    if dev_maps and dev_predictions and truths:
         known = read_truth(dev_truth) if dev_truth else truths
         contract = contract or joined.model.get("contract")
-        development = Predictions.read(dev_predictions)
-        levels = development_levels(
-            right_cases(development, read_records(dev_maps), known, of, contract), dev_maps
-        )
+        development = right_cases(Predictions.read(dev_predictions), read_records(dev_maps), known, of, contract)
+        refuse_shared(joined, development, patients=known.numbering == truths.numbering)
+        levels = development_levels(development, dev_maps)
     values = measure(joined, maps, levels)
     if screener:
         with common.progress("asking the model", min(images, len(joined.cases))) as advance:
@@ -218,13 +234,14 @@ def score(
             "model": joined.model.get("name", "a model"),
             "class explained": next(iter(joined.cases[0].records.values())).of,
             "images": joined,
-            "patients": len({case.patient for case in joined.cases}),
+            "patients": len({case.patient for case in joined.cases if case.patient_known}) or "unknown",
+            "intervals": f"95 %, by bootstrap over {resampled(joined.cases)}",
             "fixed level of IoU": pages.level_text(levels),
         }
         pages.write_report(report, rows, about, pictures(joined.cases, maps, 24))
         common.err.print(f"{report}: written")
-    common.err.print(f"{joined}; {NOT_FOR_DIAGNOSIS}")
-    if alone := sum(prior is None for prior in values.priors):
+    common.err.print(f"{joined}; intervals over {resampled(joined.cases)}; {NOT_FOR_DIAGNOSIS}")
+    if truths and (alone := sum(prior is None for prior in values.priors)):
         common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")
 
 
@@ -245,7 +262,7 @@ def check(
     """Check that maps depend on what the model has learned: how similar HiResCAM stays under changes.
 
     It must fall while weights are shuffled, and stay near 1 under another file format, a shift by a pixel, another
-    engine and another precision.
+    engine and another precision. Exit code 3 says that some images could not be read.
     """
     from mskscreen.evaluation.explain.sanity import sanity
     from mskscreen.inference import Screener
@@ -262,6 +279,9 @@ def check(
         rows.append({"check": "trained on shuffled labels", "similarity": found["label randomisation"]})
     rows += [{"check": name, "similarity": value} for name, value in found["repeatability"].items()]
     common.show(rows, form)
-    common.err.print(f"HiResCAM of {len(chosen)} images; {NOT_FOR_DIAGNOSIS}")
+    common.err.print(f"HiResCAM of {len(chosen) - len(found['unreadable'])} images; {NOT_FOR_DIAGNOSIS}")
     if constant := max(stage["constant"] for stage in found["cascade"]):
         common.err.print(f"up to {constant:.0%} of the maps of shuffled weights are constant: the model has died")
+    for error in found["unreadable"]:
+        common.alarm.print(f"left out: {error}")
+    raise typer.Exit(common.Exit.SOME_FAILED if found["unreadable"] else common.Exit.OK)

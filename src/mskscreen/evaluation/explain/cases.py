@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+
+import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
@@ -20,13 +23,18 @@ _ABNORMAL = "abnormal"
 _SCORED = "scored"
 _OUTCOMES = (
     *(_SCORED, "missed by the classifier", "without truth", "without a prediction", "without a map"),
-    "whose mask is empty",
+    *("whose mask is empty", "called normal"),
 )
+# Of an image whose truth nobody told.
+UNKNOWN = Truth(lambda rows, columns: np.zeros((rows, columns), bool))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its truth and the maps of all methods; none where the truth alone is of use."""
+    """One image with its truth and the maps of all methods; none where the truth alone is of use.
+
+    Where `patient_known` is false, `patient` is the study instead, or the image.
+    """
 
     file: str
     truth: Truth
@@ -35,6 +43,7 @@ class Case:
     rows: int
     columns: int
     records: Mapping[str, MapRecord]
+    patient_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,31 +51,34 @@ class Joined:
     """The `cases` to judge: images with a visible abnormality, and maps, that the classifier called what they are.
 
     `others` are all other images whose truth is known, with their size: they tell where abnormalities lie.
-    `outcomes` counts the images with records by what became of them, `unused` the truths of images without.
-    `model` is what the predictions say of the model that made them.
+    `outcomes` counts the images with records by what became of them, `unused` the truths of images without; it is
+    None where no truth was told, and then `cases` are all that were called abnormal. `model` is what the
+    predictions say of the model that made them.
     """
 
     cases: Sequence[Case]
     others: Sequence[Case]
     outcomes: Mapping[str, int]
-    unused: int
+    unused: int | None
     model: Mapping[str, Any]
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.outcomes.items() if count)
-        return f"{sum(self.outcomes.values())} images: {counts}; {self.unused} truths of other images"
+        rest = "no truth" if self.unused is None else f"{self.unused} truths of other images"
+        return f"{sum(self.outcomes.values())} images: {counts}; {rest}"
 
 
 def right_cases(
     table: Predictions,
     records: Iterable[MapRecord],
-    truths: Truths,
+    truths: Truths | None,
     of: str | None = None,
     contract: str | None = None,
 ) -> Joined:
     """Join maps with predictions and truth; `of` is the head that they speak of where there are both.
 
-    For maps of `abnormal` an image called abnormal is right, for those of `joint` an image of that joint. Raises
+    For maps of `abnormal` an image called abnormal is right, for those of `joint` an image of that joint. Without
+    `truths` every image called abnormal is a case, or every one with a map of its joint. Raises
     DataError where no image is left, a truth fits two images, or predictions, maps and `contract` (the digest of a
     model) are of several models or the maps of both heads.
     """
@@ -81,25 +93,55 @@ def right_cases(
     for image, found in maps.items():
         usable = {method: record for method, record in found.items() if record.map and record.rows}
         record = next(iter((usable or found).values()))
-        name, row = truths.find(record.file), rows.get(image)
-        if name is not None and seen.setdefault(name, record) is not record:
+        name, row = truths.find(record.file) if truths else None, rows.get(image)
+        if truths and name is not None and seen.setdefault(name, record) is not record:
             number = [other for other, _ in truths.items()].index(name) + 1
             both = " and ".join(_said(records.index(each) + 1, each) for each in (seen[name], record))
             raise DataError(f"truth {number} ({PurePath(name).name}) fits {both}; name more of its path")
-        truth = truths.get(record.file)
+        truth = truths.get(record.file) if truths else UNKNOWN
         outcome = _outcome(head, row, truth, record)
         size = _size(record)
         if outcome == _SCORED and truth and size:
             cases.append(_case(record.file, truth, row, size, usable))
         outcomes[outcome] += 1
-    unused = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
-    joined = Joined(cases, _others(table, truths, cases, seen), outcomes, len(unused), table.model)
+    if truths is None:
+        joined = Joined(cases, [], outcomes, None, table.model)
+    else:
+        unused = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
+        joined = Joined(cases, _others(table, truths, cases, seen), outcomes, len(unused), table.model)
     if not cases:
         raise DataError(
             f"no image has a prediction that is right, a map and a visible truth ({joined}); "
             "name three that are of the same images"
         )
     return joined
+
+
+def refuse_shared(judged: Joined, development: Joined, *, patients: bool) -> None:
+    """Raise DataError where an image or, with `patients`, a patient is on both sides.
+
+    A level chosen on what it is judged by looks better than it is. Phantom sets number their patients alike, so
+    that between two of them patients tell nothing.
+    """
+    sides = judged.cases, development.cases
+    files = [{os.path.realpath(case.file) for case in cases} for cases in sides]
+    people = [{case.patient for case in cases if case.patient_known and patients} for cases in sides]
+    for what, (here, there) in (("images", files), ("patients", people)):
+        if shared := here & there:
+            raise DataError(
+                f"{len(shared)} {what} are judged and among the development maps too; choose the level on others"
+            )
+
+
+def resampled(cases: Sequence[Case]) -> str:
+    """What a bootstrap of the cases draws, in words: patients, as far as they are known."""
+    unknown = [case.patient for case in cases if not case.patient_known]
+    if not unknown:
+        return "patients"
+    units = "images" if len(set(unknown)) == len(unknown) else "studies"
+    if len(unknown) == len(cases):
+        return f"{units}, patients unknown"
+    return f"patients, and {units} for the {len(unknown)} images whose patient is unknown"
 
 
 def _refuse_mixed(table: Predictions, records: Sequence[MapRecord], contract: str | None) -> None:
@@ -142,18 +184,18 @@ def _one_head(
 
 
 def _outcome(head: str, row: Prediction | None, truth: Truth | None, record: MapRecord) -> str:
-    scored, missed, no_truth, no_row, no_map, empty = _OUTCOMES
+    scored, missed, no_truth, no_row, no_map, empty, called_normal = _OUTCOMES
     if row is None or row.abnormal is None:
         return no_row
     if truth is None:
         return no_truth
     right = row.abnormal if head == _ABNORMAL else row.joint == (truth.joint or row.joint) == record.of
     if not right:
-        return missed
+        return called_normal if truth is UNKNOWN else missed
     size = _size(record)
     if not record.map or size is None:
         return no_map
-    return scored if truth.mask(*size).any() else empty
+    return scored if truth is UNKNOWN or truth.mask(*size).any() else empty
 
 
 def _others(
@@ -180,7 +222,8 @@ def _case(
 ) -> Case:
     study, patient = group(file, None) if row is None else (row.study, row.patient)
     joint = truth.joint or (row and row.joint) or "unknown"
-    return Case(file, truth, joint, truth.patient or patient or study, *size, records)
+    known = truth.patient or patient
+    return Case(file, truth, joint, known or study, *size, records, bool(known))
 
 
 def _size(record: MapRecord) -> tuple[int, int] | None:

@@ -47,24 +47,33 @@ def render(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[tuple[
     """The report as the text of one HTML file."""
     title = f"Maps of {about.get('model', 'a model')}, measured"
     parts = [part for part in dict.fromkeys(row.part for row in rows) if part != "all"]
+    judged = any("pointing" in row.measures for row in rows)
     body = tag(
         "body",
         tag("h1", title),
         tag("p", f"A map shows what the model used, not where the lesion is. {NOT_FOR_DIAGNOSIS.capitalize()}."),
         tag(
             "p",
-            "Only images that the classifier got right, and whose abnormality can be seen. Intervals: 95 %, by "
-            "bootstrap over patients. The priors and the random map know no image.",
+            (
+                "Only images that the classifier got right, and whose abnormality can be seen."
+                if judged
+                else "The truth of these images was not told: whether they were called right is unknown, and "
+                "agreement with the truth was not measured."
+            )
+            + " The priors and the random map know no image.",
         ),
         tag(
             "dl", *(tag(name, text) for key, value in about.items() for name, text in (("dt", key), ("dd", value)))
         ),
         tag("h2", "Agreement with the truth"),
-        _table(rows, "all", (*AGREEMENT[:1], GAIN, *AGREEMENT[1:])),
+        _table(rows, "all", (*AGREEMENT[:1], GAIN, *AGREEMENT[1:]), "the truth with --truth"),
         tag("h2", "Faithfulness to the model"),
-        _table(rows, "all", FAITHFUL),
+        _table(rows, "all", FAITHFUL, "the model with --model"),
         [
-            [tag("h2", part.capitalize()), _table(rows, part, (AGREEMENT[0], GAIN, *AGREEMENT[3:]))]
+            [
+                tag("h2", part.capitalize()),
+                _table(rows, part, (AGREEMENT[0], GAIN, *AGREEMENT[3:]) if judged else FAITHFUL),
+            ]
             for part in parts
         ],
         tag("h2", "Gallery"),
@@ -150,10 +159,10 @@ def _fewer(row: Row, name: str) -> str:
     return f", n = {row.images[name]}" if row.images.get(name, row.cases) < row.cases else ""
 
 
-def _table(rows: Sequence[Row], part: str, names: Sequence[str]) -> Markup:
+def _table(rows: Sequence[Row], part: str, names: Sequence[str], missing: str = "") -> Markup:
     names = [name for name in names if name in _taken(rows, part)]
     if not names:
-        return tag("p", "Not measured: name the model with --model.")
+        return tag("p", f"Not measured: name {missing}.")
     chosen = [row for row in rows if row.part == part]
     # Those that know no image are set apart below.
     chosen.sort(key=lambda row: row.method in REFERENCES)

@@ -69,13 +69,15 @@ class Row:
 
 
 def measure(joined: Joined, folder: Path, levels: Mapping[str, float] = MappingProxyType({})) -> Values:
-    """Agreement of all maps and of the three references with the truth.
+    """Agreement of all maps and of the three references with the truth, where it was told.
 
     `levels` are the fixed levels of IoU by method, as `agreement` takes them; IoU is not taken without one.
     """
     values = Values(joined.cases, location_priors(joined))
     for number, case in enumerate(values.cases):
         mask = case.truth.mask(case.rows, case.columns)
+        if not mask.any():
+            continue
         for method, found in values.maps(number, folder).items():
             values.put(number, method, agreement(found, mask, levels.get(method)))
     return values
@@ -88,6 +90,8 @@ def location_priors(joined: Joined) -> list[np.ndarray | None]:
     """
     known = [(case, case.truth.mask(case.rows, case.columns)) for case in (*joined.cases, *joined.others)]
     targets = [(case, within_reach(mask)) for case, mask in known if mask.any()]
+    if not targets:
+        return [None] * len(joined.cases)
     reach = np.stack([target for _, target in targets])
     patient = np.array([case.patient for case, _ in targets])
     joint = np.array([case.joint for case, _ in targets])
@@ -118,7 +122,7 @@ def development_levels(joined: Joined, folder: Path) -> dict[str, float]:
 
 
 def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Row]:
-    """Means with intervals over patients: of all cases, of each kind and of each joint."""
+    """Means, with intervals over patients as far as these are known: of all cases, of each kind and joint."""
     patients = _numbers([case.patient for case in values.cases])
     parts = {name: Part(rows, _means(values, rows)) for name, rows in _parts(values.cases)}
     draws = draw(parts, patients, resamples=resamples, seed=seed)
@@ -130,7 +134,7 @@ def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[
 def _row(values: Values, part: str, method: str, rows: np.ndarray, draws: Draws) -> Row:
     again, left_out = draws.replicates.get(part), draws.jackknife.get(part)
     taken = {name: int(np.isfinite(column[rows]).sum()) for name, column in values.found[method].items()}
-    if method not in REFERENCES:
+    if method not in REFERENCES and "pointing" in taken:
         taken[GAIN] = taken["pointing"]
     found = {}
     for name in taken:
@@ -164,8 +168,8 @@ def _means(values: Values, rows: np.ndarray) -> Statistic:
         for method, measured in values.found.items()
         for name, column in measured.items()
     }
-    priors = [columns[f"{prior}/pointing"] for prior in (CENTRE, LOCATION) if prior in values.found]
-    methods = [method for method in values.found if method not in REFERENCES]
+    priors = [columns[name] for name in (f"{CENTRE}/pointing", f"{LOCATION}/pointing") if name in columns]
+    methods = [method for method in values.found if method not in REFERENCES and f"{method}/pointing" in columns]
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = {name: _mean(weights, column) for name, column in columns.items()}
