@@ -123,12 +123,12 @@ def described_by(description: Path) -> ModelContract:
         text = json.dumps(tomllib.loads(description.read_text(encoding="utf-8")), default=str)
     except (OSError, ValueError, RecursionError) as error:
         raise ContractError(f"{description}: not a TOML file that can be read ({error})") from error
-    return parse_contract(description, text)
+    return parse_contract(description, text, f"edit {description.name}")
 
 
-def parse_contract(place: Path | str, text: str) -> ModelContract:
-    """A contract of JSON; ContractError names the place that it comes from."""
+def parse_contract(place: Path | str, text: str, remedy: str = "export the model again") -> ModelContract:
+    """A contract of JSON; ContractError names the place that it comes from, and the `remedy` for a wrong field."""
     try:
-        return ModelContract.from_json(text)
+        return ModelContract.from_json(text, remedy)
     except ContractError as error:
         raise ContractError(f"{place}: {error}") from error
