@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
+from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ContractError, ModelError
 from mskscreen.export.foreign import OPSET, _with_dynamic_batch, import_model
 from mskscreen.inference import Screener, catalogue, open_engine
 from mskscreen.inference.catalogue import published, read_contract
+from mskscreen.inference.onnx_file import write_metadata
+from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.repository import write_triton
-from mskscreen.inference.verify import FAILED, verify
+from mskscreen.inference.verify import ABSENT, FAILED, OK, verify
 
 SIZE = 32
 DESCRIPTION = (
@@ -185,15 +189,58 @@ def test_the_catalogue_is_that_of_the_release():
 
 def test_what_cannot_be_imported_says_so_and_leaves_nothing(tmp_path):
     path = write_published(tmp_path / "old.onnx")
-    other_size = describe(tmp_path / "size.toml", DESCRIPTION.replace("[32, 32]", "[48, 48]"))
+    of_48 = DESCRIPTION.replace("[32, 32]", "[48, 48]").replace("32,32", "48,48")
+    other_size = describe(tmp_path / "size.toml", of_48)
     with pytest.raises(ModelError, match=r"old.onnx: input 'input' has shape \(1, 1, 32, 32\), expected"):
         import_model(path, tmp_path / "new.onnx", other_size)
     with pytest.raises(ContractError, match=r"c\.toml: .*field 'nme' is unknown"):
         import_model(path, tmp_path / "new.onnx", describe(tmp_path / "c.toml", DESCRIPTION + 'nme = "x"\n'))
+    for wrong, said in (
+        (
+            DESCRIPTION.replace("preprocessing", "preprocesing"),
+            "'preprocesing' is unknown, the nearest is 'preproc",
+        ),
+        (DESCRIPTION.replace("batch = 1", 'batch = "1"'), "batch: expected int, found str"),
+    ):
+        with pytest.raises(ContractError, match=rf"c\.toml: .*{said}.*; edit c\.toml$"):
+            import_model(path, tmp_path / "new.onnx", describe(tmp_path / "c.toml", wrong))
+    for wrong, said in (("antialais)", "write 'resize"), ("resize(16", "does not give the input_size")):
+        text = re.sub("antialias\\)" if wrong[0] == "a" else r"resize\(32", wrong, DESCRIPTION)
+        with pytest.raises(ContractError, match=said):
+            import_model(path, tmp_path / "new.onnx", describe(tmp_path / "c.toml", text))
+    assert not (tmp_path / "new.onnx").exists()
     import_model(path, tmp_path / "new.onnx", describe(tmp_path / "contract.toml"))
     with pytest.raises(ModelError, match="carries a contract already"):
         import_model(tmp_path / "new.onnx", tmp_path / "newer.onnx")
     assert not (tmp_path / "newer.onnx").exists()
+
+
+def test_a_preprocessing_that_cannot_be_used_fails_the_check(tmp_path):
+    out = tmp_path / "new.onnx"
+    contract = import_model(write_published(tmp_path / "old.onnx"), out, describe(tmp_path / "contract.toml"))
+
+    def outcome(steps):
+        write_metadata(out, METADATA_KEY, replace(contract, preprocessing=steps).to_json(), out)
+        return {check.check: check.outcome for check in verify(out)}["preprocessing"]
+
+    steps = contract.preprocessing
+    assert outcome(steps) == OK
+    assert outcome(steps.replace("antialias", "antialais")) == outcome(steps.replace("32,", "16,")) == FAILED
+
+
+def test_verify_says_where_the_contract_of_a_foreign_file_is_from(tmp_path, monkeypatch):
+    path = write_published(tmp_path / "old.onnx")
+    beside = describe(tmp_path / "old.toml")
+
+    def digest():
+        (check,) = [check for check in verify(path) if check.check == "digest"]
+        return check.outcome, check.found
+
+    assert digest() == (ABSENT, "old.toml describes the file and holds no digest")
+    beside.unlink()
+    known = catalogue.PublishedModel("n", "t", "old.onnx", path.stat().st_size, sha256_of(path), SIZE, "https://a")
+    monkeypatch.setattr(catalogue, "published", lambda: {"n": known})
+    assert digest() == (OK, "SHA-256 of the published old.onnx")
 
 
 def without_opset(model):

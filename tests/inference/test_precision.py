@@ -132,7 +132,7 @@ def test_a_missing_variant_fails_the_check_of_the_model(pair: Callable) -> None:
         (check,) = [check for check in verify(path) if check.check == "file of int8"]
         assert check.outcome == outcome
         path.with_name("m.int8.onnx").unlink(missing_ok=True)
-    assert "m.int8.onnx is absent" in check.found
+    assert "put m.int8.onnx into the same folder" in check.found
     assert CliRunner().invoke(app, ["model", "verify", str(path)]).exit_code == 3
 
 
@@ -141,6 +141,8 @@ def test_a_variant_of_another_calibration_is_left_alone(pair: Callable) -> None:
     assert opened(path) == "f32"
     with pytest.raises(ModelError, match="its contract is not that of"):
         opened(path, "int8")
+    (check,) = [check for check in verify(path) if check.check == "file of int8"]
+    assert (check.outcome, "its contract is not that of m.onnx" in check.found) == (FAILED, True)
 
 
 def test_a_file_of_int8_alone_needs_its_gate(pair: Callable) -> None:

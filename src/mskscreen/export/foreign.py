@@ -22,6 +22,7 @@ from mskscreen.inference.catalogue import described_by, published_as
 from mskscreen.inference.engines import check_ports
 from mskscreen.inference.onnx_file import read_metadata
 from mskscreen.inference.precision import sha256_of
+from mskscreen.inference.screener import preprocessing_of
 from mskscreen.storage import replacing
 
 OPSET = 17
@@ -40,12 +41,14 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
     that `path` is. An operator set before 17 is converted and a fixed batch made dynamic, each only if both
     engines then give the original's outputs on random images. What was changed stands in the provenance.
 
-    Raises ContractError where the file is unknown and not described, ModelError where it cannot be used.
+    Raises ContractError where the file is unknown and not described, or its description does not give its input;
+    ModelError where it cannot be used.
     """
     metadata = read_metadata(path)
     if METADATA_KEY in metadata:
         raise ModelError(f"{path}: carries a contract already; it needs no import")
     contract = _contract(path, description)
+    preprocessing_of(contract)
     try:
         original = onnx.load(os.fspath(path), load_external_data=False)
     except DecodeError as error:

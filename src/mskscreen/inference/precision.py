@@ -65,7 +65,7 @@ def choose(
     if not passed and not unapproved:
         raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, wanted)}")
     why = "as asked" if passed else f"forced: {_state(contract, engine, wanted)}"
-    return Choice(wanted, _file(contract, path, wanted), passed, why)
+    return Choice(wanted, file_of(contract, path, wanted), passed, why)
 
 
 def sha256_of(path: Path) -> str:
@@ -80,7 +80,7 @@ def _fastest(contract: ModelContract, path: Path, engine: str, available: Abstra
     refused = [_state(contract, engine, name) for name in here if name not in passed]
     for name in sorted(passed, key=lambda name: _speed(contract, engine, name), reverse=True):
         try:
-            file = _file(contract, path, name)
+            file = file_of(contract, path, name)
         except MskscreenError as error:
             log.warning("%s", error)
             refused.append(f"the {name} file cannot be used")
@@ -120,7 +120,7 @@ def _refusal(contract: ModelContract, engine: str, precision: str) -> str:
     )
 
 
-def _file(contract: ModelContract, path: Path, precision: str) -> Path:
+def file_of(contract: ModelContract, path: Path, precision: str) -> Path:
     """The file with the weights of a precision, after its identity has been checked."""
     variant = contract.variants.get(precision)
     if variant is None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from mskscreen.anatomy import JointType
 from mskscreen.contract import ModelContract
-from mskscreen.errors import ContractError, DataError, ModelError, MskscreenError
+from mskscreen.errors import ContractError, DataError, ModelError, MskscreenError, PreprocessingError
 from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
@@ -97,12 +97,7 @@ class Screener:
         self.engine = engine
         self.reading = reading
         self.limits = limits
-        self.preprocessing = Preprocessing.parse(contract.preprocessing)
-        if (self.preprocessing.height, self.preprocessing.width) != contract.input_size:
-            raise ContractError(
-                f"contract of model '{contract.name}': preprocessing '{self.preprocessing}' does not give the "
-                f"input_size {contract.input_size}"
-            )
+        self.preprocessing = preprocessing_of(contract)
 
     @classmethod
     def load(
@@ -262,6 +257,20 @@ class Screener:
         fields["flags"] += self.engine.flags + record.flags + _conflict(fields["joint"], record.dicom)
         evidence = outputs["map"][index, 0] if "map" in outputs else None
         return Screened(replace(row, **fields), image.radiograph, evidence)
+
+
+def preprocessing_of(contract: ModelContract) -> Preprocessing:
+    """The preprocessing that a contract asks for; ContractError where it does not give the model's input."""
+    try:
+        found = Preprocessing.parse(contract.preprocessing)
+    except PreprocessingError as error:
+        raise ContractError(f"contract of model '{contract.name}': {error}") from error
+    if (found.height, found.width) != contract.input_size:
+        raise ContractError(
+            f"contract of model '{contract.name}': preprocessing '{found}' does not give the input_size "
+            f"{contract.input_size}"
+        )
+    return found
 
 
 def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:

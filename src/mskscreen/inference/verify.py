@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mskscreen.contract import ModelContract
+from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference import selftest
 from mskscreen.inference.backends import BACKENDS
-from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.catalogue import published_as, read_contract
 from mskscreen.inference.engines import Engine, open_engine
-from mskscreen.inference.onnx_file import content_digest
-from mskscreen.inference.precision import sha256_of
+from mskscreen.inference.onnx_file import content_digest, read_metadata
+from mskscreen.inference.precision import file_of, sha256_of
+from mskscreen.inference.screener import preprocessing_of
 from mskscreen.predictions import softmax
 
 OK, FAILED, ABSENT = "ok", "failed", "not recorded"
@@ -57,26 +58,40 @@ def describe(path: Path) -> list[tuple[str, Any]]:
 
 
 def verify(path: Path) -> list[Check]:
-    """Check the contract's schema, the digest of the content, the files beside it, the self-test on each engine.
+    """Check schema and preprocessing of the contract, digest, files beside it, and the self-test on each engine.
 
     Raises ModelError or ContractError where the file holds no model or no contract that can be read.
     """
     contract = read_contract(path)
-    checks = [Check("schema", OK, f"schema {contract.schema}, model '{contract.name}'"), _content(path, contract)]
-    for precision, variant in contract.variants.items():
-        file = path.with_name(variant.file)
-        if not file.is_file():
-            found = f"{variant.file} is absent; put it into this folder"
-            checks.append(Check(f"file of {precision}", FAILED, found))
-            continue
-        same = sha256_of(file) == variant.sha256
-        checks.append(Check(f"file of {precision}", OK if same else FAILED, f"SHA-256 of {variant.file}"))
+    checks = [
+        Check("schema", OK, f"schema {contract.schema}, model '{contract.name}'"),
+        _attempt("preprocessing", lambda: str(preprocessing_of(contract))),
+        _content(path, contract),
+    ]
+    checks += [_variant(path, contract, precision) for precision in contract.variants]
     return checks + [_self_test(path, contract, engine) for engine in BACKENDS]
+
+
+def _variant(path: Path, contract: ModelContract, precision: str) -> Check:
+    return _attempt(
+        f"file of {precision}", lambda: f"digest and contract of {file_of(contract, path, precision).name}"
+    )
+
+
+def _attempt(name: str, find: Callable[[], str]) -> Check:
+    try:
+        return Check(name, OK, find())
+    except MskscreenError as error:
+        return Check(name, FAILED, str(error))
 
 
 def _content(path: Path, contract: ModelContract) -> Check:
     if not contract.content_sha256:
-        return Check("digest", ABSENT, "the contract was written before digests were")
+        if METADATA_KEY in read_metadata(path):
+            return Check("digest", ABSENT, "the contract was written before digests were")
+        if known := published_as(path):
+            return Check("digest", OK, f"SHA-256 of the published {known.file}")
+        return Check("digest", ABSENT, f"{path.with_suffix('.toml').name} describes the file and holds no digest")
     found = content_digest(path)
     same = found == contract.content_sha256
     return Check("digest", OK if same else FAILED, f"SHA-256 of graph and weights {found[:16]}")
