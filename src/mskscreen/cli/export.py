@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, err, needs, progress, show
+from mskscreen.cli.common import Exit, Format, err, needs, progress, refuse_idle, show
 
 if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
     from mskscreen.export.precisions import Request
 
+_NOT_HERE = "not computed on this machine"
+
 
 def export(
+    context: typer.Context,
     checkpoint: Annotated[
         Path,
         typer.Argument(exists=True, dir_okay=False, help="A .safetensors checkpoint, or an .onnx file to add to."),
@@ -34,93 +37,123 @@ def export(
     ] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 300,
     triton: Annotated[
-        Path | None, typer.Option(help="Also write the f32 model as a repository of Triton to this folder.")
+        Path | None, typer.Option(help="Also write the file as a repository of Triton to this folder.")
     ] = None,
     ovms: Annotated[
         Path | None, typer.Option(help="Also write it as one of OpenVINO Model Server to this folder.")
     ] = None,
+    force_precision: Annotated[
+        bool, typer.Option("--force-precision", help="Write a repository of an int8 file even if its gate failed.")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print the gates.")] = Format.TABLE,
 ) -> None:
     """Write a checkpoint as one ONNX file with its contract, and check it on both engines.
 
     The file appears only if OpenVINO and ONNX Runtime give the network's outputs to one part in a thousand. A
     faster precision is approved, for this kind of machine, only if it passes the gate; exit code 3 says that one
-    did not.
+    did not, or that no engine of this machine computes in it.
     """
     wanted = [name.strip() for name in precision.split(",")]
     if unknown := set(wanted) - {"f32", "bf16", "int8"}:
         raise typer.BadParameter(
             f"unknown precision '{min(unknown)}'; use f32, bf16, int8", param_hint="--precision"
         )
-    out = out or checkpoint.with_suffix(".onnx")
     faster = [name for name in ("bf16", "int8") if name in wanted]
+    if not faster:
+        refuse_idle(context, "without --precision bf16 or int8", "calibration", "gate", "form")
+    if "int8" not in faster:
+        refuse_idle(context, "without --precision int8", "calibration")
+    if not calibration:
+        refuse_idle(context, "without --calibration", "calibration_images")
+    if not (triton or ovms):
+        refuse_idle(context, "without --triton and --ovms", "force_precision")
     if (triton or ovms) and checkpoint.suffix == ".onnx" and not faster:
-        _write_repositories(checkpoint, triton, ovms)
+        refuse_idle(context, "where a file that is ONNX already is only copied to a repository", "out")
+        _write_repositories(checkpoint, triton, ovms, force_precision)
         return
+    out = out or checkpoint.with_suffix(".onnx")
     with needs("train"):
         from mskscreen.data.manifest import Manifest
-        from mskscreen.export.precisions import Request, add_precisions
+        from mskscreen.export.precisions import Request, add_precisions, work_folder
     request = Request(
         faster,
         Manifest.read(calibration) if calibration else None,
         Manifest.read(gate) if gate else None,
         calibration_images,
     )
-    if not faster:
-        _f32(checkpoint, out)
-        _write_repositories(out, triton, ovms)
-    else:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        if faster and checkpoint.suffix == ".onnx":
             model = checkpoint
-            if checkpoint.suffix != ".onnx":
-                folder = stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent, prefix=".export."))
-                model = Path(folder) / "f32.onnx"
-                _f32(checkpoint, model)
+        else:
+            model = _f32(checkpoint, out, stack.enter_context(work_folder(out, "export")))
+        if not faster:
+            if model == out:
+                err.print(f"{out}: is there already; nothing to do")
+            else:
+                model.replace(out)
+            _write_repositories(out, triton, ovms, force_precision)
+        else:
 
             def track(text: str, total: int) -> Callable[[int], None]:
                 return stack.enter_context(progress(text, total))
 
             contract, done = add_precisions(model, request, out, track)
-        _write_repositories(out, triton, ovms)
-        if not done:
-            err.print(f"{out}: is finished already; nothing to do")
-        if not _show_gates(contract, request, form):
-            raise typer.Exit(Exit.SOME_FAILED)
+            _write_repositories(out, triton, ovms, force_precision)
+            if not done:
+                err.print(f"{out}: is finished already; nothing to do")
+            if not _show_gates(contract, request, form):
+                raise typer.Exit(Exit.SOME_FAILED)
     if form is Format.TABLE:
         print(out)
 
 
-def _write_repositories(model: Path, triton: Path | None, ovms: Path | None) -> None:
+def _write_repositories(model: Path, triton: Path | None, ovms: Path | None, unapproved: bool) -> None:
     from mskscreen.inference.repository import write_ovms, write_triton
 
     for folder, write in ((triton, write_triton), (ovms, write_ovms)):
         if folder:
-            print(write(model, folder))
+            print(write(model, folder, unapproved=unapproved))
 
 
-def _f32(checkpoint: Path, out: Path) -> None:
+def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:
+    """The checkpoint as an f32 file: `out` where it is that, with gates and variants, else one in `folder`."""
     from mskscreen.errors import ModelError
     from mskscreen.export import export_onnx
+    from mskscreen.export.precisions import same_model
     from mskscreen.networks.checkpoint import load_checkpoint
 
     if checkpoint.suffix == ".onnx":
         raise ModelError(f"{checkpoint}: is f32 ONNX already; add to it with --precision bf16,int8")
     network, contract = load_checkpoint(checkpoint)
+    made = folder / "f32.onnx"
     with err.status("exporting"):
-        export_onnx(network, contract, out)
+        export_onnx(network, contract, made)
+    return out if same_model(made, out) else made
 
 
 def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool:
-    """Print the gates of this kind of machine; whether all of what was asked for has passed."""
+    """Print what became of each precision on each engine; whether no gate failed and each is computed by one."""
+    from mskscreen.contract import gate_key
+    from mskscreen.inference.backends import BACKENDS
     from mskscreen.inference.machine import machine_kind
 
-    rows = []
-    for key, gate in contract.approved.items():
-        name, _, machine = key.partition("@")
-        if machine == machine_kind() and name.rpartition("/")[2] in request.precisions:
-            rows.append({"precision": name, "outcome": "passed" if gate.passed else "failed", **gate.measures})
-    if rows:
-        show(rows, form, title=f"Gates on {machine_kind()}")
-    else:
-        err.print("nothing was gated, so f32 stays in use: name development images with --gate")
-    return all(row["outcome"] == "passed" for row in rows)
+    found: dict[str, tuple[str, Mapping[str, float]]] = {}
+    for precision, (engine, backend) in itertools.product(request.precisions, BACKENDS.items()):
+        gate = contract.approved.get(gate_key(engine, precision, machine_kind()))
+        name = f"{engine}/{precision}"
+        if precision not in backend.precisions():
+            found[name] = _NOT_HERE, {}
+        elif gate:
+            found[name] = "passed" if gate.passed else "failed", gate.measures
+        else:
+            found[name] = "not gated", {}
+    columns = dict.fromkeys(key for _, measures in found.values() for key in measures)
+    rows = [
+        {"precision": name, "outcome": outcome, **{key: measures.get(key) for key in columns}}
+        for name, (outcome, measures) in found.items()
+    ]
+    show(rows, form, title=f"Gates on {machine_kind()}")
+    if any(row["outcome"] == "not gated" for row in rows):
+        err.print("what was not gated stays unused: name development images with --gate")
+    computed = {name.partition("/")[2] for name, (outcome, _) in found.items() if outcome != _NOT_HERE}
+    return computed >= set(request.precisions) and all(row["outcome"] != "failed" for row in rows)

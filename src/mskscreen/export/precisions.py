@@ -6,8 +6,8 @@ import hashlib
 import importlib.metadata
 import logging
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.machine import machine_kind
 from mskscreen.inference.onnx_file import content_digest, write_metadata
 from mskscreen.inference.precision import choose, sha256_of
+from mskscreen.lock import locked
 from mskscreen.storage import replacing
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,7 @@ def add_precisions(
         return read_contract(out), False
     only_gated = "int8" in request.precisions and request.calibration is None
     there = _existing_int8(model, contract) if only_gated else None
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
-        work = Path(folder)
+    with work_folder(out, "precisions") as work:
         calibration = _calibration(request, contract, work, track) if "int8" in request.precisions else None
         judge = _judge(request, model, contract, work, track)
         approved, notes = dict(contract.approved), {**_notes(contract), "job": job}
@@ -100,6 +100,34 @@ def add_precisions(
             shutil.copyfile(there, int8)
             approved |= judge.gates(int8, "int8") if judge else {}
         return _write(model, int8, out, contract, approved, notes), True
+
+
+@contextmanager
+def work_folder(out: Path, what: str) -> Iterator[Path]:
+    """A hidden folder beside `out` that vanishes with the block; one that a killed run left is emptied first.
+
+    Raises DataError where another run uses it now.
+    """
+    folder = out.with_name(f".{out.name}.{what}")
+    with locked(out.with_name(f"{folder.name}.lock"), out.name):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+
+
+def same_model(a: Path, b: Path) -> bool:
+    """Whether two files hold the same graph, weights and contract, save for what this module adds to it."""
+    if not (a.is_file() and b.is_file()):
+        return False
+    try:
+        one, other = ((content_digest(path), _plain(read_contract(path))) for path in (a, b))
+    except MskscreenError:
+        return False
+    return one == other
 
 
 def _existing_int8(model: Path, contract: ModelContract) -> Path:
