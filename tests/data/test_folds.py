@@ -36,6 +36,14 @@ rows = st.lists(
 )
 
 
+@pytest.mark.parametrize("column", ["joint", "bytes"])
+def test_a_column_that_holds_no_labels_is_refused(column):
+    data = manifest([(f"p{i}", "hand", i % 2, "train") for i in range(6)])
+    data = data.replace({**data.columns, "bytes": range(6)})
+    with pytest.raises(DataError, match=f"column '{column}': row . holds .*, which is no label"):
+        split(data, folds=2, labels=column)
+
+
 @given(rows, st.integers(2, 5), st.integers(0, 99))
 def test_folds_are_disjoint_by_patient_and_leave_the_evaluation_set_alone(values, folds, seed):
     data = manifest(values)

@@ -12,6 +12,15 @@ from mskscreen.predictions import softmax
 from mskscreen.training.score import Scores, figures
 
 
+def test_what_one_class_leaves_undefined_is_left_out():
+    rows = [{"image": f"{i}.png", "study": "one", "joint": "hand", "label": i % 2} for i in range(6)]
+    table = np.column_stack([np.arange(6), np.random.default_rng(0).normal(size=(6, 9))]).astype(np.float32)
+    found = figures(Scores.of(table), Manifest.from_rows(Path(), rows, "t"), "label", ("abnormality", "joint"))
+    assert found.keys() == {"abnormality_accuracy", "joint_accuracy"}
+    unknown = Manifest.from_rows(Path(), [{"image": row["image"]} for row in rows], "test")
+    assert figures(Scores.of(table), unknown, "label", ("abnormality", "joint")) == {}
+
+
 def test_abnormality_is_measured_on_studies_whatever_the_order_of_images():
     rng = np.random.default_rng(5)
     study = rng.integers(0, 12, 60)

@@ -30,8 +30,10 @@ def split(
     """The manifest with a column `fold`: k equal folds, or a development fold 0 beside a training fold 1.
 
     Give either `folds` (at least 2) or `development`, the share of images in (0, 1) of the development fold.
-    `labels` names the label column to stratify by. Raises DataError where there are fewer patients than folds.
+    `labels` names the label column to stratify by. Raises DataError where there are fewer patients than folds, or
+    where that column holds other than 0, 1 and null.
     """
+    require_labels(manifest, labels)
     if (folds is None) == (development is None):
         raise DataError("give either a number of folds or the share of the development fold")
     if development is not None and not 0 < development < 1:
@@ -62,6 +64,16 @@ def split(
     if shared:
         raise DataError(f"{shared} patients are in two folds; report this as a fault of mskscreen")
     return result
+
+
+def require_labels(manifest: Manifest, labels: str) -> None:
+    """Raise DataError where a column holds anything but 0 (normal), 1 (abnormal) and null (unknown)."""
+    for row, value in enumerate(manifest[labels]):
+        if value is not None and value not in (0, 1):
+            raise DataError(
+                f"column '{labels}': row {row} holds {value!r}, which is no label; it must be 0, 1 or null: "
+                "name another column with --labels"
+            )
 
 
 def _strata(manifest: Manifest, labels: str, usable: np.ndarray) -> np.ndarray:

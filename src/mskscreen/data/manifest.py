@@ -97,6 +97,11 @@ class Manifest:
         ]
 
     @property
+    def studies(self) -> list[str]:
+        """The study of each image; an image without one is its own."""
+        return [study or image for study, image in zip(self["study"], self["image"], strict=True)]
+
+    @property
     def tree(self) -> Tree:
         """The folder of the images, which refuses paths and links that lead out of it."""
         return Tree(self.root, links=self.links)

@@ -11,7 +11,7 @@ import numpy as np
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
 from mskscreen.data.cache import CacheContract
 from mskscreen.data.cache_build import build_cache
-from mskscreen.data.folds import held_out_rows, split, training_rows
+from mskscreen.data.folds import held_out_rows, require_labels, split, training_rows
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.sources import read_source
 from mskscreen.errors import DataError
@@ -45,12 +45,13 @@ class Material:
 def read_data(data: Path, protocol: Protocol) -> Manifest:
     """The manifest of a file, or of a folder of images, with folds: what has none gets a tenth of its patients.
 
-    Raises DataError where there is no such data, label column or fold.
+    Raises DataError where there is no such data, label column or fold, or a label is none.
     """
     manifest = read_source(data)[0] if data.is_dir() else Manifest.read(data)
     if protocol.labels not in manifest.columns:
         known = ", ".join(name for name in manifest.columns if name.startswith("label"))
         raise DataError(f"{data}: has no label column '{protocol.labels}'; it has {known}")
+    require_labels(manifest, protocol.labels)
     if "fold" not in manifest.columns:
         manifest = split(manifest, development=DEVELOPMENT_SHARE, labels=protocol.labels)
     held_out_rows(manifest, protocol.fold)
@@ -102,7 +103,7 @@ def gather(
     whole = RadiographDataset(fold, cache, labels=protocol.labels)
     notes = [*_undecoded(training.dropped + whole.dropped)]
     for task in learned(protocol):
-        notes += _check(task, protocol, training, whole)
+        notes += _check(task, protocol, training, whole, fold)
     needed = protocol.batch * protocol.accumulate * ranks
     if len(training) < needed:
         raise DataError(f"{len(training)} training images do not fill one step of {needed}; lower the key batch")
@@ -112,6 +113,12 @@ def gather(
     return Material(training, part, mine, fold, tuple(map(errors.get, fold["image"])), tuple(notes))
 
 
+def study_truth(manifest: Manifest, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the study (n,) of images `rows` (n,), and of each study whether one of its `labels` (n,) is 1."""
+    _, study = np.unique(np.array(manifest.studies, str)[rows], return_inverse=True)
+    return study, np.bincount(study, labels) > 0
+
+
 def _undecoded(count: int) -> list[str]:
     if not count:
         return []
@@ -119,7 +126,11 @@ def _undecoded(count: int) -> list[str]:
 
 
 def _check(
-    task: str, protocol: Protocol, training: RadiographDataset, development: RadiographDataset
+    task: str,
+    protocol: Protocol,
+    training: RadiographDataset,
+    development: RadiographDataset,
+    fold: Manifest,
 ) -> list[str]:
     """Sentences about what is missing.
 
@@ -132,9 +143,14 @@ def _check(
     found = {}
     for part, data in (("the training folds", training), (f"development fold {protocol.fold}", development)):
         values = data.labels if abnormality else data.joints
-        classes = found[part] = {names[value] for value in np.unique(values[values >= 0])}
+        known, units = values >= 0, "images"
+        values = values[known]
+        if abnormality and data is development:
+            # The figure that chooses the epoch is of studies.
+            values, units = study_truth(fold, data.rows[known], values)[1].astype(int), "studies"
+        classes = found[part] = {names[value] for value in np.unique(values)}
         if len(classes) < 2:
-            held = f"only images of class '{min(classes)}'" if classes else "no image of known class"
+            held = f"only {units} of class '{min(classes)}'" if classes else "no image of known class"
             raise DataError(
                 f"{part}: {held} in column '{column}', which the task {task} cannot be learned from; "
                 f"add images of other classes, split again, or learn the other task alone: --tasks {other}"

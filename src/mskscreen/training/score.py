@@ -14,6 +14,7 @@ from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
 from mskscreen.contract import ModelContract
 from mskscreen.data.manifest import Manifest
 from mskscreen.predictions import Prediction, score, softmax, threshold, write_table
+from mskscreen.training.material import study_truth
 
 POINT = "balanced"
 
@@ -45,20 +46,22 @@ def figures(scores: Scores, development: Manifest, labels: str, tasks: tuple[str
         truth = development.numbers(labels)[scores.row]
         p = softmax(scores.pred1)[:, 1]
         known = truth >= 0
-        names = [development["study"][row] or development["image"][row] for row in scores.row[known].tolist()]
-        _, study = np.unique(np.array(names, str), return_inverse=True)
-        abnormal = np.bincount(study, truth[known]) > 0
+        study, abnormal = study_truth(development, scores.row[known], truth[known])
         mean = np.bincount(study, p[known]) / np.bincount(study)
-        found["abnormality_auroc"] = float(roc_auc_score(abnormal, mean))
-        found["abnormality_accuracy"] = float(np.mean((mean >= 0.5) == abnormal))
+        if len(np.unique(abnormal)) > 1:
+            found["abnormality_auroc"] = float(roc_auc_score(abnormal, mean))
+        if len(abnormal):
+            found["abnormality_accuracy"] = float(np.mean((mean >= 0.5) == abnormal))
     if "joint" in tasks:
         joints = joint_numbers(development)[scores.row]
         known = joints >= 0
         p_joint, joints = softmax(scores.pred2)[known], joints[known]
         present = np.unique(joints)
-        areas = [roc_auc_score(joints == joint, p_joint[:, joint]) for joint in present]
-        found["joint_auroc"] = float(np.mean(areas))
-        found["joint_accuracy"] = float(np.mean(p_joint.argmax(1) == joints))
+        if len(present) > 1:
+            areas = [roc_auc_score(joints == joint, p_joint[:, joint]) for joint in present]
+            found["joint_auroc"] = float(np.mean(areas))
+        if len(present):
+            found["joint_accuracy"] = float(np.mean(p_joint.argmax(1) == joints))
     return found
 
 
