@@ -83,8 +83,8 @@ def by_joint(findings: Findings, figure: str) -> Section:
 
 def effect_table(effects: Sequence[Effect], findings: Findings) -> Section:
     """What each axis changed."""
-    header = ("Axis", "Level", "Against", "Figure", "Pairs", "Difference", "95 % over patients", "Holm p")
-    header += ("95 % over cells", "Holm p", "Least to largest")
+    means = ("Axis", "Level", "Against", "Figure", "Pairs", "Difference")
+    header = (*means, "95 % over patients", "Holm p", "95 % over cells", "Holm p", "Least to largest")
     rows = tuple(
         (
             effect.axis if effect.keys == (effect.axis,) else f"{effect.axis} ({', '.join(effect.keys)})",
