@@ -111,7 +111,7 @@ def test_the_report_holds_the_leaderboard_and_asks_no_network(searched: Plan) ->
     out = searched.folder / "report"
     rows = list(csv.DictReader((out / "leaderboard.csv").open()))
     assert {row["Cell"] for row in rows} == {run.cell for run in searched.runs[:2]}
-    assert [row["Seeds"] for row in rows] == ["2", "2"]
+    assert [row["Runs"] for row in rows] == ["2", "2"]
     single = next(row for row in rows if "abnormality" in row["Cell"])
     both = next(row for row in rows if "both" in row["Cell"])
     assert (single["Joint AUROC"], single["Joint accuracy"]) == ("-", "-")
@@ -120,6 +120,7 @@ def test_the_report_holds_the_leaderboard_and_asks_no_network(searched: Plan) ->
     runs = list(csv.DictReader((out / "runs.csv").open()))
     mean = sum(float(run["abnormality_auroc"]) for run in runs if run["cell"] == both["Cell"]) / 2
     assert both["Abnormality AUROC"].startswith(f"{mean:.3f}")
+    assert {(run["precision"], run["fold"]) for run in runs} == {("f32", "0")}
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
     for said in ("Research use, not for diagnosis", "Pareto front", "Effect of each axis", "no_such_network"):
         assert said in page
@@ -215,7 +216,7 @@ def test_runs_at_one_time_have_slots_of_their_own(
 ) -> None:
     active: dict[str, int] = {}
 
-    def begin(_: Plan, run: object, jobs: int, slot: int) -> subprocess.Popen:
+    def begin(_: Plan, run: object, jobs: int, slot: int, workers: int) -> subprocess.Popen:
         assert slot in set(range(jobs)) - set(active.values())
         active[run.name] = slot
         return subprocess.Popen(["sleep", f"0.{len(active)}"])
@@ -224,6 +225,30 @@ def test_runs_at_one_time_have_slots_of_their_own(
     several = _one(folder, "slots", "[axes]\nepochs=[1,2,3,4,5]")
     assert run_here(several, several.runs, jobs=2, ended=lambda run: active.pop(run.name))
     assert not active
+
+
+def test_each_run_is_trained_with_so_many_workers_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    asked: list[int] = []
+
+    def begin(command: list[str], **_: object) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(poll=lambda: 0, returncode=0)
+
+    def train(*_: object, workers: int, **__: object) -> SimpleNamespace:
+        asked.append(workers)
+        return SimpleNamespace(finished=False)
+
+    monkeypatch.setattr(local, "subprocess", SimpleNamespace(Popen=begin, PIPE=-1, STDOUT=-2))
+    monkeypatch.setattr(runner, "train", train)
+    data, space = small_data(tmp_path / "data"), small_space(tmp_path, 'protocol="tiny.toml"')
+    _main("search", data, "--space", space, "--out", tmp_path / "out", "--workers", 3, code=3)
+    ((*_, where, name, workers),) = commands
+    monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
+    runner.main(where, name, workers)
+    assert asked == [3]
 
 
 def test_a_full_disk_stops_a_search_and_fails_no_run(
@@ -237,7 +262,7 @@ def test_a_full_disk_stops_a_search_and_fails_no_run(
         except OSError as error:
             raise DataError("cannot be written") from error
 
-    def begin(_: Plan, run: object, jobs: int, slot: int) -> subprocess.Popen:
+    def begin(_: Plan, run: object, jobs: int, slot: int, workers: int) -> subprocess.Popen:
         begun.append(run.name)
         return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({FULL})"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print the cells and what they cost; train none.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each run.")] = 0,
     ray: Annotated[str | None, typer.Option(help="Use a Ray cluster: its address, or auto.")] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="Processors of each run on Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="Graphics processors of each run on Ray.")] = 0,
@@ -68,9 +70,9 @@ def run(
     if not todo:
         err.print(f"{out}: all {len(runs)} runs have ended already; nothing to do")
     elif ray is None:
-        _locally(plan, todo, jobs)
+        _locally(plan, todo, jobs, workers)
     else:
-        _on_ray(plan, todo, ray, cpus, gpus)
+        _on_ray(plan, todo, ray, cpus, gpus, workers)
     raise typer.Exit(_report_ends(plan, runs))
 
 
@@ -189,22 +191,24 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
             err.print(f"{count} runs: {problem}")
 
 
-def _locally(plan: Plan, todo: list[Run], jobs: int) -> None:
+def _locally(plan: Plan, todo: list[Run], jobs: int, workers: int) -> None:
     from mskscreen.search.local import run_here
 
     with common.interruptible(signal.SIGTERM) as stop, common.progress("training", len(todo)) as advance:
-        if not run_here(plan, todo, jobs=jobs, stop=stop, ended=lambda run: _tell(plan, run, advance)):
+        ended = partial(_tell, plan, advance)
+        if not run_here(plan, todo, jobs=jobs, workers=workers, stop=stop, ended=ended):
             err.print("stopped; what was begun is saved, and the same command goes on")
 
 
-def _on_ray(plan: Plan, todo: list[Run], address: str, cpus: float, gpus: float) -> None:
+def _on_ray(plan: Plan, todo: list[Run], address: str, cpus: float, gpus: float, workers: int) -> None:
     with needs("cluster"):
         from mskscreen.search.cluster import run_on_ray
     with common.progress("training", len(todo)) as advance:
-        run_on_ray(plan, todo, address=address, cpus=cpus, gpus=gpus, ended=lambda run: _tell(plan, run, advance))
+        ended = partial(_tell, plan, advance)
+        run_on_ray(plan, todo, address=address, cpus=cpus, gpus=gpus, workers=workers, ended=ended)
 
 
-def _tell(plan: Plan, run: Run, advance: Any) -> None:
+def _tell(plan: Plan, advance: Any, run: Run) -> None:
     from mskscreen.search.plan import ending
 
     end = ending(plan.of(run))

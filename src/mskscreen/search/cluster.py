@@ -36,9 +36,11 @@ def run_on_ray(
     address: str = "auto",
     cpus: float = 1,
     gpus: float = 0,
+    workers: int = 0,
     ended: Callable[[Run], None] = lambda _: None,
 ) -> None:
-    """Conduct `runs` as trials of Ray Tune, each with so many processors and graphics processors.
+    """Conduct `runs` as trials of Ray Tune, each with so many processors, graphics processors and
+    processes that read its images.
 
     `address` is that of a cluster, or `auto` for the one this machine belongs to, or a new one of this machine
     alone. Raises MskscreenError where there is no cluster at the address.
@@ -49,7 +51,9 @@ def run_on_ray(
     try:
         names = [run.name for run in runs]
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": cpus, "gpu": gpus}),
+            tune.with_resources(
+                tune.with_parameters(_trial, plan=plan, workers=workers), {"cpu": cpus, "gpu": gpus}
+            ),
             param_space={"run": tune.grid_search(names)},
             run_config=tune.RunConfig(
                 name="ray",
@@ -106,7 +110,7 @@ def _connect(address: str) -> None:
         ray.init(**options)
 
 
-def _trial(config: dict[str, str], plan: Plan) -> None:
+def _trial(config: dict[str, str], plan: Plan, workers: int) -> None:
     """One trial: conducts its run, and reports the development figures of every epoch to Ray."""
     where = f"ray node {ray.get_runtime_context().get_node_id()}, process {os.getpid()}"
 
@@ -115,7 +119,8 @@ def _trial(config: dict[str, str], plan: Plan) -> None:
             tune.report({"epoch": progress.epoch, **progress.metrics})
 
     try:
-        found = conduct(plan, plan.run(config["run"]), report=report, where=where, patience=_PATIENCE)
+        run = plan.run(config["run"])
+        found = conduct(plan, run, workers=workers, report=report, where=where, patience=_PATIENCE)
     except Exception as error:
         # The run can go on when there is room, and would fail anew until then.
         if not disk_full(error):

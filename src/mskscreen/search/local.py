@@ -27,14 +27,15 @@ def run_here(
     runs: Sequence[Run],
     *,
     jobs: int = 1,
+    workers: int = 0,
     stop: Callable[[], bool] = lambda: False,
     ended: Callable[[Run], None] = lambda _: None,
 ) -> bool:
     """Conduct `runs`, as many as `jobs` at a time, each with its share of the cores and one of the GPUs.
 
-    Returns False where `stop` said yes. A process that saves itself is waited for. One that was killed leaves its
-    run failed. `ended` is told of each run whose process has ended, however it ended. Raises DataError, when all
-    have stopped, where the disk is full.
+    `workers` are the processes that read the images of each. Returns False where `stop` said yes. A process that
+    saves itself is waited for. One that was killed leaves its run failed. `ended` is told of each run whose
+    process has ended, however it ended. Raises DataError, when all have stopped, where the disk is full.
     """
     waiting = list(reversed(runs))
     active: list[tuple[int, Run, subprocess.Popen[bytes]]] = []
@@ -48,7 +49,7 @@ def run_here(
                     process.terminate()
             while waiting and len(active) < jobs:
                 run, slot = waiting.pop(), min({*range(jobs)} - {slot for slot, _, _ in active})
-                active.append((slot, run, _begin(plan, run, jobs, slot)))
+                active.append((slot, run, _begin(plan, run, jobs, slot, workers)))
             for _, run, process in active:
                 if process.poll() is not None:
                     full = full or process.returncode == FULL
@@ -75,14 +76,14 @@ def device_of(slot: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": seen.split(",")[slot % count]}
 
 
-def _begin(plan: Plan, run: Run, jobs: int, slot: int) -> subprocess.Popen[bytes]:
+def _begin(plan: Plan, run: Run, jobs: int, slot: int, workers: int) -> subprocess.Popen[bytes]:
     folder = plan.of(run)
     folder.mkdir(parents=True, exist_ok=True)
     share = {name: str(max(1, cores() // jobs)) for name in _THREADS if name not in os.environ}
     with (folder / LOG).open("ab") as log:
         # The process reads stdin to its end, which comes when this one ends: no orphan goes on training.
         return subprocess.Popen(  # noqa: S603 - our own module, with names that we made
-            [sys.executable, "-m", "mskscreen.search.runner", str(plan.folder), run.name],
+            [sys.executable, "-m", "mskscreen.search.runner", str(plan.folder), run.name, str(workers)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """One run of a search from its beginning, or from where it was stopped, to its end; also as a process of its own:
 
-python -m mskscreen.search.runner search/ DIGEST
+python -m mskscreen.search.runner search/ DIGEST [WORKERS]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def conduct(
     plan: Plan,
     run: Run,
     *,
+    workers: int = 0,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda _: None,
     where: str = "",
@@ -42,9 +43,9 @@ def conduct(
 ) -> Ending | None:
     """Train, export and evaluate one run; None where `stop` said yes, and it can go on from what it saved.
 
-    A run that has ended is left as it is. What goes wrong becomes its reason for failing, but for a full disk:
-    that is raised, since the run can go on when there is room. Raises DataError where another process holds the
-    run for longer than `patience` seconds.
+    `workers` are the processes that read its images. A run that has ended is left as it is. What goes wrong
+    becomes its reason for failing, but for a full disk: that is raised, since the run can go on when there is
+    room. Raises DataError where another process holds the run for longer than `patience` seconds.
     """
     folder = plan.of(run)
     with holding(folder, patience):
@@ -53,7 +54,7 @@ def conduct(
         where = where or f"{socket.gethostname()} process {os.getpid()}"
         note(folder, "begin", where)
         try:
-            state, reason = _conduct(plan, run, stop, report)
+            state, reason = _conduct(plan, run, workers, stop, report)
         except Exception as error:  # whatever a library raises is the end of this run, not of the search
             if disk_full(error):
                 raise
@@ -68,7 +69,7 @@ def conduct(
 
 
 def _conduct(
-    plan: Plan, run: Run, stop: Callable[[], bool], report: Callable[[Progress], None]
+    plan: Plan, run: Run, workers: int, stop: Callable[[], bool], report: Callable[[Progress], None]
 ) -> tuple[State, str]:
     folder = plan.of(run)
     if not (folder / DONE).exists() and (reason := verdict(plan, run, len(development_scores(plan, run)))):
@@ -86,6 +87,7 @@ def _conduct(
         run.protocol,
         folder,
         cache=plan.cache,
+        workers=workers,
         # A search has more runs than devices: each run gets one.
         lightning={"devices": 1},
         report=watch,
@@ -151,14 +153,14 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def main(search: str, name: str) -> None:
+def main(search: str, name: str, workers: str = "0") -> None:
     """Conduct one run as a process that saves itself when it is asked to stop."""
     # Ctrl-C in a terminal reaches every process of the group; the parent decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     plan = Plan.read(Path(search))
     with asked_to_stop() as stop:
         try:
-            conduct(plan, plan.run(name), stop=stop)
+            conduct(plan, plan.run(name), workers=int(workers), stop=stop)
         except Exception as error:
             print(error)
             if disk_full(error):
