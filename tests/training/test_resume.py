@@ -16,6 +16,7 @@ from small_mura import TINY, decode, small_mura
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.networks.checkpoint import load_checkpoint
 from mskscreen.predictions import Predictions
+from mskscreen.training import learner
 from mskscreen.training.run import train
 
 
@@ -94,6 +95,17 @@ def test_a_run_is_not_continued_by_another_protocol(folder, data):
     assert not begun.finished
     with pytest.raises(ProtocolError, match=re.escape("key rate is '0.003', not '0.001'")):
         train(data, TINY.replace(rate=1e-3), out, cache=folder / "cache")
+
+
+def test_a_run_is_not_continued_in_another_precision(folder, data, monkeypatch):
+    protocol, out, steps = TINY.replace(epochs=1, freeze="none", precision="auto"), folder / "precise", []
+    monkeypatch.setattr(learner, "machine_kind", lambda: "avx2")
+    train(data, protocol, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(learner, "machine_kind", lambda: "avx512+avx512_bf16")
+        with pytest.raises(ProtocolError, match="was started in f32, but here it would go on in bf16"):
+            train(data, protocol, out, cache=folder / "cache")
+    assert train(data, protocol, out, cache=folder / "cache").cost["precision"] == "f32"
 
 
 def test_a_damaged_or_foreign_state_is_one_sentence(folder, data):

@@ -27,9 +27,10 @@ from mskscreen.networks import build_network
 from mskscreen.networks.checkpoint import load_checkpoint
 from mskscreen.predictions import Predictions
 from mskscreen.training import logs
+from mskscreen.training.course import Run
 from mskscreen.training.learner import start_network
 from mskscreen.training.material import read_data
-from mskscreen.training.run import train
+from mskscreen.training.run import _fabric, train
 from mskscreen.training.score import joint_numbers
 
 SHORT = TINY.replace(epochs=1, freeze="none")
@@ -154,6 +155,21 @@ def test_an_earlier_run_or_a_file_of_weights_begins_a_run(folder, data, result, 
         start_network(SHORT.replace(init=str(tmp_path / "bad.pth")))
 
 
+def test_weights_that_may_have_seen_the_development_fold_are_refused_or_noted(folder, data, result, tmp_path):
+    small = SHORT.replace(batch=4)
+    protocol = small.replace(init=str(result[0].folder))
+    with pytest.raises(ProtocolError, match="has learned from fold 1, for it held out fold 0 of the same data"):
+        train(data, protocol.replace(fold=1), tmp_path / "leak", cache=folder / "cache")
+    assert train(data, protocol, tmp_path / "same", cache=folder / "cache").notes == ()
+    other = edited(data, tmp_path / "other.parquet", fold=lambda fold: 1 - fold)
+    untold = train(other, protocol, tmp_path / "untold", cache=folder / "cache")
+    heir = train(other, small.replace(init=str(untold.folder)), tmp_path / "heir", cache=folder / "cache")
+    for found in (untold, heir):
+        assert "may have seen images of the development fold" in found.notes[0]
+        assert json.loads((found.folder / "done.json").read_text())["notes"] == list(found.notes)
+        assert load_checkpoint(found.folder / "best.safetensors")[1].provenance.notes == found.notes[0]
+
+
 def test_images_that_cannot_be_decoded_are_said_and_left_out(folder, tmp_path):
     root = small_mura(tmp_path / "data")
     manifest = read_data(root, SHORT)
@@ -176,6 +192,9 @@ def test_images_that_cannot_be_decoded_are_said_and_left_out(folder, tmp_path):
         ({"label": lambda _: 1}, {}, "the training folds: only images of class 'abnormal' in column 'label'"),
         ({"label": lambda _: None}, {}, "no image of known class in column 'label'"),
         ({"joint": lambda _: "hand"}, {}, "only images of class 'hand' in column 'joint'"),
+        ({"study": lambda _: "one"}, {}, "development fold 0: only studies of class 'abnormal' in column 'label'"),
+        ({}, {"labels": "joint"}, "column 'joint': row 0 holds 'wrist', which is no label"),
+        ({}, {"batch": 1, "accumulate": 1}, "take a batch of 2 or more"),
         ({"fold": lambda _: 0}, {}, "fold 0 is the only one"),
         ({}, {"fold": 7}, "no fold 7"),
         ({}, {"labels": "label_second"}, "no label column 'label_second'; it has label"),
@@ -220,6 +239,20 @@ def test_the_remedy_of_a_start_that_failed_is_taken_in_the_same_folder(folder, d
         train(data, protocol.replace(**wrong), tmp_path, cache=folder / "cache")
 
 
+def test_weights_that_are_not_finite_are_never_saved(folder, data, tmp_path, monkeypatch):
+    step, told = Run._step, []
+
+    def poisoned(run, batches):
+        found = step(run, batches)
+        run.network.shared.bias.data[0] = torch.nan
+        return found
+
+    monkeypatch.setattr(Run, "_step", poisoned)
+    with pytest.raises(ProtocolError, match=r"the tensor shared\.bias is not finite at epoch 1, step 2"):
+        train(data, SHORT, tmp_path, cache=folder / "cache", report=told.append, stop=lambda: bool(told))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(folder, data):
     protocol = TINY.replace(epochs=2)
     out = folder / "full"
@@ -254,6 +287,8 @@ def test_a_folder_that_is_none_is_not_taken_for_a_full_disk(folder, data, tmp_pa
     [
         ({"accelerator": "abacus"}, "--accelerator abacus"),
         ({"strategy": "hope"}, "--strategy hope"),
+        ({"strategy": "ddp_spawn"}, "--strategy ddp_spawn"),
+        ({"strategy": "fsdp", "devices": 2}, "--strategy fsdp"),
         ({"devices": 0}, "--devices 0"),
         ({"devices": "many"}, "--devices many"),
         ({"accelerator": "tpu"}, "--accelerator tpu"),
@@ -267,6 +302,12 @@ def test_devices_that_are_not_there_are_refused_before_a_process_is_started(
     with pytest.raises(ProtocolError, match=re.escape(named)):
         train(data, SHORT, tmp_path / "run", lightning=options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{"strategy": "ddp"}, {"devices": 2}, {"num_nodes": 2}])
+def test_a_distributed_run_waits_for_no_gradient_of_a_task_that_is_not_learned(options):
+    strategy = _fabric(SHORT, {"accelerator": "cpu", **options}).strategy
+    assert strategy._ddp_kwargs["find_unused_parameters"]
 
 
 @pytest.mark.parametrize("moment", ["import", "log_metrics", "finalize"])

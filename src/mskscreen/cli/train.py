@@ -33,7 +33,7 @@ def train(
     accelerator: Annotated[str, typer.Option(help="Lightning's: auto, cpu, gpu, ...")] = "auto",
     devices: Annotated[str, typer.Option(help="Lightning's: how many, or which (0,1), on each machine.")] = "1",
     num_nodes: Annotated[int, typer.Option(min=1, help="Lightning's: how many machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="Lightning's: auto, ddp, ...")] = "auto",
+    strategy: Annotated[str, typer.Option(help="Lightning's: auto or ddp.")] = "auto",
 ) -> None:
     """Train a network; any key of the protocol may be given as --key VALUE.
 

@@ -9,8 +9,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from mskscreen.errors import ProtocolError
 from mskscreen.networks.checkpoint import save_checkpoint
 from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
-from mskscreen.training.learner import BEST, Learner, contract_of, precision, scores, start_network
+from mskscreen.training.learner import BEST, Learner, contract_of, heritage, precision, scores, start_network
 from mskscreen.training.loader import loader
 from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
@@ -33,7 +34,7 @@ from mskscreen.training.optimise import average, begin_epoch, build_optimiser, r
 from mskscreen.training.protocol import Protocol
 from mskscreen.training.sampling import RadiographSampler
 from mskscreen.training.score import Scores, figures, joint_numbers, write_predictions
-from mskscreen.training.state import FILE, Position, load_state, save_state, writing
+from mskscreen.training.state import FILE, Position, load_state, read_position, require_same, save_state, writing
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ class Run:
         self.draws = protocol.batch * protocol.accumulate
         self.steps = len(self.sampler) // self.draws
         self.batches = loader(training, self.sampler, batch=protocol.batch, workers=workers)
+        inherited = heritage(protocol, manifest)
+        self.notes = (*material.notes, *inherited)
+        self.contract = partial(
+            contract_of, out.resolve().name, protocol, manifest, preprocessing(protocol), notes=inherited
+        )
         self.network = start_network(protocol)
         self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
         self.loss = ScreeningLoss(protocol, training.labels, training.joints)
@@ -111,11 +117,13 @@ class Run:
         if self.average is not None:
             self.average.to(fabric.device)
         # Behind Lightning's move to the device, which what the optimiser remembers would not follow.
-        begun = Position(protocol.digest, manifest.digest, fabric.world_size)
+        computes = precision(protocol, cuda=fabric.device.type == "cuda")
+        begun = Position(protocol.digest, manifest.digest, fabric.world_size, computes)
+        require_same(fabric, out, (begun, read_position(out)))
         self.position = load_state(out, begun, self._modules(), optimiser)
         self.loggers: list[Logger] = []
         if fabric.is_global_zero:
-            for note in material.notes:
+            for note in self.notes:
                 log.warning("%s", note)
             self.loggers = open_loggers(out, protocol, self.position.epoch * self.steps)
 
@@ -124,7 +132,7 @@ class Run:
         while not self.position.finished:
             if not self._learn():
                 self._save()
-                return RunResult(self.out, False, notes=self.material.notes, first=self.fabric.is_global_zero)
+                return RunResult(self.out, False, notes=self.notes, first=self.fabric.is_global_zero)
             self._score()
         return self._conclude()
 
@@ -168,7 +176,7 @@ class Run:
         for left in reversed(range(self.protocol.accumulate)):
             batch = self.fabric.to_device(next(batches))
             with self.fabric.no_backward_sync(self.learner, enabled=left > 0):
-                losses = self.learner(batch["image"], batch["label"], batch["joint"])
+                losses = self._losses(batch)
                 self.fabric.backward(losses[0] / self.protocol.accumulate)
             found += losses.detach().double().cpu().numpy() / self.protocol.accumulate
         self._check_finite(found[0])
@@ -180,12 +188,29 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         return found.tolist()
 
+    def _losses(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Losses (3,) of a batch.
+
+        Raises ProtocolError where a norm has one value alone to take the spread of.
+        """
+        try:
+            losses: Tensor = self.learner(batch["image"], batch["label"], batch["joint"])
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ProtocolError(
+                f"key batch: one image of this input_size becomes a single cell in {self.protocol.architecture}, "
+                "of which a norm learns nothing; take a batch of 2 or more"
+            ) from error
+        return losses
+
     def _score(self) -> None:
         """Measure the network on the development fold, end the epoch, and save what is there."""
         at, protocol, tasks = self.position, self.protocol, learned(self.protocol)
         began = time.monotonic()
         result, loss = self._evaluate()
         self._check_finite(loss)
+        self._check_weights()
         found = figures(result, self.material.fold, protocol.labels, tasks)
         sums = self.fabric.all_reduce(torch.tensor(at.sums, device=self.fabric.device), reduce_op="mean")
         assert isinstance(sums, Tensor)  # noqa: S101 - what went in
@@ -212,6 +237,7 @@ class Run:
     @torch.no_grad()
     def _evaluate(self) -> tuple[Scores, float]:
         """Scores of the whole development fold and their loss, on every process."""
+        self._share_buffers()
         network = (self.network if self.average is None else self.average).eval()
         rows: list[np.ndarray] = []
         for batch in loader(self.material.development, None, batch=self.protocol.batch):
@@ -235,6 +261,16 @@ class Run:
         )
         return result, float(self.loss(*tensors)[0])
 
+    def _share_buffers(self) -> None:
+        """Give every process the buffers of the first, which are those that are saved.
+
+        DDP does so before a pass that is synchronised; in the passes after it each process sees images of its own.
+        """
+        if self.fabric.world_size > 1:
+            for module in self._modules().values():
+                for buffer in module.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+
     def _rank(self, row: Mapping[str, float]) -> tuple[float, float]:
         """What makes an epoch better: the figure, and where it is the same, the loss."""
         task = "joint" if self.protocol.tasks == "joint" else "abnormality"
@@ -243,9 +279,7 @@ class Run:
     def _keep(self, result: Scores, found: Mapping[str, float], *, best: bool) -> None:
         """Write the weights of this epoch, its predictions where it is the best, and the figures of all."""
         network = self.network if self.average is None else self.average
-        contract = contract_of(
-            self.out.resolve().name, self.protocol, self.manifest, preprocessing(self.protocol), found
-        )
+        contract = self.contract(found)
         if best:
             save_checkpoint(network, contract, self.out / BEST)
             write_predictions(self.out / PREDICTIONS, result, self.material.fold, self.material.errors, contract)
@@ -254,6 +288,7 @@ class Run:
         draw_curves(self.position.history, self.out / CURVES)
 
     def _save(self) -> None:
+        self._check_weights()
         if self.fabric.is_global_zero:
             # Lightning's wrapper of the optimiser passes its state through.
             save_state(self.out, self.position, self._modules(), self.optimiser.optimizer)
@@ -274,14 +309,14 @@ class Run:
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "processes": self.fabric.world_size,
             "device": self.fabric.device.type,
-            "precision": precision(self.protocol, cuda=self.fabric.device.type == "cuda"),
+            "precision": at.precision,
         }
         done = {
             "protocol": at.protocol,
             "data": at.data,
             "metrics": best,
             "cost": cost,
-            "notes": self.material.notes,
+            "notes": self.notes,
             "intended_use": NOT_FOR_DIAGNOSIS,
         }
         if self.fabric.is_global_zero:
@@ -295,7 +330,7 @@ class Run:
             finished=True,
             metrics=best,
             cost=cost,
-            notes=self.material.notes,
+            notes=self.notes,
             first=self.fabric.is_global_zero,
         )
 
@@ -308,11 +343,21 @@ class Run:
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
-            where = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
-            raise ProtocolError(
-                f"{self.out}: the loss is {loss} at {where}; what was saved before is whole: "
-                "train anew with another --out and a lower --rate, with --clip 1 or with --precision f32"
-            )
+            self._diverged(f"the loss is {loss}")
+
+    def _check_weights(self) -> None:
+        """Raise ProtocolError where a weight is not finite: no loss shows what the last step has done."""
+        for module in self._modules().values():
+            for name, tensor in module.state_dict().items():
+                if not tensor.isfinite().all():
+                    self._diverged(f"the tensor {name} is not finite")
+
+    def _diverged(self, how: str) -> NoReturn:
+        where = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
+        raise ProtocolError(
+            f"{self.out}: {how} at {where}; what was saved before is whole: "
+            "train anew with another --out and a lower --rate, with --clip 1 or with --precision f32"
+        )
 
 
 def _seed(*numbers: int) -> int:

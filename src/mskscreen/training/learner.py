@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,9 @@ from mskscreen.training.protocol import INITS, Protocol
 
 BEST = "best.safetensors"
 _PACKAGES = ("mskscreen", "torch", "timm", "lightning")
+_MAY_HAVE_SEEN = (
+    "The run began with weights that may have seen images of the development fold, whose figures then flatter it."
+)
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -73,6 +76,26 @@ def start_network(protocol: Protocol) -> ScreeningNetwork:
     return network.to(memory_format=torch.channels_last)
 
 
+def heritage(protocol: Protocol, manifest: Manifest) -> tuple[str, ...]:
+    """What is to be said of the weights that a run begins with, where they may have seen its development fold.
+
+    Raises ProtocolError where they have: an earlier run on the same manifest held out another fold.
+    """
+    if protocol.init in INITS:
+        return ()
+    path = _checkpoint(Path(protocol.init))
+    earlier = load_checkpoint(path)[1].provenance if path else None
+    fold = earlier.protocol.get("fold") if earlier and earlier.data_digest == manifest.digest else None
+    if earlier is None or fold is None:
+        return (_MAY_HAVE_SEEN,)
+    if fold != protocol.fold:
+        raise ProtocolError(
+            f"key init: '{protocol.init}' has learned from fold {protocol.fold}, for it held out fold {fold} of "
+            f"the same data; name a run that held out fold {protocol.fold}, or train with --fold {fold}"
+        )
+    return (_MAY_HAVE_SEEN,) if _MAY_HAVE_SEEN in earlier.notes else ()
+
+
 def _checkpoint(path: Path) -> Path | None:
     """The checkpoint that `path`, a run's folder or a file, stands for; None for a file of other weights."""
     if path.is_dir():
@@ -101,10 +124,15 @@ def precision(protocol: Protocol, *, cuda: bool) -> str:
 
 
 def contract_of(
-    name: str, protocol: Protocol, manifest: Manifest, preprocessing: Preprocessing, found: Mapping[str, float]
+    name: str,
+    protocol: Protocol,
+    manifest: Manifest,
+    preprocessing: Preprocessing,
+    found: Mapping[str, float],
+    notes: Sequence[str] = (),
 ) -> ModelContract:
     """The contract of the weights that reached the figures `found` on the development fold."""
-    untaught = {"both": "", "abnormality": "The joint output", "joint": "The abnormality output"}[protocol.tasks]
+    untaught = {"abnormality": ["The joint output"], "joint": ["The abnormality output"]}.get(protocol.tasks, [])
     return ModelContract(
         name=name,
         architecture=str(Architecture.parse(protocol.architecture)),
@@ -117,6 +145,6 @@ def contract_of(
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},
             protocol=dataclasses.asdict(protocol),
             figures=dict(found),
-            notes=f"{untaught} was not trained and says nothing." if untaught else "",
+            notes=" ".join([*(f"{output} was not trained and says nothing." for output in untaught), *notes]),
         ),
     )

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from mskscreen.training.course import DONE, Progress, Run, RunResult
 from mskscreen.training.learner import BEST, precision
 from mskscreen.training.material import gather, read_data
 from mskscreen.training.protocol import Protocol
-from mskscreen.training.state import FILE, writing
+from mskscreen.training.state import FILE, require_same, writing
 
 __all__ = ["Progress", "RunResult", "train"]
 
 PROTOCOL = "protocol.toml"
+STRATEGIES = ("auto", "ddp")
 _PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "f32": "32-true"}
 
 
@@ -59,7 +60,8 @@ def train(
     logs, and in the end done.json with `metrics`, `cost`, `protocol` (digest) and `data` (digest). A run that was
     killed goes on where it was; a finished one is returned as it is. `stop` is asked before every step: where it
     says yes the run saves itself and returns unfinished. `cache` is the folder of decoded images, `workers` the
-    processes that read them; `lightning` holds `accelerator`, `devices`, `num_nodes` and `strategy` of Fabric.
+    processes that read them; `lightning` holds `accelerator`, `devices`, `num_nodes` and `strategy` (auto, ddp) of
+    Fabric. Several machines need an `out` that they share.
     `decoded` is told how many images were decoded.
 
     Raises ProtocolError and DataError in one sentence.
@@ -71,13 +73,19 @@ def train(
             raise _StoppedError
 
     manifest = read_data(data, protocol)
-    if (out / DONE).is_file():
+    alone = (lightning or {}).get("num_nodes", 1) == 1
+    if alone and (out / DONE).is_file():
         return _finished(out, protocol, manifest)
     # Its notices say what the protocol says.
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     fabric = _fabric(protocol, lightning or {})
     fabric.launch()
+    if not alone:
+        # A machine that does not see it would wait for the others.
+        require_same(fabric, out, (out / DONE).is_file())
+        if (out / DONE).is_file():
+            return replace(_finished(out, protocol, manifest), first=fabric.is_global_zero)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out / "run.lock", "this run") if fabric.is_global_zero else nullcontext():
@@ -122,9 +130,11 @@ def _fabric(protocol: Protocol, options: Mapping[str, Any]) -> Fabric:
     options = {"accelerator": "auto", "devices": 1, **options}
     given = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     cuda = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if options.get("strategy", "auto") in ("auto", "ddp") and (
-        options["devices"] != 1 or options.get("num_nodes", 1) != 1
-    ):
+    strategy = options.get("strategy", "auto")
+    if strategy not in STRATEGIES:
+        # Others share out the weights of the network, or cannot start processes for a function that runs already.
+        raise ProtocolError(f"option --strategy {strategy}: a run knows {' and '.join(STRATEGIES)}")
+    if strategy == "ddp" or options["devices"] != 1 or options.get("num_nodes", 1) != 1:
         # An output that is not learned, and modules while they are frozen, get no gradient.
         options["strategy"] = "ddp_find_unused_parameters_true"
     try:

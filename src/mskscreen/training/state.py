@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.storage import disk_full, replacing
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
 FILE = "state.safetensors"
-_SCHEMA = 1
+_SCHEMA = 2
 _KEY = "mskscreen.state"
 _OPTIMISER = "optimiser"
 
 
 @dataclass
 class Position:
-    """Where a run is. `protocol`, `data` and `processes` say of which run this is.
+    """Where a run is. `protocol`, `data`, `processes` and `precision` (bf16 or f32) say of which run this is.
 
     `epoch` counts whole epochs, `step` the steps of the present one, `sums` (3,) its losses so far; `history` has
     the row of every epoch in metrics.csv; `best` is the number of the best one, -1 before the first.
@@ -37,6 +40,7 @@ class Position:
     protocol: str
     data: str
     processes: int = 1
+    precision: str = "f32"
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
@@ -73,6 +77,21 @@ def read_position(folder: Path) -> Position | None:
         return None
 
 
+def require_same(fabric: Fabric, folder: Path, seen: object) -> None:
+    """Raise DataError in every process where one sees something else in the folder of the run than the first.
+
+    A run of several machines would otherwise go on from several states.
+    """
+    same = torch.tensor(float(fabric.broadcast(seen) == seen), device=fabric.device)
+    together = fabric.all_reduce(same, reduce_op="sum")
+    assert isinstance(together, Tensor)  # noqa: S101 - what went in
+    if together < fabric.world_size:
+        raise DataError(
+            f"{folder}: the processes do not see the same run; start all with the same protocol and data, on "
+            "machines of one kind, with --out a folder that they share"
+        )
+
+
 def load_state(
     folder: Path, expected: Position, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
 ) -> Position:
@@ -92,6 +111,11 @@ def load_state(
     for name in ("protocol", "data", "processes"):
         if getattr(position, name) != getattr(expected, name):
             raise ProtocolError(f"{path}: the run was started with other {name}; choose another folder with --out")
+    if position.precision != expected.precision:
+        raise ProtocolError(
+            f"{path}: the run was started in {position.precision}, but here it would go on in "
+            f"{expected.precision}; use a machine like the first, or choose another folder with --out"
+        )
     try:
         for name, module in modules.items():
             prefix = f"{name}."
