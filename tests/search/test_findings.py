@@ -226,18 +226,18 @@ def test_what_was_stopped_is_counted_and_its_cell_stands_behind_the_complete_one
 
 def test_folds_are_averaged_in_a_cell_and_paired_with_themselves() -> None:
     def result(architecture: str, fold: int, score: float) -> Result:
-        found = _result(architecture, "random", 0, 1.0, score=score, fold=fold)
+        found = _result(architecture, "random", 0, 1.0 + fold, score=score, fold=fold)
         return dataclasses.replace(found, run=Run({**found.run.levels, "fold": str(fold)}, found.run.protocol))
 
     easy, hard = (result("resnet18", fold, score) for fold, score in ((1, 0.9), (0, 0.7)))
-    (cell,) = _findings([easy, hard]).cells
+    (cell,) = _findings([hard, easy]).cells
     assert cell.score == pytest.approx(0.8)
     assert cell.best == hard, "scores of two folds are not compared"
-    findings = _findings([easy, hard, result("densenet121", 0, 0.6)])
+    findings = _findings([hard, easy, result("densenet121", 0, 0.6)])
     found = effects(findings, resample(findings, resamples=20))
     assert {effect.axis for effect in found} == {"architecture"}
-    expected = findings.cells[1].results[0].figures["joint_auroc"] - hard.figures["joint_auroc"]
-    assert next(e for e in found if e.figure == "joint_auroc").difference.value == pytest.approx(expected)
+    expected = findings.cells[1].results[0].figures["abnormality_auroc"] - hard.figures["abnormality_auroc"]
+    assert next(e for e in found if e.figure == "abnormality_auroc").difference.value == pytest.approx(expected)
 
 
 def test_the_best_is_named_by_development_and_tested_on_evaluation() -> None:
