@@ -352,3 +352,10 @@ def test_random_weights_follow_the_seed():
     assert torch.equal(one.shared.weight, same.shared.weight)
     assert not torch.equal(one.shared.weight, other.shared.weight)
     assert isinstance(one, type(build_network(SHORT.architecture)))
+
+
+def test_an_input_too_small_for_the_network_is_told_before_images_are_decoded(data, tmp_path):
+    protocol = SHORT.replace(architecture="inception_v3", input_size=32)
+    with pytest.raises(ModelError, match="inception_v3 needs a larger input than 32 pixels"):
+        train(data, protocol, tmp_path / "run", cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

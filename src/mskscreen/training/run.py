@@ -23,10 +23,11 @@ from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.inference.engines import cores
 from mskscreen.lock import locked
+from mskscreen.networks.complexity import measure
 from mskscreen.storage import cache_folder, write_text
 from mskscreen.training.course import DONE, Progress, Run, RunResult
 from mskscreen.training.learner import BEST, precision
-from mskscreen.training.material import gather, read_data
+from mskscreen.training.material import gather, preprocessing, read_data
 from mskscreen.training.protocol import Protocol
 from mskscreen.training.state import FILE, require_same, writing
 
@@ -64,7 +65,7 @@ def train(
     Fabric. Several machines need an `out` that they share.
     `decoded` is told how many images were decoded.
 
-    Raises ProtocolError and DataError in one sentence.
+    Raises ProtocolError, DataError, and ModelError where the architecture wants a larger input, in one sentence.
     """
 
     def advance(count: int) -> None:
@@ -76,6 +77,8 @@ def train(
     alone = (lightning or {}).get("num_nodes", 1) == 1
     if alone and (out / DONE).is_file():
         return _finished(out, protocol, manifest)
+    shown = preprocessing(protocol)
+    measure(protocol.architecture, (shown.height, shown.width))
     # Its notices say what the protocol says.
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
