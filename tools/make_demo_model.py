@@ -42,22 +42,16 @@ from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
 ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
-SEEDS = {"train": 20261211, "more": 20261214, "dev": 20261212, "test": 20261213}
-LEARNED = ("train", "more")
+SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
 FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
-# Small views and close-ups first; then whole images at full size, without which the pooling of small views stays;
-# and when these studies are learned by heart, others.
+# Small views and close-ups first; then whole images at full size, without which the pooling of small views stays.
 SIZE = 320
 COURSE = (
-    (
-        "train",
-        Schedule((Phase(4176, 192, close=0.6), Phase(224, SIZE)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877),
-    ),
-    ("train", Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1)),
-    ("train", Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2, share=0.5)),
-    ("more", Schedule((Phase(2000, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=3)),
+    Schedule((Phase(4176, 192, close=0.6), Phase(224, SIZE)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877),
+    Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1),
+    Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2, share=0.5),
 )
-STEPS = sum(schedule.steps for _, schedule in COURSE)
+STEPS = sum(schedule.steps for schedule in COURSE)
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
 )
@@ -74,26 +68,18 @@ def main() -> None:
             task = bars.add_task(text, total=total)
             return lambda count: bars.advance(task, count)
 
-        first = options.studies * 2 // 5
-        sizes = {"train": first, "more": options.studies - first, "dev": max(first // 8, 70)}
-        sizes["test"] = options.test_studies
+        sizes = {"train": options.studies, "dev": max(options.studies // 8, 70), "test": options.test_studies}
         folders = {name: options.work / name for name in sizes}
         for name, studies in sizes.items():
-            recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name in LEARNED)
+            recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name == "train")
             make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
         preprocessing = Preprocessing(options.size, options.size, fit="letterbox")
-        arrays = {
-            name: load_arrays(folder, preprocessing, occult=name not in LEARNED)
-            for name, folder in folders.items()
-        }
-        test = arrays["test"]
-        course = [
-            (name, _scaled(schedule, options.steps / STEPS, options.size / SIZE)) for name, schedule in COURSE
-        ]
-        network = _train(arrays, course, options.work / "run", track)
-        contract = _contract(
-            network, arrays, preprocessing, course, describe(*(folders[name] for name in LEARNED))
+        train, dev, test = (
+            load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
         )
+        course = [_scaled(schedule, options.steps / STEPS, options.size / SIZE) for schedule in COURSE]
+        network = _train(train, course, options.work / "run", track)
+        contract = _contract(network, train, dev, preprocessing, course, folders["train"])
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "demo.onnx"
         export_onnx(network, contract, path)
@@ -110,7 +96,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
     parser.add_argument("--out", type=Path, default=MODELS)
-    parser.add_argument("--studies", type=int, default=20000)
+    parser.add_argument("--studies", type=int, default=8000)
     parser.add_argument("--test-studies", type=int, default=2800)
     parser.add_argument("--steps", type=int, default=STEPS, help="of 32 images")
     parser.add_argument("--size", type=int, default=SIZE)
@@ -127,13 +113,11 @@ def _scaled(schedule: Schedule, steps: float, size: float) -> Schedule:
     return replace(schedule, phases=tuple(phases))
 
 
-def _train(
-    arrays: dict[str, PhantomArrays], course: list[tuple[str, Schedule]], folder: Path, track: Track
-) -> ScreeningNetwork:
-    torch.manual_seed(course[0][1].seed)
+def _train(arrays: PhantomArrays, course: list[Schedule], folder: Path, track: Track) -> ScreeningNetwork:
+    torch.manual_seed(course[0].seed)
     network = build_network(ARCHITECTURE, init="package")
-    for part, (name, schedule) in enumerate(course):
-        advance = track(f"train on {len(arrays[name])} images, part {part}", schedule.steps)
+    for part, schedule in enumerate(course):
+        advance = track(f"train on {len(arrays)} images, part {part}", schedule.steps)
         losses: list[float] = []
 
         def report(
@@ -148,23 +132,22 @@ def _train(
             if step % 50 == 0:
                 print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
 
-        network = fit(network, arrays[name], schedule, folder / str(part), report)
+        network = fit(network, arrays, schedule, folder / str(part), report)
     return network
 
 
 def _contract(
     network: ScreeningNetwork,
-    arrays: dict[str, PhantomArrays],
+    train: PhantomArrays,
+    dev: PhantomArrays,
     preprocessing: Preprocessing,
-    course: list[tuple[str, Schedule]],
-    digest: str,
+    course: list[Schedule],
+    folder: Path,
 ) -> ModelContract:
     """Temperatures, operating points and the novelty threshold from the development phantoms.
 
     The offset of the abnormality score goes into the network's bias.
     """
-    dev, seen = arrays["dev"], [arrays[name].images for name in LEARNED]
-    images = sum(map(len, seen))
     pred1, pred2, features = predict(network, dev.images)
     names, study = np.unique([row.study for row in dev.rows], return_inverse=True)
     labels = np.zeros(len(names), np.int64)
@@ -176,7 +159,7 @@ def _contract(
     calibration = Calibration(temperature, fit_temperature(pred2, dev.joint))
     p = softmax(pred1, calibration.abnormality_temperature)[:, 1]
     p_study = np.bincount(study, p) / np.bincount(study)
-    _, _, known = predict(network, np.concatenate([part[:: max(1, images // 1000)] for part in seen]))
+    _, _, known = predict(network, train.images[:: max(1, len(train) // 1000)])
     principal = PCA(64, svd_solver="randomized", random_state=0).fit(known)
     tensors = (torch.from_numpy(np.float32(x)) for x in (principal.mean_, principal.components_))
     variances = torch.from_numpy(np.float32(principal.explained_variance_))
@@ -195,13 +178,11 @@ def _contract(
         operating_points={name: choose(labels > 0, p_study, rule).threshold for name, rule in RULES.items()},
         novelty=Novelty("Mahalanobis distance of pooled features, 64 principal components", threshold, quantile),
         provenance=Provenance(
-            data=f"{images} phantom images; no radiograph of a person",
-            data_digest=digest,
+            data=f"{len(train)} phantom images; no radiograph of a person",
+            data_digest=describe(folder),
             seed=SEEDS["train"],
             versions={name: importlib.metadata.version(name) for name in ("mskscreen", "torch", "timm")},
-            protocol={
-                f"part {part}": {"data": name} | asdict(schedule) for part, (name, schedule) in enumerate(course)
-            },
+            protocol={f"part {part}": asdict(schedule) for part, schedule in enumerate(course)},
             notes=NEVER,
             licence="Apache-2.0",
         ),

@@ -64,6 +64,6 @@ def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = Fa
     return PhantomArrays(images, masks, abnormal, joints, twins, rows)
 
 
-def describe(*folders: Path) -> str:
-    """SHA-256 of the manifests of data sets in order: what a contract records as the digest of its data."""
-    return hashlib.sha256(b"".join((folder / FILE).read_bytes() for folder in folders)).hexdigest()
+def describe(folder: Path) -> str:
+    """SHA-256 of a data set's manifest: what a contract records as the digest of its data."""
+    return hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
