@@ -92,7 +92,7 @@ def make_pack(
     readers = [f"reader-{number + 1}" for number in range(design.readers)]
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        drawn, pack = folder / "drawn", folder / out.name
+        drawn, pack = folder / "drawn", folder / "pack"
         drawn.mkdir()
         views = _draw(drawn, [files.of(i) for i in chosen], shown, screener, cases.table, design.seed, advance)
         for phase in phases:
