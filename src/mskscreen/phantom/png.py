@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 
 import numpy as np
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_UP = 2
+from mskscreen.pixels.png import UP, png_file
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -19,14 +17,8 @@ def png_bytes(image: np.ndarray) -> bytes:
     """
     rows, columns = image.shape
     lines = np.empty((rows, columns + 1), np.uint8)
-    lines[:, 0] = _UP
+    lines[:, 0] = UP
     lines[0, 1:] = image[0]
     np.subtract(image[1:], image[:-1], out=lines[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    data = packer.compress(lines.tobytes()) + packer.flush()
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return png_file(image.shape, [packer.compress(lines.tobytes()) + packer.flush()])
