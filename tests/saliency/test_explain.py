@@ -159,6 +159,9 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     assert next(read_records(out)).passes == 256
     next(out.glob("*.map.json")).write_text("{")
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
+    next(out.glob("*.rise.abnormal.png")).unlink()
+    assert "nothing to do" not in explain(*base, "--passes", 256).stderr
+    assert next(read_records(out)).values(out).any()
     write_png(file, 3)
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert "nothing to do" in explain(*base, "--passes", 256).stderr
@@ -201,9 +204,10 @@ def test_records_that_are_none_are_refused(tmp_path, change, message):
         MapRecord.read(path)
 
 
-def test_a_map_with_a_pickle_or_of_another_size_is_refused(tmp_path):
+def test_a_map_with_a_pickle_of_another_size_or_not_finite_is_refused(tmp_path):
     record = MapRecord("a.png", "s", "hand", 0.9, True, "rise", "abnormal", "x", map="a.npy", rows=2, columns=2)
-    for values in (np.array([{}, {}, {}, {}], object).reshape(2, 2), np.zeros((3, 2))):
+    gap = np.array([[1, np.inf], [0, 2]]), np.array([[1, 2], [np.nan, 0]], np.float16), np.full((2, 2), 1e300)
+    for values in (np.array([{}, {}, {}, {}], object).reshape(2, 2), np.zeros((3, 2)), *gap):
         np.save(tmp_path / "a.npy", values, allow_pickle=True)
         with pytest.raises(DataError, match=r"a\.npy"):
             record.values(tmp_path)

@@ -248,6 +248,27 @@ def test_it_is_said_what_became_of_every_image(judged):
     assert "19 images: 16 scored, 1 missed by the classifier, 2 without truth; 2 truths of other images" in found
 
 
+def test_a_map_that_cannot_be_read_is_named_and_the_others_are_scored(judged):
+    change(judged, "rise", map=lambda record: record["map"].replace(".png", ".npy"))
+    for number in range(20):
+        values = np.random.default_rng(number).random(SHAPE, np.float32)
+        values[0, 0] = {3: np.nan, 5: np.inf}.get(number, 0)
+        np.save(judged / "maps" / f"{number}.rise.npy", values)
+    (judged / "maps" / "7.rise.map.json").write_text("{")
+    for path in (judged / "maps").glob("8.*"):
+        if path.suffix == ".png":
+            path.write_bytes(b"no map")
+    found = run(judged)
+    assert found.exit_code == 3
+    rows = {row["method"]: row for row in json.loads(found.stdout) if row["part"] == "all"}
+    assert (rows["hirescam"]["images"], rows["rise"]["images"], rows["random map"]["images"]) == (17, 15, 18)
+    said = [line for line in found.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(said) == 4
+    for number in (3, 5):
+        sentence = "the map holds values that are not finite numbers; delete it and run explain again"
+        assert f"left out: {judged / 'maps' / f'{number}.rise.npy'}: {sentence}" in said
+
+
 def test_a_truth_that_fits_two_images_is_refused(judged):
     change(judged, "rise", file=lambda record: f"/elsewhere/{Path(record['file']).name}")
     text = (judged / "p.json").read_text()

@@ -191,7 +191,10 @@ def score(
     max_pixels: common.MaxPixels = None,
     form: common.FormatOption = common.Format.TABLE,
 ) -> None:
-    """Judge maps by the truth and the model, beside maps that know no image, with intervals and cost."""
+    """Judge maps by the truth and the model, beside maps that know no image, with intervals and cost.
+
+    Exit code 3 says that some maps could not be read and were left out.
+    """
     if not model and not truth:
         raise typer.BadParameter("name --truth, or --model for the measures that need no truth")
     if not truth:
@@ -215,12 +218,19 @@ def score(
     screener = Screener.load(model, limits=common.limits_of(max_pixels)) if model else None
     contract = screener.engine.contract.digest if screener else None
     truths = read_truth(truth) if truth else None
-    joined = right_cases(Predictions.read(predictions), read_records(maps), truths, of, contract)
+    broken: list[str] = []
+
+    def left_out(error: str) -> None:
+        broken.append(error)
+        common.alarm.print(f"left out: {error}")
+
+    joined = right_cases(Predictions.read(predictions), read_records(maps, left_out), truths, of, contract)
     levels = {} if level is None else dict.fromkeys((*_METHODS, *REFERENCES), level)
     if dev_maps and dev_predictions and truths:
         known = read_truth(dev_truth) if dev_truth else truths
         contract = contract or joined.model.get("contract")
-        development = right_cases(Predictions.read(dev_predictions), read_records(dev_maps), known, of, contract)
+        records = read_records(dev_maps, left_out)
+        development = right_cases(Predictions.read(dev_predictions), records, known, of, contract)
         refuse_shared(joined, development, patients=known.numbering == truths.numbering)
         levels = development_levels(development, dev_maps)
     values = measure(joined, maps, levels)
@@ -243,6 +253,7 @@ def score(
     common.err.print(f"{joined}; intervals over {resampled(joined.cases)}; {NOT_FOR_DIAGNOSIS}")
     if truths and (alone := sum(prior is None for prior in values.priors)):
         common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")
+    raise typer.Exit(common.Exit.SOME_FAILED if broken else common.Exit.OK)
 
 
 @app.command("sanity")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ Form = Literal["png", "npy"]
 _LEVELS = 65535
 _NOTICE = f"shows what the model used, not where the lesion is; {NOT_FOR_DIAGNOSIS}"
 _LARGEST = 1 << 28
+_REMEDY = "delete it and run explain again"
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("file", "study", "method", "of", "job"), str),
     **dict.fromkeys(("rows", "columns"), int | None),
@@ -92,7 +93,7 @@ class MapRecord:
     def values(self, folder: Path) -> npt.NDArray[np.float32]:
         """The map, float32 (rows, columns).
 
-        Raises DataError where it is missing, damaged, or of another size than the record says.
+        Raises DataError where it is missing, damaged, not finite, or of another size than the record says.
         """
         if self.map is None or not self.rows or not self.columns or self.rows * self.columns > _LARGEST:
             raise DataError(f"{self.file}: method {self.method} has no map ({self.reason or 'none was made'})")
@@ -106,11 +107,15 @@ class MapRecord:
                         raise ValueError(f"size {picture.size}")
                     stored = np.asarray(picture)
         except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: the map cannot be read ({error}); run explain again") from error
+            raise DataError(f"{path}: the map cannot be read ({error}); {_REMEDY}") from error
         if stored.shape != (self.rows, self.columns) or stored.dtype.kind not in "fui":
-            raise DataError(f"{path}: shape {stored.shape} is not that of its record; run explain again")
-        values: npt.NDArray[np.float32] = stored.astype(np.float32) * np.float32(self.slope)
-        return values + np.float32(self.intercept)
+            raise DataError(f"{path}: shape {stored.shape} is not that of its record; {_REMEDY}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            values: npt.NDArray[np.float32] = stored.astype(np.float32) * np.float32(self.slope)
+            values += np.float32(self.intercept)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: the map holds values that are not finite numbers; {_REMEDY}")
+        return values
 
 
 def write_values(path: Path, values: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -127,13 +132,25 @@ def write_values(path: Path, values: npt.NDArray[np.float32]) -> tuple[float, fl
     return slope, low
 
 
-def read_records(folder: Path) -> Iterator[MapRecord]:
+def read_records(folder: Path, left_out: Callable[[str], None] | None = None) -> Iterator[MapRecord]:
     """The records of a folder that `mskscreen explain` wrote, by name.
 
-    Raises DataError where it holds none.
+    With `left_out` maps are read too, and it is told why one cannot be: its record then comes without a map, or
+    not at all. Raises DataError where the folder holds none, or a record cannot be read and nobody is told.
     """
     paths = sorted(folder.glob("*.map.json"))
     if not paths:
         raise DataError(f"{folder}: holds no maps; make them with: mskscreen explain FILES --out {folder}")
     for path in paths:
-        yield MapRecord.read(path)
+        record = None
+        try:
+            record = MapRecord.read(path)
+            if left_out and record.map:
+                record.values(folder)
+        except DataError as error:
+            if left_out is None:
+                raise
+            left_out(str(error))
+            record = record and replace(record, map=None, reason=str(error))
+        if record:
+            yield record

@@ -198,11 +198,12 @@ def _screen(screener: Screener, path: Path, at: str) -> Screened:
 
 
 def _known(path: Path) -> MapRecord | None:
-    """The record of an earlier run; one that cannot be read is made again."""
+    """The record of an earlier run; one that cannot be read, or whose map is gone, is made again."""
     try:
-        return MapRecord.read(path) if path.is_file() else None
+        record = MapRecord.read(path) if path.is_file() else None
     except DataError:
         return None
+    return None if record and record.map and not path.with_name(record.map).is_file() else record
 
 
 def _job(screener: Screener, explainer: Explainer, request: Request, method: str, path: Path) -> str:
