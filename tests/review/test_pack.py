@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import shutil
 import struct
 from collections import Counter
@@ -14,7 +15,7 @@ from PIL import Image
 from mskscreen.errors import DataError
 from mskscreen.pixels import displayed, read_radiograph
 from mskscreen.pixels.geometry import Geometry
-from mskscreen.review.pack import Design, _peak, make_pack
+from mskscreen.review.pack import Design, _peak, finished, make_pack
 from mskscreen.review.picture import write_png
 from mskscreen.review.protocol import AIDED, UNAIDED, Key, images_digest, open_pack
 from mskscreen.review.selection import reading_order, showings
@@ -212,6 +213,18 @@ def test_the_key_may_not_lie_in_the_pack_and_is_for_its_owner_only(pack, study, 
     assert not (tmp_path / "p").exists()
     assert pack.with_name("pack.key.json").stat().st_mode & 0o077 == 0
     assert not list(pack.rglob("*key*"))
+
+
+def test_a_pack_without_a_folder_for_each_phase_is_neither_finished_nor_scored(study, screener, tmp_path):
+    out, key = tmp_path / "p", tmp_path / "key.json"
+    make_pack(out, key, study.cases, screener, Design(4, 1, 0, 3), request={"cases": 4})
+    assert finished(out, key, {"cases": 4})
+    old = json.loads(key.read_text())
+    old["protocol"] |= {"schema": 1, "images_sha256": "00"}
+    key.write_text(json.dumps(old))
+    for read in (lambda: finished(out, key, {"cases": 4}), lambda: open_pack(out, key)):
+        with pytest.raises(DataError, match=r"key\.json: is the key of a pack in layout 1, not 2.*make a new pack"):
+            read()
 
 
 def test_protocol_key_and_pictures_are_frozen_together(study, screener, tmp_path):

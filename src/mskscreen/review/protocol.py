@@ -85,7 +85,7 @@ class Key:
     def read(cls, path: Path) -> Key:
         """Read a key.
 
-        Raises DataError that names the file.
+        Raises DataError that names the file, also where the pack was made in another layout than today's.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -97,11 +97,18 @@ class Key:
             )
             showings = {code: Showing(**showing) for code, showing in value["showings"].items()}
             seed = value.get("seed", value["request"].get("seed"))
-            return cls(value["request"], seed, float(value["threshold"]), cases, showings, value["protocol"])
+            key = cls(value["request"], seed, float(value["threshold"]), cases, showings, value["protocol"])
+            schema = key.protocol["schema"]
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{path}: not the key of a review pack ({error}); name the key of this pack"
             ) from error
+        if schema != SCHEMA:
+            raise DataError(
+                f"{path}: is the key of a pack in layout {schema}, not {SCHEMA}, which has a folder for each phase; "
+                "make a new pack under another name, or score this one with the version of mskscreen that made it"
+            )
+        return key
 
 
 def _point(values: Any) -> tuple[float, float] | None:
