@@ -1,5 +1,6 @@
 """Calibration written into a model file, disturbed images predicted again, and the card: with a real ONNX file."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -145,6 +146,36 @@ def test_a_killed_run_goes_on_and_a_finished_one_predicts_nothing(screened, tmp_
     assert list(write_disturbed(screener, base, root, tmp_path / "killed", chosen)) == whole
     assert not seen
     assert not finished(screener, some_studies(base, 2), tmp_path / "killed", chosen)
+
+
+def on_server(screener, address, version="1", digest=""):
+    """The model as one on a server."""
+    backend = copy.copy(screener.engine.backend)
+    backend.source = {"address": address, "versions": [version]}
+    return Screener(dataclasses.replace(screener.engine, digest=digest, backend=backend))
+
+
+@pytest.mark.parametrize("other", [("http://b/v2/models/m",), ("http://a/v2/models/m", "2")])
+def test_a_run_does_not_go_on_with_another_model_on_a_server(screened, tmp_path, other):
+    root, screener, base = screened
+    seen = []
+    chosen = {"inverted": lambda pixels: seen.append(1) or 1 - pixels}
+    first = on_server(screener, "http://a/v2/models/m")
+    run = write_disturbed(first, base, root, tmp_path, chosen)
+    next(run)
+    run.close()
+    seen.clear()
+    list(write_disturbed(on_server(screener, *other), base, root, tmp_path, chosen))
+    assert len(seen) == sum(row.error is None for row in base)
+
+
+def test_only_a_server_that_tells_the_digest_of_its_model_lets_a_run_be_finished(screened, tmp_path):
+    root, screener, base = screened
+    chosen = {"inverted": DISTURBANCES["polarity inverted"]}
+    for digest in ("", "00"):
+        model = on_server(screener, "http://a/v2/models/m", digest=digest)
+        list(write_disturbed(model, base, root, tmp_path / digest, chosen))
+        assert finished(model, base, tmp_path / digest, chosen) == bool(digest)
 
 
 def test_a_run_with_the_wrong_folder_is_put_right_by_one_with_the_right(screened, tmp_path):

@@ -118,7 +118,7 @@ def write_disturbed(
     with ExitStack() as stack:
         journals = {name: stack.enter_context(Journal(files[name], about[name])) for name in disturbances}
         for name, journal in journals.items():
-            journal.keep(read_finished(files[name], job))
+            journal.keep(_made(screener, files[name], job))
         known = {row.file for row in base if all(row.file in journal for journal in journals.values())}
         todo = replace(base, images=tuple(row for row in base if row.file not in known))
         fresh = repredict(screener, todo, root, disturbances)
@@ -140,7 +140,7 @@ def finished(
 ) -> bool:
     """Whether `write_disturbed` has ended in `out` for this very table and model, with no error that is new."""
     job = _job(screener, base, disturbances)
-    tables = [read_finished(file, job) for file in _files(out, disturbances).values()]
+    tables = [_made(screener, file, job) for file in _files(out, disturbances).values()]
     return (out / INDEX).exists() and all(
         table is not None and all(was.error or row.error is None for row, was in zip(table, base, strict=True))
         for table in tables
@@ -151,8 +151,15 @@ def _files(out: Path, disturbances: Mapping[str, Disturbance]) -> dict[str, Path
     return {name: out / f"disturbed-{k:02d}.json" for k, name in enumerate(disturbances)}
 
 
+def _made(screener: Screener, file: Path, job: str) -> Predictions | None:
+    """The table that this job has made; none of a server that does not tell the digest of its model."""
+    return read_finished(file, job) if screener.engine.digest else None
+
+
 def _job(screener: Screener, base: Predictions, disturbances: Mapping[str, Disturbance]) -> str:
-    """SHA-256 of all that decides the tables."""
+    """SHA-256 of all that decides the tables; a model on a server is known by its place and versions, too."""
     rows = [(row.file, row.digest) for row in base]
-    what = [screener.engine.digest, dict(base.model), base.threshold, list(disturbances), rows]
+    about = screener.describe()
+    what = [about["sha256"], dict(base.model), base.threshold, list(disturbances), rows]
+    what += [about["contract"], about["server"]] if "server" in about else []
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
