@@ -23,6 +23,7 @@ from mskscreen.errors import ContractError
 
 SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
+MIN_STUDIES = 100  # Of fewer, a single flipped decision is more than a gate allows.
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,17 @@ class Novelty:
 class Gate:
     """Outcome of the parity gate of one precision on one engine, against f32 on the development fold.
 
-    `measures` holds what was judged and, as `speed`, images a second relative to f32 on the same engine.
+    `measures` holds what was judged, on how many `studies`, and as `speed` images a second relative to f32 on the
+    same engine.
     """
 
     passed: bool
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def approves(self) -> bool:
+        """Whether it was passed, and on as many studies as a gate needs: older versions asked for fewer."""
+        return self.passed and self.measures.get("studies", 0) >= MIN_STUDIES
 
 
 @dataclass(frozen=True)

@@ -254,11 +254,13 @@ def test_verb_prints_the_gates_and_says_by_its_exit_code_that_one_failed(tmp_pat
         ("onnxruntime/int8", "passed"),
     ]
     contract = read_contract(out)
-    failed = {key: dataclasses.replace(gate, passed=False) for key, gate in contract.approved.items()}
     from mskscreen.inference.onnx_file import write_metadata
 
-    write_metadata(out, METADATA_KEY, dataclasses.replace(contract, approved=failed).to_json(), out)
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 3
-    assert "nothing to do" in again.stderr
+    for other, outcome in (({"passed": False}, "failed"), ({"measures": {"studies": 99.0}}, "too few studies")):
+        poor = {key: dataclasses.replace(gate, **other) for key, gate in contract.approved.items()}
+        write_metadata(out, METADATA_KEY, dataclasses.replace(contract, approved=poor).to_json(), out)
+        again = CliRunner().invoke(app, arguments)
+        assert again.exit_code == 3
+        assert {row["outcome"] for row in json.loads(again.stdout)} == {outcome}
+        assert "nothing to do" in again.stderr
     assert CliRunner().invoke(app, ["export", str(path), "--precision", "int4"]).exit_code == 2

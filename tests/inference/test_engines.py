@@ -222,7 +222,7 @@ def test_a_contract_of_later_software_is_refused_with_the_name_of_the_file(
 
 
 def approved(make: Callable, **passed: bool) -> ModelContract:
-    return make(approved={key.replace("_", "/"): Gate(value) for key, value in passed.items()})
+    return make(approved={key.replace("_", "/"): Gate(value, {"studies": 100.0}) for key, value in passed.items()})
 
 
 def test_bf16_runs_only_where_its_gate_passed(

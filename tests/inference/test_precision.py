@@ -21,6 +21,7 @@ from mskscreen.inference.verify import FAILED, OK, verify
 from mskscreen.predictions import FLAG_UNAPPROVED
 
 HERE = machine_kind()
+ENOUGH = {"studies": 100.0}
 
 
 def gates(**passed: Any) -> dict[str, Gate]:
@@ -28,7 +29,7 @@ def gates(**passed: Any) -> dict[str, Gate]:
     made = {}
     for precision, value in passed.items():
         ok, speed = value if isinstance(value, tuple) else (value, None)
-        made[gate_key("onnxruntime", precision, HERE)] = Gate(ok, {"speed": speed} if speed else {})
+        made[gate_key("onnxruntime", precision, HERE)] = Gate(ok, ENOUGH | ({"speed": speed} if speed else {}))
     return made
 
 
@@ -74,10 +75,10 @@ def test_auto_is_the_fastest_that_passed_and_that_the_engine_computes_in(
 
 
 def test_a_gate_holds_for_its_engine_and_its_kind_of_machine_only(pair: Callable) -> None:
-    elsewhere = {gate_key("onnxruntime", "int8", "riscv64"): Gate(True)}
-    other_engine = {gate_key("openvino", "int8", HERE): Gate(True)}
+    elsewhere = {gate_key("onnxruntime", "int8", "riscv64"): Gate(True, ENOUGH)}
+    other_engine = {gate_key("openvino", "int8", HERE): Gate(True, ENOUGH)}
     assert opened(pair(elsewhere)) == opened(pair(other_engine)) == "f32"
-    assert opened(pair({"onnxruntime/int8": Gate(True)})) == "int8"
+    assert opened(pair({"onnxruntime/int8": Gate(True, ENOUGH)})) == "int8"
     with pytest.raises(ModelError, match=f"not gated on this kind of machine .{HERE.replace('+', '.')}"):
         opened(pair(elsewhere), "int8")
 
@@ -106,6 +107,19 @@ def test_a_failed_precision_is_refused_unless_forced_and_then_flags_every_row(
     assert "failed its gate" in forced.engine.why
     asked = Screener.load(pair(gates(int8=True)), engine="onnxruntime", precision="int8", unapproved=True)
     assert not any(FLAG_UNAPPROVED in row.flags for row in asked.predict(sources))
+
+
+def test_a_gate_of_older_versions_on_fewer_studies_approves_nothing(pair: Callable) -> None:
+    image = np.full((40, 40), 90, np.uint8)
+    for measures, count in (({"studies": 99.0}, 99), ({}, 0)):
+        path = pair({gate_key("onnxruntime", "int8", HERE): Gate(True, measures)})
+        assert opened(path) == "f32"
+        with pytest.raises(ModelError, match=f"int8 was gated on {count} of 100 studies.*--force-precision"):
+            opened(path, "int8")
+        forced = Screener.load(path, engine="onnxruntime", precision="int8", unapproved=True)
+        assert forced.engine.why == f"forced: int8 was gated on {count} of 100 studies"
+        (row,) = forced.predict(image)
+        assert FLAG_UNAPPROVED in row.flags
 
 
 def damaged(path: Path) -> None:

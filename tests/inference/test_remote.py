@@ -22,6 +22,8 @@ from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
 from mskscreen.predictions import FLAG_UNAPPROVED
 
+ENOUGH = {"studies": 100.0}
+
 
 class Handler(BaseHTTPRequestHandler):
     """The protocol over one of our engines; the server's `trouble` spoils what it says."""
@@ -173,9 +175,10 @@ def test_triton_gives_a_number_for_each_image_as_a_column(
     [
         ("f32", {}, False),
         ("int8", {}, True),
-        ("int8", {"onnxruntime/int8@a": Gate(True), "onnxruntime/int8@b": Gate(False)}, True),
-        ("int8", {"onnxruntime/int8@a": Gate(True), "openvino/int8": Gate(False)}, False),
-        ("int8", {"openvino/int8": Gate(True)}, True),
+        ("int8", {"onnxruntime/int8@a": Gate(True, ENOUGH), "onnxruntime/int8@b": Gate(False)}, True),
+        ("int8", {"onnxruntime/int8@a": Gate(True, ENOUGH), "openvino/int8": Gate(False)}, False),
+        ("int8", {"openvino/int8": Gate(True, ENOUGH)}, True),
+        ("int8", {"onnxruntime/int8": Gate(True, {"studies": 99.0})}, True),
     ],
 )
 def test_weights_that_no_gate_of_the_servers_engine_passed_flag_every_row(

@@ -18,7 +18,7 @@ from mskscreen.inference.backends import BACKENDS
 from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.repository import write_ovms, write_triton
 
-ANYWHERE = {f"{engine}/int8": Gate(True) for engine in BACKENDS}
+ANYWHERE = {f"{engine}/int8": Gate(True, {"studies": 100.0}) for engine in BACKENDS}
 
 # Properties and types of a model in the published schema of config.json; further ones are refused by the server.
 OVMS = {

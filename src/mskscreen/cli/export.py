@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
     from mskscreen.export.precisions import Request
 
-_NOT_HERE = "not computed on this machine"
+_NOT_HERE, _TOO_FEW = "not computed on this machine", "too few studies"
 
 
 def export(
@@ -144,7 +144,7 @@ def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool
         if precision not in backend.precisions():
             found[name] = _NOT_HERE, {}
         elif gate:
-            found[name] = "passed" if gate.passed else "failed", gate.measures
+            found[name] = "passed" if gate.approves else _TOO_FEW if gate.passed else "failed", gate.measures
         else:
             found[name] = "not gated", {}
     columns = dict.fromkeys(key for _, measures in found.values() for key in measures)
@@ -156,4 +156,4 @@ def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool
     if any(row["outcome"] == "not gated" for row in rows):
         err.print("what was not gated stays unused: name development images with --gate")
     computed = {name.partition("/")[2] for name, (outcome, _) in found.items() if outcome != _NOT_HERE}
-    return computed >= set(request.precisions) and all(row["outcome"] != "failed" for row in rows)
+    return computed >= set(request.precisions) and all(row["outcome"] not in ("failed", _TOO_FEW) for row in rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from mskscreen.contract import Gate, ModelContract
+from mskscreen.contract import MIN_STUDIES, Gate, ModelContract
 from mskscreen.errors import DataError
 from mskscreen.export.images import Images
 from mskscreen.inference import Engine
@@ -20,7 +20,6 @@ MAX_AUROC_CHANGE = 0.005
 MAX_FLIPPED = 0.01
 MAX_P_CHANGE = 0.01
 MIN_MAP_CORRELATION = 0.95
-MIN_STUDIES = 100  # of fewer, a single flipped decision is more than MAX_FLIPPED
 _FLIPPED = "flipped_"
 _ROUNDS = 5
 _TIMED = 16

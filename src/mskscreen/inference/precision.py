@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mskscreen.contract import ModelContract, Provenance
+from mskscreen.contract import MIN_STUDIES, ModelContract, Provenance
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.machine import machine_kind
@@ -98,7 +98,7 @@ def held(contract: ModelContract) -> tuple[str, ...]:
 
 def _passed(contract: ModelContract, engine: str, precision: str) -> bool:
     gate = contract.gate(engine, precision, machine_kind())
-    return precision == "f32" or (gate is not None and gate.passed)
+    return precision == "f32" or (gate is not None and gate.approves)
 
 
 def _speed(contract: ModelContract, engine: str, precision: str) -> float:
@@ -107,8 +107,13 @@ def _speed(contract: ModelContract, engine: str, precision: str) -> float:
 
 
 def _state(contract: ModelContract, engine: str, precision: str) -> str:
-    gated = contract.gate(engine, precision, machine_kind()) is not None
-    return f"{precision} {'failed its gate' if gated else 'was not gated'}"
+    """Why a precision is not approved."""
+    gate = contract.gate(engine, precision, machine_kind())
+    if gate is None:
+        return f"{precision} was not gated"
+    if gate.passed:
+        return f"{precision} was gated on {gate.measures.get('studies', 0):.0f} of {MIN_STUDIES} studies"
+    return f"{precision} failed its gate"
 
 
 def _refusal(contract: ModelContract, engine: str, precision: str) -> str:

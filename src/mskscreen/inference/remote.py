@@ -61,7 +61,7 @@ def _approved(contract: ModelContract, platform: str) -> bool:
     """Whether the weights are f32, or have gates of the engine that `platform` names (else of any), all passed."""
     engines = [name for name in BACKENDS if name in platform.lower()] or list(BACKENDS)
     known = [f"{name}/{contract.precision}" for name in engines]
-    gates = [gate.passed for key, gate in contract.approved.items() if key.partition("@")[0] in known]
+    gates = [gate.approves for key, gate in contract.approved.items() if key.partition("@")[0] in known]
     return contract.precision == "f32" or (bool(gates) and all(gates))
 
 
