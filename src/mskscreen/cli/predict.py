@@ -172,15 +172,16 @@ def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tupl
 
 def _check_forced(models: list[str]) -> None:
     """Refuse --force-precision alone for a file that holds several precisions: it would not say which."""
+    from mskscreen.errors import ModelError
     from mskscreen.inference.catalogue import model_path, read_contract
-    from mskscreen.inference.precision import held
+    from mskscreen.inference.precision import to_force
 
     for name in (name for name in models if not name.startswith(("http://", "https://"))):
-        if len(precisions := held(read_contract(model_path(name)))) > 1:
-            raise typer.BadParameter(
-                f"model '{name}' holds {', '.join(precisions)}: say with --precision which of them to force",
-                param_hint="--force-precision",
-            )
+        contract = read_contract(model_path(name))
+        try:
+            to_force(contract, name)
+        except ModelError as error:
+            raise typer.BadParameter(str(error), param_hint="--force-precision") from error
 
 
 def _contract(file: Path) -> ModelContract:

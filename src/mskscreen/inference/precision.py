@@ -7,7 +7,7 @@ import logging
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from mskscreen.contract import MIN_STUDIES, ModelContract, Provenance
 from mskscreen.errors import ModelError, MskscreenError
@@ -49,9 +49,7 @@ def choose(
     if wanted not in ("auto", *PRECISIONS):
         raise ModelError(f"precision '{wanted}' is unknown; use auto, {', '.join(PRECISIONS)}")
     if wanted == "auto" and unapproved:
-        if len(held(contract)) > 1:
-            raise ModelError(f"{path}: holds {', '.join(held(contract))}; say which to force with --precision")
-        wanted = contract.precision  # type: ignore[assignment]
+        wanted = to_force(contract, path)
     if wanted == "auto":
         return _fastest(contract, path, engine, available)
     if wanted not in held(contract):
@@ -66,6 +64,13 @@ def choose(
         raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, wanted)}")
     why = "as asked" if passed else f"forced: {_state(contract, engine, wanted)}"
     return Choice(wanted, file_of(contract, path, wanted), passed, why)
+
+
+def to_force(contract: ModelContract, model: Path | str) -> Precision:
+    """The precision that forcing means where none is named; ModelError where `model` holds several."""
+    if len(precisions := held(contract)) > 1:
+        raise ModelError(f"{model}: holds {', '.join(precisions)}; say which to force with --precision")
+    return cast(Precision, contract.precision)
 
 
 def sha256_of(path: Path) -> str:
