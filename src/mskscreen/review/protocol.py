@@ -105,7 +105,7 @@ class Key:
             ) from error
         if schema != SCHEMA:
             raise DataError(
-                f"{path}: is the key of a pack in layout {schema}, not {SCHEMA}, which has a folder for each phase; "
+                f"{path}: is the key of a pack in layout {schema}, not {SCHEMA} with a folder for each phase; "
                 "make a new pack under another name, or score this one with the version of mskscreen that made it"
             )
         return key
