@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.contract import Calibration, ModelContract, Novelty
 from mskscreen.errors import DataError
+from mskscreen.evaluation.table import read_table
 from mskscreen.predictions import (
     FLAG_LOW_CONFIDENCE,
     FLAG_NOVEL,
@@ -24,7 +25,7 @@ from mskscreen.predictions import (
     studies,
 )
 
-CONTRACT = ModelContract("m", "a", "p", (8, 8))
+CONTRACT = ModelContract("m", "a", "p", (8, 8), operating_points={"balanced": 0.25})
 finite = st.floats(-30, 30)
 # A file name may hold anything but the end of a string; an empty text cannot be told from none in CSV.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -43,13 +44,13 @@ def rows(draw: st.DrawFn) -> Prediction:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(rows(), max_size=5))
 def test_every_format_reads_back_as_written(form: str, tmp_path: Path, images: list[Prediction]) -> None:
-    table = Predictions(tuple(images), {"name": "m"}, 0.25)
+    table = Predictions(tuple(images), {"name": "m", "contract": "c", "more": [1]}, 0.25)
     path = tmp_path / f"table.{form}"
     table.write(path)
     again = Predictions.read(path)
     assert again.images == table.images
-    if form in ("json", "parquet"):
-        assert (again.model["name"], again.threshold) == ("m", 0.25)
+    if images or form in ("json", "parquet"):
+        assert (again.model["name"], again.model["contract"], again.threshold) == ("m", "c", 0.25)
         assert again.studies == table.studies
     assert list(tmp_path.iterdir()) == [path]
 
@@ -138,6 +139,48 @@ def test_a_file_that_is_no_table_is_one_error_with_its_name(tmp_path: Path, name
     path.write_text(content)
     with pytest.raises(DataError, match=name):
         Predictions.read(path)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_rows_of_two_tables_are_not_one_table(tmp_path: Path, form: str) -> None:
+    tables = [Predictions((Prediction("f", "s"),), {"name": name}, at) for name, at in [("m", 0.4), ("m", 0.5)]]
+    one, other = (table.dumps(form) for table in tables)
+    path = tmp_path / f"both.{form}"
+    path.write_text(one + (other.split("\n", 1)[1] if form == "csv" else other))
+    with pytest.raises(DataError, match=r"both.*column 'threshold' differs"):
+        Predictions.read(path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_threshold_that_contradicts_the_calls_is_refused(tmp_path: Path, form: str) -> None:
+    calls = [(0.4, False), (0.49, True), (None, None)]
+    rows = [Prediction(str(i), "s", p_abnormal=p, abnormal=call) for i, (p, call) in enumerate(calls)]
+    path = tmp_path / f"a.{form}"
+    for threshold, agrees in [(0.39, False), (0.4, False), (0.41, True), (0.49, True), (0.5, False)]:
+        Predictions(tuple(rows), {}, threshold).write(path)
+        for read in (Predictions.read, read_table):
+            if agrees:
+                assert read(path).threshold == threshold
+            else:
+                with pytest.raises(DataError, match=rf"a\.{form}: threshold {threshold} contradicts"):
+                    read(path)
+
+
+def test_calls_without_their_threshold_are_refused_where_the_usual_one_contradicts_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("file,study,p_abnormal,abnormal\na,a,0.491,True\nb,b,0.3,False\n")
+    with pytest.raises(DataError, match=r"a\.csv: holds no threshold, and 0\.5 contradicts .* 0\.491 abnormal"):
+        Predictions.read(path)
+    path.write_text("file,study,p_abnormal,abnormal,threshold\na,a,0.491,True,0.4\nb,b,0.3,False,0.4\n")
+    assert Predictions.read(path).threshold == 0.4
+
+
+def test_probabilities_alone_are_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("file,study,p_abnormal\na,s,0.6\nb,s,0.2\n")
+    table = Predictions.read(path)
+    assert [row.p_abnormal for row in table] == [0.6, 0.2]
+    assert (table.threshold, table.model) == (0.5, {})
 
 
 def test_a_missing_file_is_one_error(tmp_path: Path) -> None:

@@ -217,24 +217,60 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
-        """Read a table written as json, jsonl, csv or parquet; only json and parquet keep the model.
+        """Read a table written as json, jsonl, csv or parquet.
 
-        Raises DataError that names the file and the field.
+        Of the model, csv and jsonl keep the name, the digest of the contract and the threshold. A table without a
+        threshold is called at 0.5. Raises DataError that names the file and the field, also where the threshold
+        contradicts the calls of the rows.
         """
-        form = table_format(path)
-        try:
-            rows, model = _READERS[form](path)
-            return cls(tuple(row_of(row) for row in rows), model, float(model.get("threshold", 0.5)))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-            raise DataError(
-                f"{path}: not a predictions table of mskscreen ({error}); run predict again"
-            ) from error
+        images, model = read_images(path)
+        highest = max((p for p, abnormal in _calls(images) if not abnormal), default=-math.inf)
+        lowest = min((p for p, abnormal in _calls(images) if abnormal), default=math.inf)
+        return cls(images, model, threshold_of(path, model, highest, lowest))
+
+
+def read_images(path: Path) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
+    """Image rows of a table, and what it says of its model, whether or not they agree: see `Predictions.read`."""
+    form = table_format(path)
+    try:
+        rows, model = _READERS[form](path)
+        return tuple(row_of(row) for row in rows), {**model}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error
+
+
+def threshold_of(path: Path, model: Mapping[str, Any], highest_normal: float, lowest_abnormal: float) -> float:
+    """The threshold of a table, 0.5 where `model` does not say it.
+
+    Raises DataError where it does not lie between the highest probability of an image called normal and the lowest
+    of one called abnormal.
+    """
+    given = model.get("threshold")
+    try:
+        found = 0.5 if given is None else float(given)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: threshold '{given}' is not a number; run predict again") from error
+    if highest_normal < found <= lowest_abnormal:
+        return found
+    said = "holds no threshold, and 0.5 contradicts" if given is None else f"threshold {found:g} contradicts"
+    call = f"{lowest_abnormal:.4g} abnormal" if lowest_abnormal < found else f"{highest_normal:.4g} normal"
+    raise DataError(
+        f"{path}: {said} the column 'abnormal', which calls {call}; run predict again, or give the threshold of "
+        "these calls in a column 'threshold'"
+    )
+
+
+def _calls(images: Iterable[Prediction]) -> Iterator[tuple[float, bool]]:
+    """Probability and call of the images that have both."""
+    return ((i.p_abnormal, i.abnormal) for i in images if i.p_abnormal is not None and i.abnormal is not None)
 
 
 def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
     """A table as pieces of text, row by row as the images come: see `Predictions.dumps`."""
+    # Formats without a place for the model repeat in every row what the calls depend on.
+    origin = {"model": model.get("name"), "contract": model.get("contract"), "threshold": threshold}
     if form == "json":
         tally = StudyTally(threshold)
         yield f'{{"model": {json.dumps({**model, "threshold": threshold})},\n"images": ['
@@ -247,11 +283,12 @@ def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], th
         yield "]}\n"
     elif form == "jsonl":
         for image in images:
-            yield json.dumps(dataclasses.asdict(image)) + "\n"
+            yield json.dumps(dataclasses.asdict(image) | origin) + "\n"
     else:
-        yield _csv_line(f.name for f in dataclasses.fields(Prediction))
+        yield _csv_line((*(f.name for f in dataclasses.fields(Prediction)), *origin))
         for image in images:
-            yield _csv_line(json.dumps(v) if isinstance(v, tuple) else v for v in dataclasses.astuple(image))
+            values = (*dataclasses.astuple(image), *origin.values())
+            yield _csv_line(json.dumps(v) if isinstance(v, tuple) else v for v in values)
 
 
 def write_table(path: Path, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> None:
@@ -307,6 +344,18 @@ def row_of(row: Mapping[str, Any]) -> Prediction:
 
 _COLUMNS = frozenset(f.name for f in dataclasses.fields(Prediction))
 _LENGTHS = {"p_joint": len(JointType), "pred1": 2, "pred2": len(JointType)}
+_ORIGIN = {"model": "name", "contract": "contract", "threshold": "threshold"}
+
+
+def _origin(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The model as the rows of a table name it, each the same one."""
+    found: dict[str, Any] = {}
+    for column, key in _ORIGIN.items():
+        values = {row.get(column) for row in rows}
+        if len(values) > 1:
+            raise ValueError(f"column '{column}' differs from row to row; keep the rows of each in a table apart")
+        found[key] = next(iter(values), None)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -316,17 +365,19 @@ def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with path.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream if line.strip()], {}
+        rows = [json.loads(line) for line in stream if line.strip()]
+    return rows, _origin(rows)
 
 
 def _read_csv(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    numbers = {"p_joint", "p_abnormal", "pred1", "pred2", "flags", "novelty"}
+    numbers = {"p_joint", "p_abnormal", "pred1", "pred2", "flags", "novelty", "threshold"}
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             values = {k: json.loads(v) if k in numbers and v else v or None for k, v in row.items()}
-            rows.append(values | {"abnormal": {"True": True, "False": False}.get(row["abnormal"])})
-    return rows, {}
+            call = {"True": True, "False": False}.get(row.get("abnormal", ""))
+            rows.append(values | {"p_abnormal": values["p_abnormal"], "abnormal": call})
+    return rows, _origin(rows)
 
 
 def _write_parquet(path: Path, images: Iterable[Prediction], model: Mapping[str, Any]) -> None:

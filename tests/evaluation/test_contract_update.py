@@ -109,6 +109,15 @@ def test_disturbing_nothing_gives_the_same_row(screened):
             assert rows["nothing"].joint == row.joint
 
 
+def test_disturbed_images_are_called_at_the_threshold_of_their_table(screened):
+    root, screener, base = screened
+    at = max(row.p_abnormal for row in base if not row.error) - 1e-4
+    higher = dataclasses.replace(base, threshold=at)
+    found = [rows["nothing"] for rows in repredict(screener, higher, root, {"nothing": lambda pixels: pixels})]
+    calls = {row.p_abnormal >= at: row.abnormal for row in found if not row.error}
+    assert calls == {True: True, False: False}
+
+
 def test_every_disturbance_keeps_pixels_in_range_and_inversion_turns_the_call(screened):
     root, screener, base = screened
     pixels = np.linspace(0, 1, 60 * 40, dtype=np.float32).reshape(60, 40)

@@ -57,19 +57,18 @@ def repredict(
     """For each image of `base` its row under every disturbance of the pixels as shown; images lie below `root`.
 
     An image that cannot be read, or could not in `base`, is a row with an error. The disturbance that changes
-    nothing gives the row of `base`.
+    nothing gives the row of `base`. Calls are made at the threshold of `base`.
     """
-    at = str(base.model.get("operating_point", "balanced"))
     for row in base:
         try:
-            yield _disturbed(screener, row, root, disturbances, at)
+            yield _disturbed(screener, row, root, disturbances, base.threshold)
         except MskscreenError as error:
             broken = Prediction(row.file, row.study, patient=row.patient, flags=(FLAG_ERROR,), error=str(error))
             yield dict.fromkeys(disturbances, broken)
 
 
 def _disturbed(
-    screener: Screener, row: Prediction, root: Path, disturbances: Mapping[str, Disturbance], at: str
+    screener: Screener, row: Prediction, root: Path, disturbances: Mapping[str, Disturbance], at: float
 ) -> dict[str, Prediction]:
     from mskscreen.pixels import read_radiograph
 
@@ -82,9 +81,10 @@ def _disturbed(
     batch = [screener.preprocessing(radiograph.with_pixels(disturb(pixels))) for disturb in disturbances.values()]
     outputs = screener.engine.run(np.stack(batch))
     contract = screener.engine.contract
+    scored = (score(contract, outputs["pred1"][k], outputs["pred2"][k]) for k in range(len(disturbances)))
     return {
-        name: replace(row, **score(contract, outputs["pred1"][k], outputs["pred2"][k], at=at))
-        for k, name in enumerate(disturbances)
+        name: replace(row, **fields | {"abnormal": fields["p_abnormal"] >= at})
+        for name, fields in zip(disturbances, scored, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
-from mskscreen.predictions import Predictions
+from mskscreen.predictions import Predictions, threshold_of
 
 _LISTS = {"p_joint": len(JOINT_LABELS), "pred1": 2, "pred2": len(JOINT_LABELS)}
 
@@ -98,16 +98,22 @@ def _read_parquet(path: Path) -> Table:
         def column(name: str) -> Any:
             return source.read([name])[name].combine_chunks()
 
+        p_abnormal = column("p_abnormal").to_numpy(zero_copy_only=False).astype(np.float64)
+        called = np.full(len(p_abnormal), np.nan)
+        if "abnormal" in source.schema_arrow.names:
+            called = column("abnormal").cast("int8").cast("float64").to_numpy(zero_copy_only=False)
+        highest = float(np.fmax.reduce(p_abnormal[called == 0], initial=-np.inf))
+        lowest = float(np.fmin.reduce(p_abnormal[called == 1], initial=np.inf))
         return Table(
             file=column("file").to_pylist(),
             study=_shared(column("study")),
             patient=_shared(column("patient")),
-            p_abnormal=column("p_abnormal").to_numpy(zero_copy_only=False).astype(np.float64),
+            p_abnormal=p_abnormal,
             p_joint=_lists(column("p_joint"), _LISTS["p_joint"]),
             pred1=_lists(column("pred1"), _LISTS["pred1"]),
             pred2=_lists(column("pred2"), _LISTS["pred2"]),
             model=model,
-            threshold=float(model.get("threshold", 0.5)),
+            threshold=threshold_of(path, model, highest, lowest),
             name=path.name,
             digest=column("digest").to_pylist() if "digest" in source.schema_arrow.names else (),
         )

@@ -20,7 +20,7 @@ from typing import Any
 from mskscreen.errors import DataError
 from mskscreen.inference.files import printable
 from mskscreen.lock import take
-from mskscreen.predictions import Prediction, Predictions, row_of, table_format, write_table
+from mskscreen.predictions import Prediction, Predictions, read_images, row_of, table_format, write_table
 from mskscreen.storage import cache_folder, write_text
 
 Job = Mapping[str, Any]
@@ -75,7 +75,8 @@ def read_finished(output: Path, digest: str) -> Predictions | None:
     """The table at `output` where it is of the job `digest`.
 
     json and parquet say what they were made of; of jsonl and csv that are unchanged, a note in the cache folder.
-    None, too, where a server did not say the digest of its model, which may have been replaced since.
+    None, too, where a server did not say the digest of its model, which may have been replaced since, and where an
+    older version wrote no threshold.
     """
     if not output.exists():
         return None
@@ -87,7 +88,7 @@ def read_finished(output: Path, digest: str) -> Predictions | None:
     except (OSError, DataError):
         return None
     if recorded:
-        return table
+        return table if "threshold" in table.model else None
     return None if table.model.get("job") != digest or _undigested(table.model) else table
 
 
@@ -120,7 +121,7 @@ def check_replaceable(output: Path, files: Sequence[Path]) -> None:
         return
     remedy = "choose another name, or give --overwrite to replace it"
     try:
-        held = {row.file for row in Predictions.read(output)}
+        held = {row.file for row in read_images(output)[0]}
     except DataError as error:
         raise DataError(f"{output}: exists already and is no predictions table; {remedy}") from error
     if lost := len(held - {printable(path) for path in files}):
