@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from mskscreen.phantom import projector
 from mskscreen.phantom.projector import cast_bones, solid_path
 from mskscreen.phantom.render import trace
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Material, Scene, Shape, Solid
@@ -185,3 +186,17 @@ def test_cortical_index_of_the_shaft_rises_with_the_cortex_and_the_bone_stays_as
     assert indices[0] < 0.8 * indices[1] < 0.8 * 0.9 * indices[2]
     np.testing.assert_allclose(widths, widths[1], rtol=0.04)
     assert indices[0] < 0.43 < indices[2]
+
+
+def test_skipping_changes_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaping through empty blocks leaves out no bone."""
+    rng = np.random.default_rng(3)
+    parts = []
+    for _ in range(24):
+        transform = placed(rotation(rng.standard_normal(3), rng.uniform(-3, 3)))
+        transform[:2, 3] += rng.uniform(-0.07, 0.07, 2)
+        parts.append(BonePart(BONE, transform))
+    quick = [shadow(part) for part in parts]
+    monkeypatch.setattr(projector, "_within_45_degrees", lambda *_: False)
+    np.testing.assert_array_equal(quick, [shadow(part) for part in parts])
+    assert sum(bool(path.any()) for path in quick) in range(6, 24)

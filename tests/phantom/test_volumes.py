@@ -81,10 +81,27 @@ def test_borders_are_empty_and_blocks_cover_the_bone() -> None:
         sides = np.moveaxis(level.density, axis, 0)
         assert not sides[0].any()
         assert not sides[-1].any()
-    spread = level.blocks.repeat(volumes.BLOCK, 0).repeat(volumes.BLOCK, 1).repeat(volumes.BLOCK, 2)
     i, j, k = level.density.shape
-    assert spread[:i, :j, :k][level.density > 0].all()
-    assert spread.mean() < 0.9
+    for clear in (level.clear, *map(level.clear_along, range(3))):
+        spread = (clear == 0).repeat(volumes.BLOCK, 0).repeat(volumes.BLOCK, 1).repeat(volumes.BLOCK, 2)
+        assert spread[:i, :j, :k][level.density > 0].all()
+        assert spread.mean() < 0.9
+
+
+@pytest.mark.parametrize("slices", range(3))
+def test_rays_meet_no_bone_in_blocks_that_are_clear_along_them(slices: int) -> None:
+    level = load_volume("lunate").levels[1]
+    clear = level.clear_along(slices)
+    bone = np.pad(level.density > 0, [(0, -size % volumes.BLOCK) for size in level.density.shape])
+    for block in np.argwhere(clear > 0):
+        first, last = block * volumes.BLOCK, (block + 1) * volumes.BLOCK
+        first -= np.where(np.arange(3) == slices, 0, 2)
+        last += np.where(np.arange(3) == slices, 0, 3)
+        assert not bone[tuple(slice(max(low, 0), high) for low, high in zip(first, last, strict=True))].any()
+        # What is passed by in one leap must be clear wherever a slanting ray leaves it.
+        leap = int(clear[tuple(block)]) - 1
+        around = tuple(slice(max(at - leap, 0), at + leap + 1) for at in block)
+        assert (clear[around] > 0).all()
 
 
 def test_rebuilding_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

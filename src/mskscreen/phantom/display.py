@@ -115,15 +115,16 @@ def process(
     """
     signal = -np.log(np.maximum(intensity, np.float32(2e-4)))
     anatomy = _anatomy(signal, field)
-    shown = signal
+    shown = signal.copy()
     if np.isfinite(style.latitude):
         base = low_pass(signal, style.base * max(signal.shape))
         low, high = np.percentile(base[_SPARSE][anatomy], [5, 95])
-        shown = shown - np.float32(max(style.equalise, 1 - style.latitude / max(high - low, 1e-3))) * base
+        base *= np.float32(max(style.equalise, 1 - style.latitude / max(high - low, 1e-3)))
+        shown -= base
     if style.structure > 0:
-        shown = shown + np.float32(style.structure) * (signal - low_pass(signal, 0.012 * max(signal.shape)))
+        _sharpen(shown, signal, low_pass(signal, 0.012 * max(signal.shape)), style.structure)
     if style.detail > 0:
-        shown = shown + np.float32(style.detail) * (signal - blur(signal, style.detail_size))
+        _sharpen(shown, signal, blur(signal, style.detail_size), style.detail)
     low, high = np.percentile(shown[_SPARSE][anatomy], [style.black, style.white])
     low -= style.air * (high - low)
     tone = _tone((shown - np.float32(low)) / np.float32(max(high - low, 1e-3)), style)
@@ -131,6 +132,13 @@ def process(
     if style.grain > 0:
         image = image + np.float32(style.grain) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(image, 0, 1, dtype=np.float32)
+
+
+def _sharpen(shown: np.ndarray, signal: np.ndarray, smooth: np.ndarray, gain: float) -> None:
+    """Add to `shown` what `smooth`, which is used up, lacks of `signal`, times `gain`."""
+    np.subtract(signal, smooth, out=smooth)
+    smooth *= np.float32(gain)
+    shown += smooth
 
 
 def _anatomy(signal: np.ndarray, field: np.ndarray | None) -> np.ndarray:

@@ -16,20 +16,27 @@ from mskscreen.phantom.scene import Exposure, Layers
 
 _GRID_PASSES = 0.2  # share of scatter that a grid lets through
 _SCATTER_SPREAD = 0.06  # standard deviation of the scatter's spread, of the long side
+_ROWS_AT_ONCE = 32  # few enough to stay in the cache of the core
 _GAUSSIAN_FROM = np.float32(40)  # quanta a pixel above which a normal distribution stands for Poisson's
 
 
 def primary(layers: Layers, kilovolts: float) -> np.ndarray:
     """Unscattered intensity (rows, columns) float32 relative to the open beam: Beer-Lambert over the spectrum."""
     energies, weights = spectrum(kilovolts)
-    coefficients = {material: linear_attenuation(material, energies) for material in layers.paths}
-    shape = next(iter(layers.paths.values())).shape
-    total = np.zeros(shape, np.float32)
-    for index, weight in enumerate(weights):
-        exponent = np.zeros(shape, np.float32)
-        for material, path in layers.paths.items():
-            exponent -= np.float32(coefficients[material][index]) * path
-        total += np.float32(weight) * np.exp(exponent)
+    present = {material: path for material, path in layers.paths.items() if path.any()}
+    coefficients = [linear_attenuation(material, energies).astype(np.float32) for material in present]
+    total = np.zeros(next(iter(layers.paths.values())).shape, np.float32)
+    for start in range(0, len(total), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        exponent, term = np.empty_like(total[rows]), np.empty_like(total[rows])
+        for index, weight in enumerate(weights):
+            exponent.fill(0)
+            for path, coefficient in zip(present.values(), coefficients, strict=True):
+                np.multiply(path[rows], coefficient[index], out=term)
+                exponent -= term
+            np.exp(exponent, out=exponent)
+            exponent *= np.float32(weight)
+            total[rows] += exponent
     return total
 
 

@@ -184,7 +184,7 @@ def lead_marker(rng: np.random.Generator, coverage: np.ndarray, anatomy: np.ndar
     if mirrored < 0.06:
         stamp = stamp.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     turns = direction + np.arange(1 if careless < 0.08 else _PLACES) / _PLACES
-    places = [_near_edge(coverage, stamp.height, stamp.width, 2 * math.pi * float(turn)) for turn in turns]
+    places = _near_edge(coverage, stamp.height, stamp.width, [2 * math.pi * float(turn) for turn in turns])
     top, left = min(places, key=lambda place: _under(anatomy, place, stamp))
     _paste(lead, np.asarray(stamp, np.float32) / 255 * LEAD_THICKNESS, top, left)
     return lead
@@ -210,17 +210,19 @@ def _stamp(letter: str, initials: str, size: int, style: float) -> Image.Image:
     return stamp
 
 
-def _near_edge(coverage: np.ndarray, height: int, width: int, direction: float) -> tuple[int, int]:
-    """Top left corner of a stamp pushed from the centre of the field towards `direction` as far as it fits."""
+def _near_edge(coverage: np.ndarray, height: int, width: int, directions: list[float]) -> list[tuple[int, int]]:
+    """Top left corners of a stamp pushed from the centre of the field towards `directions` as far as it fits."""
     rows, columns = coverage.shape
     way = np.arange(64) * max(rows, columns) / 64
-    y, x = rows / 2 + way * math.sin(direction), columns / 2 + way * math.cos(direction)
-    down = np.rint(y[:, None] + 0.4 * height * _CORNERS[:, 0]).astype(int)
-    across = np.rint(x[:, None] + 0.4 * width * _CORNERS[:, 1]).astype(int)
+    y = rows / 2 + np.outer([math.sin(direction) for direction in directions], way)
+    x = columns / 2 + np.outer([math.cos(direction) for direction in directions], way)
+    down = np.rint(y[..., None] + 0.4 * height * _CORNERS[:, 0]).astype(int)
+    across = np.rint(x[..., None] + 0.4 * width * _CORNERS[:, 1]).astype(int)
     fits = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
     fits &= coverage[np.clip(down, 0, rows - 1), np.clip(across, 0, columns - 1)] > 0.5
-    last = max(int(fits.all(axis=1).argmin()) - 1, 0)
-    return int(y[last] - height / 2), int(x[last] - width / 2)
+    last = np.maximum(fits.all(axis=2).argmin(axis=1) - 1, 0)
+    chosen = np.arange(len(directions)), last
+    return [(int(top), int(left)) for top, left in zip(y[chosen] - height / 2, x[chosen] - width / 2, strict=True)]
 
 
 def _paste(target: np.ndarray, stamp: np.ndarray, top: int, left: int) -> None:

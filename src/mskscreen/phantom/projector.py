@@ -28,25 +28,32 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
         spans = np.empty((camera.rows, 2), np.int64)
         spans[:, 0], spans[:, 1] = camera.columns, 0
         cover(spans, level.filled, camera.matrix @ part.transform, radius, camera.columns)
-        if not np.any(spans[:, 1]):
+        shadowed = np.flatnonzero(spans[:, 1])
+        if not shadowed.size:
             continue
         to_grid = level.to_grid @ np.linalg.inv(part.transform)
         source = to_grid[:3, :3] @ camera.source + to_grid[:3, 3]
         # The beam through the middle of the bone decides along which axis its slices are taken.
         axis = int(np.abs(np.array(level.density.shape) / 2 - source).argmax())
         order = [axis, (axis + 1) % 3, (axis + 2) % 3]
+        steps = np.ascontiguousarray((beam @ to_grid[:3, :3].T)[:, order])
+        forms, settings = _edit_forms(part, level, order)
+        # Sums of edited samples are rounded, so runs of them end where they always did, at whole blocks.
+        tight = forms is None and _within_45_degrees(steps, shadowed, spans)
+        clear = level.clear_along(axis) if tight else level.clear
         cast_volume(
             path,
             level.density.reshape(-1),
-            level.blocks.reshape(-1),
+            clear.reshape(-1),
             _layout(level.density, order),
-            _layout(level.blocks, order),
+            _layout(clear, order),
             source[order],
-            np.ascontiguousarray((beam @ to_grid[:3, :3].T)[:, order]),
+            steps,
             beam,
             spans,
             part.density / FULL,
-            *_edit_forms(part, level, order),
+            forms,
+            settings,
             level.pitch,
             surface_noise(),
         )
@@ -59,14 +66,25 @@ def solid_path(solid: Solid, camera: Camera) -> tuple[tuple[slice, slice], np.nd
     first = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
     last = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, (camera.columns, camera.rows))
     last = np.maximum(first, last)
+    window = slice(first[1], last[1]), slice(first[0], last[0])
     path = np.zeros((last[1] - first[1], last[0] - first[0]), np.float32)
+    if not path.size:
+        return window, path
     # In units of its half sizes every solid is a unit cube, cylinder or sphere.
     inverse = np.linalg.inv(solid.transform)[:3] / half[:, None]
     corner = camera.origin + camera.du * first[0] + camera.dv * first[1]
     beam = np.stack([corner - camera.source, camera.du, camera.dv])
     start = inverse[:, :3] @ camera.source + inverse[:, 3]
     cast_analytic(path, _KINDS[solid.shape], start, beam @ inverse[:, :3].T, beam)
-    return (slice(first[1], last[1]), slice(first[0], last[0])), path
+    return window, path
+
+
+def _within_45_degrees(steps: np.ndarray, shadowed: np.ndarray, spans: np.ndarray) -> bool:
+    """Whether all rays of the spans lie so near the first axis; those at the corners around them decide."""
+    rows = shadowed[[0, 0, -1, -1]]
+    left, right = spans[shadowed, 0].min(), spans[shadowed, 1].max()
+    rays = np.column_stack([np.ones(4), [left, right, left, right], rows]) @ steps
+    return bool((np.abs(rays[:, 1:]) <= np.abs(rays[:, :1])).all())
 
 
 @cache

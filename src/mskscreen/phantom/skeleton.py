@@ -48,6 +48,14 @@ class Joint:
     low: float
     high: float
 
+    def turn(self, angle: float) -> np.ndarray:
+        """Rotation matrix (3, 3) by `angle` radians."""
+        return _rotated(self._cross, angle)
+
+    @cached_property
+    def _cross(self) -> np.ndarray:
+        return _cross_matrix(self.axis)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -75,12 +83,12 @@ class BoneShape:
     centreline: np.ndarray
     radii: np.ndarray
 
-    @property
+    @cached_property
     def axis(self) -> np.ndarray:
         """Unit vector from the proximal to the distal end."""
         return (self.distal - self.proximal) / self.length
 
-    @property
+    @cached_property
     def length(self) -> float:
         """Distance between the ends."""
         return float(np.linalg.norm(self.distal - self.proximal))
@@ -179,7 +187,7 @@ class Skeleton:
             for joint in frame.joints:
                 if angle := self._angle(joint.name, angles):
                     turn = np.eye(4)
-                    turn[:3, :3] = rotation(joint.axis, angle)
+                    turn[:3, :3] = joint.turn(angle)
                     transform = transform @ turn
             world[frame.name] = world[frame.parent] @ transform if frame.parent else transform
         return world
@@ -194,8 +202,16 @@ class Skeleton:
 
 def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
     """Rotation matrix (3, 3) by `angle` radians about `axis` (Rodrigues' formula)."""
+    return _rotated(_cross_matrix(axis), angle)
+
+
+def _cross_matrix(axis: np.ndarray) -> np.ndarray:
+    """The matrix (3, 3) of the vector product with the unit vector along `axis`."""
     x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def _rotated(cross: np.ndarray, angle: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
