@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from mskscreen.lock import locked
 from mskscreen.phantom.case import make_case
 from mskscreen.phantom.dataset import make, occult_studies
 from mskscreen.phantom.display import Family
-from mskscreen.phantom.manifest import FILE, Row, read_manifest, summary
-from mskscreen.phantom.plan import Recipe, plan
+from mskscreen.phantom.manifest import FILE, Row, read_manifest, summary, write_manifest
+from mskscreen.phantom.plan import RENDERER, Recipe, plan
 from mskscreen.phantom.radiograph import finish, stored_bytes
 
 RECIPE = Recipe(studies=21, seed=4, long_side=128, pairs=True, dicom=True)
@@ -261,6 +261,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
 def test_a_folder_made_with_other_parameters_is_refused(folder, field, value):
     with pytest.raises(DataError, match=f"was made with {field} .*, not {value}"):
         make(folder, Recipe(**{**RECIPE.__dict__, field: value}))
+
+
+@pytest.mark.parametrize("named", [{}, {"renderer": 1}])
+def test_a_folder_of_another_renderer_is_not_continued_and_one_that_names_none_is_of_the_first(tmp_path, named):
+    note = {key: value for key, value in asdict(RECIPE).items() if key != "renderer"} | {"joints": []}
+    (tmp_path / "recipe.json").write_text(json.dumps(note | named))
+    write_manifest(tmp_path / FILE, [])
+    assert make(tmp_path, replace(RECIPE, renderer=1)).made == 0
+    with pytest.raises(DataError, match=r"was made with revision 1 of the renderer, not 2"):
+        make(tmp_path, replace(RECIPE, renderer=2))
+    assert read_manifest(tmp_path) == []
+
+
+def test_a_recipe_names_the_renderer(folder):
+    assert json.loads((folder / "recipe.json").read_text())["renderer"] == RENDERER
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):

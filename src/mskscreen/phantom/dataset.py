@@ -29,6 +29,8 @@ from mskscreen.storage import replacing, write_text
 from mskscreen.workers import in_blocks
 
 _RECIPE, _JOURNAL, _LOCK = "recipe.json", "journal.jsonl", "make.lock"
+# Recipes did not name the renderer before it had a second revision.
+_UNNAMED = {"renderer": 1}
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,14 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     note = folder / _RECIPE
     if note.exists():
         try:
-            there = json.loads(note.read_text())
-        except ValueError:
+            there = _UNNAMED | json.loads(note.read_text())
+        except (ValueError, TypeError):
             raise DataError(f"{note} is damaged; remove the folder or choose another one") from None
+        if there["renderer"] != recipe.renderer:
+            raise DataError(
+                f"{folder} was made with revision {there['renderer']} of the renderer, not {recipe.renderer}, and "
+                "is not continued by another; use it as it is, or choose another folder"
+            )
         for field in fields(Recipe):
             if there.get(field.name) != wanted[field.name]:
                 raise DataError(

@@ -9,6 +9,8 @@ from mskscreen.anatomy import JointType
 from mskscreen.errors import DataError
 from mskscreen.phantom.seeds import stream
 
+# Raised with every change of a pixel: a folder is never continued by another renderer.
+RENDERER = 1
 _STUDIES_PER_PATIENT = (0.87, 0.11, 0.02)
 _VALID_EVERY = 10
 
@@ -19,6 +21,7 @@ class Recipe:
 
     `joints` (labels; empty for all seven) take turns; `pairs` writes the twin of every abnormal image, `dicom`
     a DICOM file of every image; `occult_apart` puts studies whose abnormality no image shows under `occult/`.
+    `renderer` is the revision of what draws the pixels.
     """
 
     studies: int
@@ -29,6 +32,7 @@ class Recipe:
     joints: tuple[str, ...] = ()
     occult_apart: bool = False
     version: str = field(default_factory=lambda: version("mskscreen"))
+    renderer: int = RENDERER
 
     def __post_init__(self) -> None:
         """Raise DataError for a value that cannot be made."""
