@@ -29,6 +29,7 @@ FLAG_LOW_CONFIDENCE = "low-confidence-joint"
 FLAG_CONFLICT = "conflict"
 FLAG_NOVEL = "not-like-training-data"
 FLAG_UNAPPROVED = "unapproved-precision"
+FLAG_MIXED_JOINTS = "mixed-joints"
 FORMATS = ("json", "jsonl", "csv", "parquet")
 
 
@@ -59,7 +60,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class StudyPrediction:
-    """What a model says of one study: the mean over its scored images."""
+    """What a model says of one study: the mean over its scored images.
+
+    `flags` are those of its images, and `mixed-joints` where they show different joints, none of them in doubt.
+    """
 
     study: str
     joint: str | None
@@ -140,6 +144,10 @@ class StudyTally:
         views = self._studies.setdefault(image.study, _Views(image.patient))
         views.images += 1
         views.flags.update(image.flags)
+        if image.joint is not None and FLAG_LOW_CONFIDENCE not in image.flags:
+            views.joints.add(image.joint)
+            if len(views.joints) > 1:
+                views.flags.add(FLAG_MIXED_JOINTS)
         if image.p_abnormal is not None and image.p_joint is not None:
             views.p_abnormal.append(image.p_abnormal)
             views.p_joint.append(image.p_joint)
@@ -168,6 +176,7 @@ class _Views:
     patient: str | None
     images: int = 0
     flags: set[str] = field(default_factory=set)
+    joints: set[str] = field(default_factory=set)
     p_abnormal: list[float] = field(default_factory=list)
     p_joint: list[tuple[float, ...]] = field(default_factory=list)
 

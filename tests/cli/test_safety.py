@@ -13,7 +13,7 @@ from mskscreen.cli import common, main
 from mskscreen.cli.main import app
 from mskscreen.cli.screening import Run
 from mskscreen.pixels import FLAG_CONSTANT, read_radiograph
-from mskscreen.predictions import FLAG_LOW_CONFIDENCE, Prediction, Predictions
+from mskscreen.predictions import FLAG_LOW_CONFIDENCE, FLAG_MIXED_JOINTS, Prediction, Predictions, studies
 
 
 @pytest.fixture
@@ -84,19 +84,19 @@ def row(study: str, joint: str | None, *flags: str) -> Prediction:
         ([row("a", "hand"), row("a", "wrist", FLAG_LOW_CONFIDENCE)], False),
     ],
 )
-def test_folders_of_several_joints_are_said(
+def test_studies_of_several_joints_are_said_and_flagged(
     rows: list[Prediction], mixed: bool, capsys: pytest.CaptureFixture
 ) -> None:
-    def report(by_folder: bool) -> str:
-        watched = Run(len(rows), by_folder=by_folder)
-        assert list(watched.watch(iter(rows))) == rows
-        assert watched.report() is common.Exit.OK
-        return capsys.readouterr().err
-
-    assert report(by_folder=False) == ""
-    said = report(by_folder=True)
-    assert ("1 of 2 folders hold" in said) is mixed
+    watched = Run(len(rows))
+    assert list(watched.watch(iter(rows))) == rows
+    assert watched.report() is common.Exit.OK
+    said = capsys.readouterr().err
+    assert ("1 of 2 studies hold" in said) is mixed
     assert ("as that of image 2 of hand and wrist: each" in said) is mixed
+    for order in (rows, rows[::-1]):
+        flags = {study.study: FLAG_MIXED_JOINTS in study.flags for study in studies(order, 0.5)}
+        assert flags["a"] is mixed
+        assert not flags.get("b")
 
 
 def test_an_error_of_the_file_system_names_no_folder(

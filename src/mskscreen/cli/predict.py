@@ -132,7 +132,7 @@ def predict(
         inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
-    run = Run(len(files), by_folder=study_by == "folder")
+    run = Run(len(files))
     if output:
         job = {**about, "threshold": threshold, "study_by": study_by, "maps": maps and str(maps)}
         if max_pixels:

@@ -6,7 +6,7 @@ import os
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
-from mskscreen.predictions import Prediction, Predictions, StudyPrediction
+from mskscreen.predictions import FLAG_MIXED_JOINTS, Prediction, Predictions, StudyPrediction
 
 ROWS_SHOWN = 40
 ERRORS_SHOWN = 10
@@ -15,10 +15,14 @@ ERRORS_SHOWN = 10
 def show_predictions(table: Predictions) -> None:
     """Print a table on stdout, and on stderr the errors and what the table is not."""
     folder = _common_folder([row.file for row in table])
+    found = table.studies
     studies = [
         {"study": _below(row.study, folder), **_result(row), "images": row.images, "errors": row.errors}
-        for row in table.studies
+        for row in found
     ]
+    mixed = [FLAG_MIXED_JOINTS in row.flags for row in found]
+    if any(mixed):  # the other flags of a study are those of its images
+        studies = [row | {"flags": FLAG_MIXED_JOINTS * flag} for row, flag in zip(studies, mixed, strict=True)]
     images = [{"image": _below(row.file, folder), **_result(row), "flags": ", ".join(row.flags)} for row in table]
     for title, rows in (("Studies", studies), ("Images", images)):
         common.show(rows[:ROWS_SHOWN], common.Format.TABLE, title=title)

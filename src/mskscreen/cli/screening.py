@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 class Run:
     """What became of the images of this run.
 
-    `joints` are those of each study, and `mixed` counts up to the image that was the first of a second joint.
+    `joints` holds the first joint of each study, and `mixed` that of another and the number of its image.
     """
 
     total: int
     done: int = 0
     failed: int = 0
     stopped: bool = False
-    by_folder: bool = False
-    joints: dict[str, set[str]] = field(default_factory=dict)
-    mixed: dict[str, int] = field(default_factory=dict)
+    joints: dict[str, str] = field(default_factory=dict)
+    mixed: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
         """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
@@ -38,11 +37,9 @@ class Run:
             for row in rows:
                 self.done += 1
                 self.failed += row.error is not None
-                if self.by_folder and row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags:
-                    joints = self.joints.setdefault(row.study, set())
-                    joints.add(row.joint)
-                    if len(joints) > 1:
-                        self.mixed.setdefault(row.study, self.done)
+                if row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags:
+                    if self.joints.setdefault(row.study, row.joint) != row.joint:
+                        self.mixed.setdefault(row.study, (self.done, row.joint))
                 advance(1)
                 yield row
                 if interrupted():
@@ -52,11 +49,11 @@ class Run:
     def report(self) -> common.Exit:
         """Say what is left to say on stderr."""
         if self.mixed:
-            study, number = next(iter(self.mixed.items()))
+            study, (number, joint) = next(iter(self.mixed.items()))
             common.alarm.print(
-                f"{len(self.mixed)} of {len(self.joints)} folders hold images of several joints, as that of image "
-                f"{number} of {' and '.join(sorted(self.joints[study]))}: each is one study of their mean; "
-                "leave out --study-by folder to keep them apart"
+                f"{len(self.mixed)} of {len(self.joints)} studies hold images of several joints, as that of image "
+                f"{number} of {' and '.join(sorted((self.joints[study], joint)))}: each is one row of their mean, "
+                "flagged mixed-joints; --study-by none keeps images apart"
             )
         if self.stopped:
             common.alarm.print(f"stopped after {self.done} of {self.total} images")
