@@ -52,6 +52,15 @@ class JointType(IntEnum):
         """Joint type of a DICOM Body Part Examined value, or None where it names something else."""
         return _BY_BODY_PART.get(text.strip().upper())
 
+    @staticmethod
+    def is_other_part(text: str) -> bool:
+        """Whether a DICOM Body Part Examined value names a part that is none of the seven, nor may hold one.
+
+        False, too, for what is no term of the standard, and for EXTREMITY, CLAVICLE and SCAPULA, whose radiographs
+        may well show one of the seven. Spaces, hyphens and underscores do not count.
+        """
+        return "".join(character for character in text.upper() if character not in " -_") in _OTHER_PARTS
+
 
 # DICOM PS3.16 Annex L, Table L-1: Body Part Examined and its SNOMED CT code.
 _CODES = {
@@ -72,6 +81,19 @@ _BY_BODY_PART = {codes.body_part: joint for joint, codes in _CODES.items()} | {
     "UPPER ARM": JointType.HUMERUS,
     "LOWER ARM": JointType.FOREARM,
 }
+# Terms of the same table for other parts, and a few that are common in the field: THORAX, LUMBARSPINE, ...
+_OTHER = """
+ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA BACK BLADDER BRAIN BREAST BRONCHUS BUTTOCK CALCANEUS CALF CAROTID
+CEREBELLUM CERVIX CHEEK CHEST CHESTABDOMEN CHESTABDPELVIS CIRCLEOFWILLIS COCCYX COLON CORNEA CORONARYARTERY
+CSPINE CTSPINE DUODENUM EAR ESOPHAGUS EYE EYELID FACE FEMUR FIBULA FOOT GALLBLADDER HEAD HEADNECK HEART HIP IAC
+ILEUM ILIUM JAW JEJUNUM KIDNEY KNEE LARYNX LEG LIVER LSPINE LSSPINE LUNG MAXILLA MEDIASTINUM MOUTH NECK
+NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE ORBIT OVARY PANCREAS PAROTID PATELLA PELVIS PENIS PHARYNX
+PROSTATE RECTUM RIB SACRUM SCALP SCLERA SCROTUM SKULL SPINE SPLEEN SSPINE STERNUM STOMACH SUBMANDIBULAR TESTIS
+THIGH THYMUS THYROID TIBIA TIBIAFIBULA TLSPINE TMJ TOE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA
+ZYGOMA
+CERVICALSPINE THORACICSPINE LUMBARSPINE LUMBOSACRALSPINE LOWERLEG UPPERLEG MANDIBLE RIBS THORAX TOES
+"""
+_OTHER_PARTS = frozenset(_OTHER.split())
 
 JOINT_LABELS: tuple[str, ...] = tuple(joint.label for joint in JointType)
 ABNORMALITY_LABELS: tuple[str, ...] = ("normal", "abnormal")

@@ -118,13 +118,20 @@ def test_flags_come_from_the_dicom_header(tmp_path: Path, write_dicom: Callable,
             "agrees": {"BodyPartExamined": (joint or "").upper()},
             "conflicts": {"BodyPartExamined": other},
             "foot": {"BodyPartExamined": "FOOT"},
+            "neck": {"BodyPartExamined": "C SPINE"},
+            "unknown": {"BodyPartExamined": "EXTREMITY"},
             "raw": {
                 "PresentationIntentType": "FOR PROCESSING",
                 "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1",
             },
         }.items()
     }
-    assert flags == {"agrees": (), "conflicts": (FLAG_CONFLICT,), "foot": (), "raw": (FLAG_FOR_PROCESSING,)}
+    assert flags == {
+        "agrees": (),
+        **dict.fromkeys(("conflicts", "foot", "neck"), (FLAG_CONFLICT,)),
+        "unknown": (),
+        "raw": (FLAG_FOR_PROCESSING,),
+    }
 
 
 def test_dicom_views_of_one_study_are_one_study(tmp_path: Path, write_dicom: Callable, screener: Screener) -> None:

@@ -37,9 +37,9 @@ class Run:
             for row in rows:
                 self.done += 1
                 self.failed += row.error is not None
-                if row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags:
-                    if self.joints.setdefault(row.study, row.joint) != row.joint:
-                        self.mixed.setdefault(row.study, (self.done, row.joint))
+                sure = row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags
+                if row.joint and sure and self.joints.setdefault(row.study, row.joint) != row.joint:
+                    self.mixed.setdefault(row.study, (self.done, row.joint))
                 advance(1)
                 yield row
                 if interrupted():

@@ -300,9 +300,11 @@ def _doing(
 
 
 def _conflict(joint: str, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The flag for a DICOM file whose Body Part Examined (0018,0015) names another joint than the model."""
-    declared = JointType.from_body_part((dicom or {}).get("body_part_examined") or "")
-    return (FLAG_CONFLICT,) if declared is not None and declared.label != joint else ()
+    """The flag for a DICOM file whose Body Part Examined (0018,0015) names another part than the model."""
+    text = (dicom or {}).get("body_part_examined") or ""
+    declared = JointType.from_body_part(text)
+    other = declared.label != joint if declared is not None else JointType.is_other_part(text)
+    return (FLAG_CONFLICT,) if other else ()
 
 
 def _is_one(sources: Any) -> bool:
