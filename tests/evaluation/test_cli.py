@@ -153,6 +153,18 @@ def test_card_is_markdown_on_stdout(folder):
     assert run("card", folder / "model.onnx").stdout.startswith(f"# Model card: {CONTRACT.name}\n")
 
 
+def test_a_card_replaces_cards_and_nothing_else(folder, tmp_path):
+    out = tmp_path / "card.md"
+    for _ in range(2):
+        done = run("card", folder / "model.onnx", "--out", out)
+        assert (done.stdout, done.stderr) == ("", f"{out}: written\n")
+        assert out.read_text().startswith("# Model card: ")
+    out.write_text("# My thesis\n")
+    refused = run("card", folder / "model.onnx", "--out", out)
+    assert refused.exit_code == 2
+    assert out.read_text() == "# My thesis\n"
+
+
 def test_evaluating_needs_neither_torch_nor_scipy_nor_pandas(folder):
     code = (
         "import sys; from mskscreen.cli.main import app\n"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mskscreen.cli import common
 from mskscreen.storage import write_text
 
 
@@ -19,12 +20,17 @@ def card(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
 ) -> None:
     """Write a model card with the sections of Mitchell et al. (arXiv:1810.03993) from contract and evaluation."""
-    from mskscreen.evaluation.card import model_card, read_evaluation
+    from mskscreen.evaluation.card import is_card, model_card, read_evaluation
     from mskscreen.inference.catalogue import model_path, read_contract
 
+    if out and out.exists() and not is_card(out):
+        raise typer.BadParameter(
+            f"{out}: exists already and is no model card; choose another name", param_hint="--out"
+        )
     path = model_path(model)
     text = model_card(read_contract(path), path, read_evaluation(evaluation) if evaluation else None)
     if out is None:
         print(text, end="")
         return
     write_text(out, text)
+    common.err.print(f"{out}: written")

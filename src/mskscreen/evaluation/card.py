@@ -14,6 +14,7 @@ from mskscreen.evaluation.estimates import PREFERRED
 from mskscreen.evaluation.metrics import ABNORMALITY
 
 AUTHOR = "*To be written by the author.*"
+_TITLE = "# Model card: "
 _QUOTED = ("auroc", "accuracy", "sensitivity", "specificity", "kappa", "ece")
 
 
@@ -56,10 +57,19 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
             f"- {contract.provenance.notes or AUTHOR}",
         ],
     }
-    lines = [f"# Model card: {_cell(contract.name)}", ""]
+    lines = [f"{_TITLE}{_cell(contract.name)}", ""]
     for title, body in sections.items():
         lines += [f"## {title}", "", *body, ""]
     return "\n".join(lines)
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file begins as a model card does."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_TITLE)) == _TITLE.encode()
+    except OSError:
+        return False
 
 
 def _details(contract: ModelContract, path: Path) -> list[str]:
