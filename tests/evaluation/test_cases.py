@@ -96,6 +96,17 @@ def test_a_manifest_and_the_mura_csv_give_the_labels_of_the_folders(predictions,
         np.testing.assert_array_equal(cases.patient, expected.patient)
 
 
+def test_a_truth_without_the_column_names_those_that_look_like_it(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("file,joint,abnormal,seed,metal\na.png,hand,1,101,\nb.png,wrist,0,1,1\n")
+    with pytest.raises(DataError, match=r"name --label-column abnormal or --label-column metal; it has file, "):
+        read_labels(path)
+    assert read_labels(path, label_column="abnormal").label.tolist() == [1, 0]
+    path.write_text("file,finding\na.png,fracture\n")
+    with pytest.raises(DataError, match=r"name the column of labels with --label-column; it has file, finding"):
+        read_labels(path)
+
+
 def labels(study, label, **columns):
     n = len(study)
     empty = {"image": [None] * n, "patient": [None] * n, "joint": np.full(n, -1)}

@@ -17,6 +17,7 @@ from mskscreen.mura_path import mura_path
 _IMAGE_NAMES = ("image", "file", "path")
 _UNUSED = {"bytes", "sha256"}
 _KNOWN = {*_IMAGE_NAMES, *_UNUSED, "study", "patient", "joint", "label"}
+_NEVER = {*_IMAGE_NAMES, "study", "patient", "joint"}
 _TRUE = {"1", "1.0", "true", "positive", "abnormal"}
 _FALSE = {"0", "0.0", "false", "negative", "normal"}
 
@@ -49,7 +50,9 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
     """
     columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, label_column)
     if label_column not in columns:
-        raise DataError(f"{path}: no column '{label_column}'; it has {', '.join(columns)}")
+        likely = [name for name, values in columns.items() if name not in _NEVER and _looks_like_labels(values)]
+        which = " or ".join(f"--label-column {name}" for name in likely) or "the column of labels with --label-column"
+        raise DataError(f"{path}: no column '{label_column}'; name {which}; it has {', '.join(columns)}")
     if not columns[label_column]:
         raise DataError(f"{path}: it holds no row; add the labels")
     image_name = next((name for name in _IMAGE_NAMES if name in columns), None)
@@ -71,6 +74,12 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
         columns={k: v for k, v in columns.items() if k not in _KNOWN | {label_column}},
         name=path.name,
     )
+
+
+def _looks_like_labels(values: Sequence[str | None]) -> bool:
+    """Whether a column holds nothing but words for normal and abnormal."""
+    words = {value.strip().lower() for value in values if value}
+    return bool(words) and words <= _TRUE | _FALSE
 
 
 def labels_from_paths(table: Table) -> Labels:
