@@ -17,7 +17,7 @@ from mskscreen import Screener
 from mskscreen.errors import ContractError, DataError, ModelError
 from mskscreen.inference import Screened, open_engine
 from mskscreen.inference.order import in_order
-from mskscreen.pixels import FLAG_FOR_PROCESSING
+from mskscreen.pixels import FLAG_FOR_PROCESSING, FLAG_NOT_RADIOGRAPHY
 from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, softmax
 
 
@@ -119,6 +119,7 @@ def test_flags_come_from_the_dicom_header(tmp_path: Path, write_dicom: Callable,
             "conflicts": {"BodyPartExamined": other},
             "foot": {"BodyPartExamined": "FOOT"},
             "neck": {"BodyPartExamined": "C SPINE"},
+            "ct": {"Modality": "CT"},
             "unknown": {"BodyPartExamined": "EXTREMITY"},
             "raw": {
                 "PresentationIntentType": "FOR PROCESSING",
@@ -129,6 +130,7 @@ def test_flags_come_from_the_dicom_header(tmp_path: Path, write_dicom: Callable,
     assert flags == {
         "agrees": (),
         **dict.fromkeys(("conflicts", "foot", "neck"), (FLAG_CONFLICT,)),
+        "ct": (FLAG_NOT_RADIOGRAPHY,),
         "unknown": (),
         "raw": (FLAG_FOR_PROCESSING,),
     }

@@ -3,13 +3,20 @@
 from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.preprocess import Preprocessing, displayed
-from mskscreen.pixels.radiograph import FLAG_CONSTANT, FLAG_FOR_PROCESSING, DecodeRecord, Radiograph
+from mskscreen.pixels.radiograph import (
+    FLAG_CONSTANT,
+    FLAG_FOR_PROCESSING,
+    FLAG_NOT_RADIOGRAPHY,
+    DecodeRecord,
+    Radiograph,
+)
 from mskscreen.pixels.read import read_radiograph
 from mskscreen.pixels.reduction import Reading
 
 __all__ = [
     "FLAG_CONSTANT",
     "FLAG_FOR_PROCESSING",
+    "FLAG_NOT_RADIOGRAPHY",
     "DecodeRecord",
     "Geometry",
     "Limits",

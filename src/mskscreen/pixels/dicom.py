@@ -24,6 +24,7 @@ from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import (
     FLAG_FOR_PROCESSING,
+    FLAG_NOT_RADIOGRAPHY,
     FULL_RANGE,
     DecodeRecord,
     Radiograph,
@@ -150,9 +151,10 @@ def _decode_image(
     shown = show(codes, pipeline) if gray else _show_colour(codes, frame, header)
     if shown.warning:
         header.warnings.append(shown.warning)
+    flags = [FLAG_FOR_PROCESSING] if _is_for_processing(header) else []
     if (modality := header.text("Modality")) not in _MODALITIES:
         header.warnings.append(f"Modality {modality} is not projection radiography")
-    for_processing = (FLAG_FOR_PROCESSING,) if _is_for_processing(header) else ()
+        flags.append(FLAG_NOT_RADIOGRAPHY)
     record = DecodeRecord(
         format="DICOM",
         sha256=digest(),
@@ -169,7 +171,7 @@ def _decode_image(
         crop=_whole(shown.crop, frame, halvings),
         halvings=halvings,
         warnings=tuple(dict.fromkeys(header.warnings)),
-        flags=(*for_processing, *constant_flag(shown.values, shown.table)),
+        flags=(*flags, *constant_flag(shown.values, shown.table)),
         dicom=_identifiers(header),
     )
     if not halvings:

@@ -17,6 +17,7 @@ from mskscreen.pixels.resample import look_up
 from mskscreen.pixels.window import grid_step
 
 FLAG_FOR_PROCESSING = "for-processing"
+FLAG_NOT_RADIOGRAPHY = "not-radiography"
 FLAG_CONSTANT = "constant-image"
 FULL_RANGE = "full range"
 AS_GIVEN = "as given"
