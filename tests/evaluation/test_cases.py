@@ -103,7 +103,7 @@ def test_a_truth_without_the_column_names_those_that_look_like_it(tmp_path):
         read_labels(path)
     assert read_labels(path, label_column="abnormal").label.tolist() == [1, 0]
     path.write_text("file,finding\na.png,fracture\n")
-    with pytest.raises(DataError, match=r"name the column of labels with --label-column; it has file, finding"):
+    with pytest.raises(DataError, match=r"name that of labels with --label-column; it has file, finding"):
         read_labels(path)
 
 

@@ -51,7 +51,7 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
     columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, label_column)
     if label_column not in columns:
         likely = [name for name, values in columns.items() if name not in _NEVER and _looks_like_labels(values)]
-        which = " or ".join(f"--label-column {name}" for name in likely) or "the column of labels with --label-column"
+        which = " or ".join(f"--label-column {name}" for name in likely) or "that of labels with --label-column"
         raise DataError(f"{path}: no column '{label_column}'; name {which}; it has {', '.join(columns)}")
     if not columns[label_column]:
         raise DataError(f"{path}: it holds no row; add the labels")
