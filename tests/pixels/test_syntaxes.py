@@ -12,6 +12,7 @@ from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate, get_frame
 
 from mskscreen.errors import DecodeError
+from mskscreen.errors import DecodeError
 from mskscreen.pixels import Limits, read_radiograph
 
 KINDS = {
@@ -85,6 +86,9 @@ def test_every_lossless_syntax_gives_the_identical_array(
     plain = read_radiograph(file_bytes(make_dicom(array, **fields)))
     encoded = encode(make_dicom(array, **fields), SYNTAXES[syntax], file_bytes, tmp_path)
     capfd.readouterr()
+    if syntax == "deflated":
+        with pytest.raises(DecodeError, match=r"dcmconv \+te.* Limits\(deflated=True\)"):
+            read_radiograph(encoded)
     radiograph = read_radiograph(encoded, Limits(deflated=True))
     np.testing.assert_array_equal(radiograph.pixels, plain.pixels)
     assert np.ptp(plain.pixels) > 0.3

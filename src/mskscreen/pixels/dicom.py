@@ -105,7 +105,8 @@ def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
     """A deflated data set as the bytes of an explicit little endian file (DICOM PS3.5 A.5)."""
     if not limits.deflated:
         raise DecodeError(
-            f"{name}: the deflated transfer syntax is refused; store it otherwise or set Limits.deflated"
+            f"{name}: the deflated transfer syntax is refused; store it uncompressed (dcmconv +te of DCMTK), or "
+            "read it in Python with Limits(deflated=True)"
         )
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, limits.file_bytes + 1)
     limits.check_file(name, len(inflated))
