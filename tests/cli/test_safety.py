@@ -130,6 +130,18 @@ def test_an_even_image_is_flagged(pixels: np.ndarray, tmp_path: Path) -> None:
     assert (FLAG_CONSTANT not in read_radiograph(changed).record.flags) is expected
 
 
+def test_pictures_of_burned_in_text_are_said(run: Callable, tmp_path: Path, write_dicom: Callable) -> None:
+    scan = write_dicom(tmp_path / "scan.dcm", BurnedInAnnotation="YES")
+    plain = write_dicom(tmp_path / "plain.dcm", BurnedInAnnotation="NO")
+    said = "is declared by 1 of the images"
+    assert said in run("predict", scan, plain, "--maps", tmp_path / "maps").output
+    assert said not in run("predict", plain, "--maps", tmp_path / "maps").output
+    assert said in run("explain", scan, plain, "--out", tmp_path / "explained", "--normal").output
+    shown = run("inspect", scan).stdout
+    assert "burned_in_annotation YES" in shown
+    assert "the pixels may show who the patient is" in shown
+
+
 def test_the_flag_reaches_the_table(run: Callable, tmp_path: Path) -> None:
     Image.fromarray(np.full((40, 30), 9, np.uint8)).save(tmp_path / "blank.png")
     table = json.loads(run("predict", tmp_path / "blank.png", "--format", "json").stdout)

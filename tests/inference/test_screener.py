@@ -17,7 +17,7 @@ from mskscreen import Screener
 from mskscreen.errors import ContractError, DataError, ModelError
 from mskscreen.inference import Screened, open_engine
 from mskscreen.inference.order import in_order
-from mskscreen.pixels import FLAG_FOR_PROCESSING, FLAG_NOT_RADIOGRAPHY
+from mskscreen.pixels import FLAG_BURNED_IN, FLAG_FOR_PROCESSING, FLAG_NOT_RADIOGRAPHY
 from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, softmax
 
 
@@ -119,6 +119,8 @@ def test_flags_come_from_the_dicom_header(tmp_path: Path, write_dicom: Callable,
             "conflicts": {"BodyPartExamined": other},
             "foot": {"BodyPartExamined": "FOOT"},
             "neck": {"BodyPartExamined": "C SPINE"},
+            "text": {"BurnedInAnnotation": "YES"},
+            "no text": {"BurnedInAnnotation": "NO"},
             "ct": {"Modality": "CT"},
             "unknown": {"BodyPartExamined": "EXTREMITY"},
             "raw": {
@@ -130,6 +132,8 @@ def test_flags_come_from_the_dicom_header(tmp_path: Path, write_dicom: Callable,
     assert flags == {
         "agrees": (),
         **dict.fromkeys(("conflicts", "foot", "neck"), (FLAG_CONFLICT,)),
+        "text": (FLAG_BURNED_IN,),
+        "no text": (),
         "ct": (FLAG_NOT_RADIOGRAPHY,),
         "unknown": (),
         "raw": (FLAG_FOR_PROCESSING,),

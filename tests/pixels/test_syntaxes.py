@@ -12,7 +12,6 @@ from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate, get_frame
 
 from mskscreen.errors import DecodeError
-from mskscreen.errors import DecodeError
 from mskscreen.pixels import Limits, read_radiograph
 
 KINDS = {

@@ -88,6 +88,15 @@ def limits_of(pixels: int | None) -> Limits:
     return Limits() if pixels is None else Limits.of_pixels(pixels)
 
 
+def say_burned_in(images: int) -> None:
+    """Say on stderr that pictures were drawn of so many images with text in their pixels, if any."""
+    if images:
+        err.print(
+            f"burned-in annotation (DICOM 0028,0301) is declared by {images} of the images: their pictures may "
+            "show it, such as the patient's name"
+        )
+
+
 def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
     """Raise BadParameter where the user gave one of the parameters `names`: of no use, for the reason `why`."""
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}

@@ -99,7 +99,7 @@ def files(
     request = Request(chosen, of, at, normal, raw, layout)
     records: list[MapRecord] = []
     errors: list[str] = []
-    found = done = 0
+    found = done = burned_in = 0
     budget = len(paths) * sum(map(settings.most_passes, request.methods))
     with (
         common.needs("explain"),
@@ -109,6 +109,7 @@ def files(
         for made in explain_files(screener, explainer, request, paths, out, advance):
             records += made.records
             found += made.found
+            burned_in += made.burned_in
             done += 1
             errors += [f"image {done} of {len(paths)}, {made.error}"] if made.error else []
             if interrupted():
@@ -118,6 +119,7 @@ def files(
     for error in errors:
         common.alarm.print(f"not explained: {error}")
     _sum_up(out, records, found)
+    common.say_burned_in(burned_in)
     if found == len(paths):
         common.err.print(f"{out}: is finished already; nothing to do")
     if done < len(paths):

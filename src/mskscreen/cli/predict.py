@@ -144,6 +144,8 @@ def predict(
         for piece in render(form or "", run.watch(stream(files)), about, threshold):
             sys.stdout.write(piece)
             sys.stdout.flush()
+    if maps:
+        common.say_burned_in(run.burned_in)
     raise typer.Exit(run.report())
 
 

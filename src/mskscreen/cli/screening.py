@@ -23,11 +23,13 @@ class Run:
     done: int = 0
     failed: int = 0
     stopped: bool = False
+    burned_in: int = 0
     joints: dict[str, str] = field(default_factory=dict)
     mixed: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
         """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
+        from mskscreen.pixels import FLAG_BURNED_IN
         from mskscreen.predictions import FLAG_LOW_CONFIDENCE
 
         with (
@@ -37,6 +39,7 @@ class Run:
             for row in rows:
                 self.done += 1
                 self.failed += row.error is not None
+                self.burned_in += FLAG_BURNED_IN in row.flags
                 sure = row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags
                 if row.joint and sure and self.joints.setdefault(row.study, row.joint) != row.joint:
                     self.mixed.setdefault(row.study, (self.done, row.joint))

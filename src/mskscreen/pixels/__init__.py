@@ -4,6 +4,7 @@ from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.preprocess import Preprocessing, displayed
 from mskscreen.pixels.radiograph import (
+    FLAG_BURNED_IN,
     FLAG_CONSTANT,
     FLAG_FOR_PROCESSING,
     FLAG_NOT_RADIOGRAPHY,
@@ -14,6 +15,7 @@ from mskscreen.pixels.read import read_radiograph
 from mskscreen.pixels.reduction import Reading
 
 __all__ = [
+    "FLAG_BURNED_IN",
     "FLAG_CONSTANT",
     "FLAG_FOR_PROCESSING",
     "FLAG_NOT_RADIOGRAPHY",

@@ -23,6 +23,7 @@ from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import (
+    FLAG_BURNED_IN,
     FLAG_FOR_PROCESSING,
     FLAG_NOT_RADIOGRAPHY,
     FULL_RANGE,
@@ -44,6 +45,7 @@ _IDENTIFIERS = {
     "body_part_examined": "BodyPartExamined",
     "view_position": "ViewPosition",
     "laterality": "ImageLaterality",
+    "burned_in_annotation": "BurnedInAnnotation",
     "patient_id": "PatientID",
 }
 _PALETTES = [
@@ -101,6 +103,17 @@ def decode_dataset(dataset: object, name: str, limits: Limits, enough: Enough = 
     return _decode(dataset, digest, name, limits, enough)
 
 
+def has_burned_in(dataset: Dataset) -> bool:
+    """Whether a data set declares text in its pixels (0028,0301), which may name the patient.
+
+    A value that cannot be read counts as such.
+    """
+    try:
+        return "YES" in str(dataset.get("BurnedInAnnotation")).upper()
+    except Exception:  # pydicom's converters fail in many ways on a broken value
+        return True
+
+
 def _inflate(body: bytes, name: str, limits: Limits) -> bytes:
     """A deflated data set as the bytes of an explicit little endian file (DICOM PS3.5 A.5)."""
     if not limits.deflated:
@@ -156,6 +169,9 @@ def _decode_image(
     if (modality := header.text("Modality")) not in _MODALITIES:
         header.warnings.append(f"Modality {modality} is not projection radiography")
         flags.append(FLAG_NOT_RADIOGRAPHY)
+    if has_burned_in(dataset):
+        header.warnings.append("BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is")
+        flags.append(FLAG_BURNED_IN)
     record = DecodeRecord(
         format="DICOM",
         sha256=digest(),

@@ -18,6 +18,7 @@ from mskscreen.pixels.window import grid_step
 
 FLAG_FOR_PROCESSING = "for-processing"
 FLAG_NOT_RADIOGRAPHY = "not-radiography"
+FLAG_BURNED_IN = "burned-in-annotation"
 FLAG_CONSTANT = "constant-image"
 FULL_RANGE = "full range"
 AS_GIVEN = "as given"

@@ -184,16 +184,18 @@ class _Files:
 
 
 def _burned_in(path: Path) -> bool:
-    """Whether a DICOM file declares text in its pixels (0028,0301), which may name the patient."""
+    """Whether a file is DICOM and `has_burned_in`."""
     with path.open("rb") as stream:
         head = stream.read(132)
     if head[128:] != b"DICM" and raster_format(head):
         return False
     from pydicom import dcmread
 
+    from mskscreen.pixels.dicom import has_burned_in
+
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"], force=True)
-        return str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+        return has_burned_in(header)
     except Exception:  # A hostile header fails in any way; such a file is not shown.
         return True
 

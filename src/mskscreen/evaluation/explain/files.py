@@ -16,7 +16,7 @@ from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
-from mskscreen.pixels import Radiograph, displayed
+from mskscreen.pixels import FLAG_BURNED_IN, Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
 from mskscreen.saliency.overlay import CELL, contact_sheet, draw_overlay, overlay_name
 from mskscreen.saliency.target import Target
@@ -44,11 +44,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Made:
-    """The records of one image; `found` says that an earlier run had made them all."""
+    """The records of one image; `found` says that an earlier run had made them all.
+
+    `burned_in` says that maps were drawn of a file that declares text in its pixels.
+    """
 
     records: tuple[MapRecord, ...]
     found: bool = False
     error: str | None = None
+    burned_in: bool = False
 
 
 def explain_files(
@@ -110,7 +114,8 @@ def _explain_file(
         )
     for record in records:
         record.write(places[record.method])
-    return Made(tuple(records))
+    drawn = any(record.overlay for record in records)
+    return Made(tuple(records), burned_in=drawn and FLAG_BURNED_IN in row.flags)
 
 
 def write_sheet(folder: Path, records: list[MapRecord]) -> Path | None:
