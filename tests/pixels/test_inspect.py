@@ -37,5 +37,26 @@ def test_exit_codes(files):
     assert CliRunner().invoke(app, ["inspect", files[0], "--format", "xml"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"PixelSpacing": [0.1, 0.12], "ImagerPixelSpacing": [0.2, 0.2]},
+            "PixelSpacing 0.1 x 0.12 mm; ImagerPixelSpacing 0.2 x 0.2 mm; ruler of 0.12 mm, calibrated",
+        ),
+        (
+            {"ImagerPixelSpacing": [0.2, 0.2]},
+            "ImagerPixelSpacing 0.2 x 0.2 mm; ruler of 0.2 mm, at the detector",
+        ),
+        ({"PixelSpacing": [0, 0]}, "PixelSpacing 0 x 0 mm; no ruler"),
+        ({}, None),
+    ],
+)
+def test_the_spacings_and_the_choice_between_them_are_told(make_dicom, file_bytes, ramp, tmp_path, fields, said):
+    (tmp_path / "a").write_bytes(file_bytes(make_dicom(ramp, **fields)))
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "a"), "--format", "json"])
+    assert json.loads(result.stdout)[0]["spacing"] == said
+
+
 def test_table_names_what_was_done(files):
     assert "MONOCHROME1" in CliRunner().invoke(app, ["inspect", files[0]]).stdout

@@ -185,6 +185,7 @@ def _decode_image(
         inverted=pipeline.inverted,
         padding=pipeline.padding,
         padded=shown.padded,
+        spacing=_spacing_in_words(header),
         crop=_whole(shown.crop, frame, halvings),
         halvings=halvings,
         warnings=tuple(dict.fromkeys(header.warnings)),
@@ -249,6 +250,23 @@ def _spacing(header: Header) -> Spacing | None:
     calibrated, detector = (header.number(keyword, 1) for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
     mm = calibrated or detector
     return Spacing(mm, mm == detector) if mm is not None and mm > 0 else None
+
+
+def _spacing_in_words(header: Header) -> str | None:
+    """Both spacings of the file, rows before columns, and the one that the ruler takes; None without any."""
+    told = []
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        rows, columns = (header.number(keyword, index) for index in (0, 1))
+        if rows is not None and columns is not None:
+            told.append(f"{keyword} {rows:g} x {columns:g} mm")
+        elif header.text(keyword):
+            told.append(f"{keyword} is not usable")
+    if not told:
+        return None
+    if (found := _spacing(header)) is None:
+        return "; ".join((*told, "no ruler"))
+    how = "at the detector" if found.at_detector else "calibrated"
+    return "; ".join((*told, f"ruler of {found.mm:g} mm, {how}"))
 
 
 def _is_for_processing(header: Header) -> bool:
