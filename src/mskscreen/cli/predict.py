@@ -144,6 +144,7 @@ def predict(
         for piece in render(form or "", run.watch(stream(files)), about, threshold):
             sys.stdout.write(piece)
             sys.stdout.flush()
+        common.err.print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
     if maps:
         common.say_burned_in(run.burned_in)
     raise typer.Exit(run.report())

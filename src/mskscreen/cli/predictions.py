@@ -13,7 +13,7 @@ ERRORS_SHOWN = 10
 
 
 def show_predictions(table: Predictions) -> None:
-    """Print a table on stdout, and on stderr the errors and what the table is not."""
+    """Print a table and what it is not on stdout, and the errors and the model on stderr."""
     folder = _common_folder([row.file for row in table])
     found = table.studies
     studies = [
@@ -28,13 +28,14 @@ def show_predictions(table: Predictions) -> None:
         common.show(rows[:ROWS_SHOWN], common.Format.TABLE, title=title)
         if len(rows) > ROWS_SHOWN:
             common.err.print(f"... and {len(rows) - ROWS_SHOWN} more {title.lower()}: see --output")
+    print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
     errors = [row.error for row in table if row.error]
     for error in errors[:ERRORS_SHOWN]:
         common.alarm.print(f"error: {error}")
     model = table.model
     common.err.print(
         f"model {common.plain(model['name'])} ({model['engine']}, {model['precision']}), operating point "
-        f"{model['operating_point']}: abnormal from {table.threshold:.2f}. {NOT_FOR_DIAGNOSIS.capitalize()}."
+        f"{model['operating_point']}: abnormal from {table.threshold:.2f}."
     )
 
 
