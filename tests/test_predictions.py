@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import mskscreen
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.contract import Calibration, ModelContract, Novelty
 from mskscreen.errors import DataError
@@ -20,6 +22,7 @@ from mskscreen.predictions import (
     FORMATS,
     Prediction,
     Predictions,
+    StudyPrediction,
     score,
     softmax,
     studies,
@@ -139,6 +142,30 @@ def test_a_file_that_is_no_table_is_one_error_with_its_name(tmp_path: Path, name
     path.write_text(content)
     with pytest.raises(DataError, match=name):
         Predictions.read(path)
+
+
+def test_the_table_says_the_order_of_its_probabilities(tmp_path: Path) -> None:
+    row = Prediction("f", "s", **score(CONTRACT, np.zeros(2), np.eye(7)[4]))
+    for form in ("json", "parquet"):
+        Predictions((row,)).write(tmp_path / f"a.{form}")
+        table = Predictions.read(tmp_path / f"a.{form}")
+        assert table.model["joints"][np.argmax(table.images[0].p_joint or ())] == table.images[0].joint == "hand"
+
+
+def test_the_page_names_every_column_every_flag_and_the_order_of_the_joints() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "predictions.md").read_text()
+    source = Path(mskscreen.__file__).parent
+    raised = {
+        flag
+        for path in source.rglob("*.py")
+        for flag in re.findall(r'^FLAG_\w+ = "([\w-]+)"$', path.read_text(), re.MULTILINE)
+    }
+    assert {"error", "constant-image"} < raised
+    columns = {field.name for kind in (Prediction, StudyPrediction) for field in dataclasses.fields(kind)}
+    columns |= json.loads(Predictions((Prediction("f", "s"),)).dumps("jsonl")).keys()
+    assert [name for name in sorted(raised | columns) if f"`{name}`" not in page] == []
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page.split("## Flags")[1], re.MULTILINE)) == raised
+    assert ", ".join(JOINT_LABELS) in page
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mskscreen.anatomy import JointType
+from mskscreen.anatomy import JOINT_LABELS, JointType
 from mskscreen.contract import ModelContract
 from mskscreen.errors import DataError
 from mskscreen.storage import replacing
@@ -211,7 +211,7 @@ class Predictions:
     def to_dict(self) -> dict[str, Any]:
         """`{"model", "images", "studies"}`, ready for JSON."""
         return {
-            "model": dict(self.model) | {"threshold": self.threshold},
+            "model": _model(self.model, self.threshold),
             "images": [dataclasses.asdict(row) for row in self.images],
             "studies": [dataclasses.asdict(row) for row in self.studies],
         }
@@ -282,7 +282,7 @@ def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], th
     origin = {"model": model.get("name"), "contract": model.get("contract"), "threshold": threshold}
     if form == "json":
         tally = StudyTally(threshold)
-        yield f'{{"model": {json.dumps({**model, "threshold": threshold})},\n"images": ['
+        yield f'{{"model": {json.dumps(_model(model, threshold))},\n"images": ['
         for number, image in enumerate(images):
             tally.add(image)
             yield ("," if number else "") + "\n" + json.dumps(dataclasses.asdict(image))
@@ -300,6 +300,11 @@ def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], th
             yield _csv_line(json.dumps(v) if isinstance(v, tuple) else v for v in values)
 
 
+def _model(model: Mapping[str, Any], threshold: float) -> dict[str, Any]:
+    """What a table says of its model: with the order of the probabilities, which is that of every contract."""
+    return {**model, "threshold": threshold, "joints": list(JOINT_LABELS)}
+
+
 def write_table(path: Path, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> None:
     """Write a table whole or not at all; the suffix (json, jsonl, csv, parquet) is the format.
 
@@ -308,7 +313,7 @@ def write_table(path: Path, images: Iterable[Prediction], model: Mapping[str, An
     form = table_format(path)
     with replacing(path) as partial:
         if form == "parquet":
-            _write_parquet(partial, images, {**model, "threshold": threshold})
+            _write_parquet(partial, images, _model(model, threshold))
         else:
             with partial.open("w", encoding="utf-8", newline="") as stream:
                 stream.writelines(render(form, images, model, threshold))
