@@ -78,6 +78,14 @@ def test_a_source_that_cannot_be_read_is_a_row_in_its_place(
     assert "bad.png" in (table.images[1].error or "")
 
 
+def test_what_is_no_image_is_named_by_its_kind_and_its_place(screener: Screener) -> None:
+    wrong: Any = [np.zeros((9, 9), np.uint8), 7, None, np.zeros((2, 2, 2, 2)), b"", pydicom.Dataset()]
+    rows = screener.predict(wrong).images
+    assert [row.file for row in rows] == ["array-0", "int-1", "NoneType-2", "array-3", "bytes-4", "dataset-5"]
+    for row in rows[1:]:
+        assert (row.error or "").startswith(f"{row.file}: ")
+
+
 def test_scores_that_are_not_finite_are_a_row_with_an_error(
     tmp_path: Path, tiny_model: Callable, write_png: Callable
 ) -> None:

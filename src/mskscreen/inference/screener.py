@@ -213,7 +213,8 @@ class Screener:
 
     def _decode(self, file: str, source: Source, *, keep: bool) -> _Decoded:
         try:
-            radiograph = read_radiograph(source, self.limits, enough=self.preprocessing.enough(self.reading))
+            enough = self.preprocessing.enough(self.reading)
+            radiograph = read_radiograph(source, self.limits, enough=enough, name=file)
             tensor = self.preprocessing(radiograph)
             dicom = radiograph.record.dicom
             if keep and radiograph.record.halvings:
@@ -280,8 +281,13 @@ def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
             for path in find_radiographs(source):
                 yield printable(path), path
         else:
-            kind = {np.ndarray: "array", bytes: "bytes"}.get(type(source), "dataset")
-            yield f"{kind}-{number}", source
+            yield f"{_kind(source)}-{number}", source
+
+
+def _kind(source: object) -> str:
+    if isinstance(source, np.ndarray | bytes):
+        return "array" if isinstance(source, np.ndarray) else "bytes"
+    return "dataset" if _is_one(source) else type(source).__name__
 
 
 def _groups(images: Iterator[_Decoded], unit: int) -> Iterator[list[_Decoded]]:

@@ -25,16 +25,19 @@ warnings.filterwarnings("ignore", module=r"(pydicom|PIL)\.")
 
 
 def read_radiograph(
-    source: Path | str | bytes | npt.NDArray | Dataset, limits: Limits = _DEFAULT, *, enough: Enough = None
+    source: Path | str | bytes | npt.NDArray | Dataset,
+    limits: Limits = _DEFAULT,
+    *,
+    enough: Enough = None,
+    name: str = "image",
 ) -> Radiograph:
     """Turn a file, the bytes of one, an array or a DICOM data set into a radiograph.
 
     The content decides the format, never the name. `enough`, made by a `Preprocessing`, allows fewer pixels than
     the source has where reading them is quicker and the result for that preprocessing is nearly the same. Raises
     DecodeError where the source cannot be read and LimitError where it asks for more than `limits`; errors name a
-    file by its last component alone, since folders may hold labels and names.
+    file by its last component alone, since folders may hold labels and names, and any other source `name`.
     """
-    name = "image"
     try:
         if isinstance(source, str | Path):
             name = Path(source).name
