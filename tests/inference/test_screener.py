@@ -78,6 +78,33 @@ def test_a_source_that_cannot_be_read_is_a_row_in_its_place(
     assert "bad.png" in (table.images[1].error or "")
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s, _: s.predict(None), "a NoneType is no source"),
+        (lambda s, _: s.predict(Image.new("L", (9, 9))), "a Image is no source.*numpy.asarray"),
+        (lambda s, _: s.predict([], workers=-1), "workers is -1"),
+        (lambda s, _: s.predict([], study_by="dicom"), "study_by is 'dicom'; name one of auto, folder, none"),
+        (lambda s, _: Screener(s.engine, reading="slow"), "reading is 'slow'; name one of whole, safe, fast"),
+        (lambda s, folder: s.predict(folder / "*.png"), r"no radiograph in '.*\*\.png'"),
+        (lambda s, folder: s.predict(str(folder)), "no radiograph in"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_one_sentence(
+    screener: Screener, tmp_path: Path, call: Callable, said: str
+) -> None:
+    with pytest.raises((DataError, ModelError), match=said):
+        call(screener, tmp_path)
+
+
+def test_a_pattern_without_a_match_among_others_is_a_row_with_an_error(
+    screener: Screener, tmp_path: Path, write_png: Callable
+) -> None:
+    rows = screener.predict([tmp_path / "*.tif", write_png(tmp_path / "a.png")]).images
+    assert [row.error is None for row in rows] == [False, True]
+    assert rows[0].file.endswith("*.tif")
+
+
 def test_what_is_no_image_is_named_by_its_kind_and_its_place(screener: Screener) -> None:
     wrong: Any = [np.zeros((9, 9), np.uint8), 7, None, np.zeros((2, 2, 2, 2)), b"", pydicom.Dataset()]
     rows = screener.predict(wrong).images

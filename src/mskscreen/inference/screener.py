@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, Union, cast, get_args
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
 from mskscreen.inference.files import find_radiographs, printable
-from mskscreen.inference.grouping import StudyBy
+from mskscreen.inference.grouping import StudyBy, check_study_by
 from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
 from mskscreen.pixels import DecodeRecord, Limits, Preprocessing, Radiograph, Reading, read_radiograph
@@ -93,6 +93,8 @@ class Screener:
             raise ModelError(
                 "a Screener needs an engine, or the address of a model as remote=; or use Screener.load"
             )
+        if reading not in get_args(Reading):
+            raise ModelError(f"reading is '{reading}'; name one of {', '.join(get_args(Reading))}")
         contract = engine.contract
         self.engine = engine
         self.reading = reading
@@ -141,7 +143,8 @@ class Screener:
         """The predictions table of files, folders, glob patterns, bytes of a file, arrays or pydicom data sets.
 
         Rows are in the order of the sources. A source that cannot be read is a row with an error. `at` names
-        an operating point of the contract. Raises DataError for an unknown one.
+        an operating point of the contract. Raises DataError for an unknown one, for arguments that make no sense,
+        and where a folder or a pattern that is the only source holds no radiograph.
         """
         rows = tuple(self.stream(sources, at=at, study_by=study_by, workers=workers))
         return Predictions(rows, self.describe(at), threshold(self.engine.contract, at))
@@ -161,8 +164,10 @@ class Screener:
         row is yielded.
         """
         threshold(self.engine.contract, at)
-        several = cast("Iterable[Source]", (sources,) if _is_one(sources) else sources)
-        return self._stream(several, at, study_by, workers or cores(), inspect)
+        check_study_by(study_by)
+        if workers is not None and workers < 1:
+            raise DataError(f"workers is {workers}; give 1 or more, or None for one a core")
+        return self._stream(_several(sources), at, study_by, workers or cores(), inspect)
 
     def describe(self, at: str = "balanced") -> dict[str, Any]:
         """What a predictions table says of the model that made it."""
@@ -274,12 +279,32 @@ def preprocessing_of(contract: ModelContract) -> Preprocessing:
     return found
 
 
+def _several(sources: Source | Iterable[Source]) -> Iterable[Source]:
+    """The sources one by one, also where there is but one; DataError where there is none in it."""
+    if isinstance(sources, str | Path):
+        found = find_radiographs(sources)
+        if (first := next(found, None)) is None:
+            raise DataError(f"no radiograph in '{sources}'; name DICOM, PNG, JPEG, TIFF, BMP or WebP files")
+        return itertools.chain((first,), found)
+    if _is_one(sources):
+        return (cast("Source", sources),)
+    if not isinstance(sources, Iterable):
+        raise DataError(
+            f"a {type(sources).__name__} is no source; pass paths, bytes, arrays (numpy.asarray of a PIL "
+            "image) or pydicom Datasets"
+        )
+    return cast("Iterable[Source]", sources)
+
+
 def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
     """Each image with the name that its row bears; folders and patterns are opened up."""
     for number, source in enumerate(sources):
         if isinstance(source, str | Path):
+            path = None
             for path in find_radiographs(source):
                 yield printable(path), path
+            if path is None:  # one source of many; its row says that it cannot be read
+                yield printable(Path(source)), source
         else:
             yield f"{_kind(source)}-{number}", source
 
