@@ -163,6 +163,17 @@ def test_inspect_opens_folders_and_says_where_there_is_no_image(run: Callable, i
     assert (empty.exit_code, "no radiograph in" in empty.output) == (2, True)
 
 
+def test_what_folders_hold_beside_images_is_said(run: Callable, image: Path, tmp_path: Path) -> None:
+    assert "passed over" not in run("predict", image.parent).output
+    (image.parent / "a.gif").touch()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "scans").symlink_to(image.parent)
+    assert "passed over: 1 file of another kind\n" in run("predict", image.parent).output
+    empty = run("predict", tmp_path / "links")
+    assert empty.exit_code == 2
+    assert "passed over: 1 linked folder" in " ".join(empty.output.replace("│", " ").split())
+
+
 def test_an_empty_file_is_called_empty(run: Callable, tmp_path: Path) -> None:
     (tmp_path / "scan.dcm").touch()
     assert "scan.dcm: is empty" in run("inspect", tmp_path / "scan.dcm").output

@@ -1,6 +1,7 @@
 """Which files are screened, and what makes a study of them."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mskscreen.inference.files import find_radiographs, printable
+from mskscreen.inference.files import find_radiographs, passed_over, printable
 from mskscreen.inference.grouping import group
 from mskscreen.mura_path import unlabelled
 
@@ -27,7 +28,7 @@ def test_a_folder_is_searched_by_suffix_and_by_content(
     write_png(tmp_path / "png.png").rename(tmp_path / "no-suffix")
     write_png(tmp_path / "deep" / "er" / "a.PNG")
     (tmp_path / "broken.jpeg").touch()
-    for passed_over in (
+    for unseen in (
         "._a.png",
         ".hidden/a.png",
         "__MACOSX/a.png",
@@ -36,8 +37,8 @@ def test_a_folder_is_searched_by_suffix_and_by_content(
         "table.csv",
         "empty",
     ):
-        (tmp_path / passed_over).parent.mkdir(exist_ok=True)
-        (tmp_path / passed_over).write_bytes(b"x" * 200 if "." in passed_over else b"")
+        (tmp_path / unseen).parent.mkdir(exist_ok=True)
+        (tmp_path / unseen).write_bytes(b"x" * 200 if "." in unseen else b"")
     assert sorted(names(tmp_path, tmp_path)) == [
         "broken.jpeg",
         "deep/er/a.PNG",
@@ -80,6 +81,17 @@ def test_links_to_files_count_and_links_to_folders_do_not(tmp_path: Path) -> Non
     (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert names(tmp_path, tmp_path) == ["a.png", "b.png"]
+
+
+def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/b.gif", "in/c/d.txt", "in/scans.zip", "in/.hidden", "far/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
+    passed: Counter[str] = Counter()
+    assert [path.name for path in find_radiographs(tmp_path / "in", passed)] == ["a.png"]
+    assert passed_over(passed) == "1 linked folder, 1 archive, 2 files of other kinds"
+    assert passed_over(Counter()) == ""
 
 
 def test_a_name_that_is_not_utf8_can_be_printed() -> None:
