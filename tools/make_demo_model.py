@@ -10,12 +10,13 @@ only and has never seen a patient.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.metadata
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +38,71 @@ from mskscreen.phantom.priors import location_prior
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import softmax
 from mskscreen.saliency.measures import pointing_game
-from mskscreen.training.loop import Phase, Schedule, fit, predict
+from mskscreen.training.loop import Phase, Schedule, draw_back, fit, predict, settle
 from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
+from mskscreen.training.supervision import Weights
 
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
 ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
-SEEDS = {"train": 20261211, "dev": 20261212, "test": 20261213}
+SEEDS = {"train": 20261211, "more": 20261214, "dev": 20261212, "test": 20261213}
 FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
-# Small views and close-ups first; then whole images at full size, without which the pooling of small views stays.
-SIZE = 320
+SIZE = 448
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the training: which phantoms it sees, in squares of how many pixels, and by which schedules.
+
+    What comes out is `share` of what was learned and the rest of what went in. With `settled`, statistics of batch
+    normalisation are taken anew at the end.
+    """
+
+    data: str
+    size: int
+    schedules: tuple[Schedule, ...]
+    share: float = 1.0
+    settled: bool = False
+    weights: Weights | None = None
+
+
+# Small views and close-ups first; then whole images, without which the pooling of small views stays. The same
+# again on other phantoms and finer images, and at last the layers behind the pooling alone.
 COURSE = (
-    Schedule((Phase(4176, 192, close=0.6), Phase(224, SIZE)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877),
-    Schedule((Phase(760, SIZE),), FROZEN, rate=2e-4, seed=1),
-    Schedule((Phase(2300, SIZE, turned=0.5),), FROZEN, rate=4e-4, seed=2, share=0.5),
+    Part(
+        "train",
+        320,
+        (
+            Schedule(
+                (Phase(4176, 192, close=0.6), Phase(224, 320)), FROZEN, rate=5e-4, warmup=0.0545, last=0.0877
+            ),
+            Schedule((Phase(760, 320),), FROZEN, rate=2e-4, seed=1),
+        ),
+    ),
+    Part("train", 320, (Schedule((Phase(2300, 320, turned=0.5),), FROZEN, rate=4e-4, seed=2),), share=0.5),
+    Part(
+        "more",
+        SIZE,
+        (
+            Schedule(
+                (Phase(3000, 192, close=0.75, worn=0.4),), FROZEN, rate=3e-4, warmup=0.0623, last=0.2874, seed=3
+            ),
+            Schedule((Phase(120, SIZE, worn=0.4),), FROZEN, rate=2e-4, seed=4),
+            Schedule((Phase(180, SIZE, worn=0.4),), FROZEN, rate=2e-4, seed=5),
+        ),
+        share=0.6,
+        settled=True,
+    ),
+    Part(
+        "more",
+        SIZE,
+        (
+            Schedule((Phase(220, SIZE, worn=0.4),), ("stem", "backbone"), rate=5e-4, seed=6),
+            Schedule((Phase(120, SIZE, worn=0.4),), ("stem", "backbone"), rate=5e-4, seed=7),
+        ),
+        weights=Weights(cells=0.3),
+    ),
 )
-STEPS = sum(schedule.steps for schedule in COURSE)
+STEPS = sum(schedule.steps for part in COURSE for schedule in part.schedules)
 NEVER = (
     "Trained on phantoms (synthetic radiographs) only. It has never seen a patient and is not fit for patients."
 )
@@ -68,18 +119,35 @@ def main() -> None:
             task = bars.add_task(text, total=total)
             return lambda count: bars.advance(task, count)
 
-        sizes = {"train": options.studies, "dev": max(options.studies // 8, 70), "test": options.test_studies}
+        sizes = {
+            "train": options.studies,
+            "more": options.studies * 3 // 2,
+            "dev": max(options.studies // 8, 70),
+            "test": options.test_studies,
+        }
         folders = {name: options.work / name for name in sizes}
         for name, studies in sizes.items():
-            recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name == "train")
+            recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name not in ("dev", "test"))
             make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
-        preprocessing = Preprocessing(options.size, options.size, fit="letterbox")
-        train, dev, test = (
-            load_arrays(folder, preprocessing, occult=name != "train") for name, folder in folders.items()
+
+        def load(name: str, size: int) -> PhantomArrays:
+            square = Preprocessing(size, size, fit="letterbox")
+            return load_arrays(folders[name], square, occult=name in ("dev", "test"))
+
+        course = [_scaled(part, options.steps / STEPS, options.size / SIZE) for part in COURSE]
+        network = _train(load, course, options.work / "run", track)
+        seen = {part.data: load(part.data, part.size) for part in course}
+        provenance = Provenance(
+            data=f"{sum(map(len, seen.values()))} phantom images; no radiograph of a person",
+            data_digest=describe([folders[name] for name in seen]),
+            seed=SEEDS["train"],
+            versions={name: importlib.metadata.version(name) for name in ("mskscreen", "torch", "timm")},
+            protocol={f"part {number}": asdict(part) for number, part in enumerate(course)},
+            notes=NEVER,
+            licence="Apache-2.0",
         )
-        course = [_scaled(schedule, options.steps / STEPS, options.size / SIZE) for schedule in COURSE]
-        network = _train(train, course, options.work / "run", track)
-        contract = _contract(network, train, dev, preprocessing, course, folders["train"])
+        contract = _contract(network, seen["more"], load("dev", options.size), provenance)
+        test = load("test", options.size)
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "demo.onnx"
         export_onnx(network, contract, path)
@@ -104,50 +172,56 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _scaled(schedule: Schedule, steps: float, size: float) -> Schedule:
-    """The schedule with both as shares of its own, for a pilot."""
-    phases = (
-        replace(phase, steps=max(1, round(phase.steps * steps)), size=round(phase.size * size))
-        for phase in schedule.phases
-    )
-    return replace(schedule, phases=tuple(phases))
+def _scaled(part: Part, steps: float, size: float) -> Part:
+    """The part with both as shares of its own, for a pilot."""
+
+    def scaled(phase: Phase) -> Phase:
+        return replace(phase, steps=max(1, round(phase.steps * steps)), size=round(phase.size * size))
+
+    schedules = (replace(schedule, phases=tuple(map(scaled, schedule.phases))) for schedule in part.schedules)
+    return replace(part, size=round(part.size * size), schedules=tuple(schedules))
 
 
-def _train(arrays: PhantomArrays, course: list[Schedule], folder: Path, track: Track) -> ScreeningNetwork:
-    torch.manual_seed(course[0].seed)
+def _train(
+    load: Callable[[str, int], PhantomArrays], course: list[Part], folder: Path, track: Track
+) -> ScreeningNetwork:
+    torch.manual_seed(course[0].schedules[0].seed)
     network = build_network(ARCHITECTURE, init="package")
-    for part, schedule in enumerate(course):
-        advance = track(f"train on {len(arrays)} images, part {part}", schedule.steps)
-        losses: list[float] = []
-
-        def report(
-            step: int,
-            total: int,
-            loss: float,
-            advance: Callable[[int], None] = advance,
-            losses: list[float] = losses,
-        ) -> None:
-            advance(1)
-            losses.append(loss)
-            if step % 50 == 0:
-                print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
-
-        network = fit(network, arrays, schedule, folder / str(part), report)
+    number = 0
+    for part in course:
+        arrays = load(part.data, part.size)
+        first = copy.deepcopy(network)
+        for schedule in part.schedules:
+            report = _reporter(track(f"train on {len(arrays)} images, schedule {number}", schedule.steps))
+            network = fit(network, arrays, schedule, folder / str(number), report, part.weights)
+            number += 1
+        draw_back(network, first, part.share)
+        if part.settled:
+            settle(network, arrays, FROZEN)
     return network
 
 
+def _reporter(advance: Callable[[int], None]) -> Callable[[int, int, float], None]:
+    """What `fit` tells of every step: the bar moves, and every fiftieth says the mean loss since the last."""
+    losses: list[float] = []
+
+    def report(step: int, total: int, loss: float) -> None:
+        advance(1)
+        losses.append(loss)
+        if step % 50 == 0:
+            print(f"step {step}/{total}: loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
+
+    return report
+
+
 def _contract(
-    network: ScreeningNetwork,
-    train: PhantomArrays,
-    dev: PhantomArrays,
-    preprocessing: Preprocessing,
-    course: list[Schedule],
-    folder: Path,
+    network: ScreeningNetwork, known: PhantomArrays, dev: PhantomArrays, provenance: Provenance
 ) -> ModelContract:
-    """Temperatures, operating points and the novelty threshold from the development phantoms.
+    """Temperatures, operating points and the novelty threshold from phantoms `dev`; what is known from `known`.
 
     The offset of the abnormality score goes into the network's bias.
     """
+    size = known.images.shape[1]
     pred1, pred2, features = predict(network, dev.images)
     names, study = np.unique([row.study for row in dev.rows], return_inverse=True)
     labels = np.zeros(len(names), np.int64)
@@ -159,8 +233,8 @@ def _contract(
     calibration = Calibration(temperature, fit_temperature(pred2, dev.joint))
     p = softmax(pred1, calibration.abnormality_temperature)[:, 1]
     p_study = np.bincount(study, p) / np.bincount(study)
-    _, _, known = predict(network, train.images[:: max(1, len(train) // 1000)])
-    principal = PCA(64, svd_solver="randomized", random_state=0).fit(known)
+    _, _, pooled = predict(network, known.images[:: max(1, len(known) // 1000)])
+    principal = PCA(64, svd_solver="randomized", random_state=0).fit(pooled)
     tensors = (torch.from_numpy(np.float32(x)) for x in (principal.mean_, principal.components_))
     variances = torch.from_numpy(np.float32(principal.explained_variance_))
     network.attach_novelty(*tensors, variances, float(principal.noise_variance_))
@@ -172,20 +246,12 @@ def _contract(
     return ModelContract(
         name="demo",
         architecture=str(network.architecture),
-        preprocessing=str(preprocessing),
-        input_size=(preprocessing.height, preprocessing.width),
+        preprocessing=str(Preprocessing(size, size, fit="letterbox")),
+        input_size=(size, size),
         calibration=calibration,
         operating_points={name: choose(labels > 0, p_study, rule).threshold for name, rule in RULES.items()},
         novelty=Novelty("Mahalanobis distance of pooled features, 64 principal components", threshold, quantile),
-        provenance=Provenance(
-            data=f"{len(train)} phantom images; no radiograph of a person",
-            data_digest=describe(folder),
-            seed=SEEDS["train"],
-            versions={name: importlib.metadata.version(name) for name in ("mskscreen", "torch", "timm")},
-            protocol={f"part {part}": asdict(schedule) for part, schedule in enumerate(course)},
-            notes=NEVER,
-            licence="Apache-2.0",
-        ),
+        provenance=provenance,
         intended_use=f"Demonstration and tests of software; {NOT_FOR_DIAGNOSIS}. {NEVER}",
     )
 

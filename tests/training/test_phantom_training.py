@@ -1,5 +1,6 @@
 """The demonstration model's training: randomisation, losses, a run that is killed, and the pointing game."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ from mskscreen.phantom.plan import Recipe
 from mskscreen.pixels import Preprocessing
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.saliency.measures import pointing_game
-from mskscreen.training.loop import Phase, Schedule, _batch, _set_rate, fit, predict
+from mskscreen.training.loop import Phase, Schedule, _batch, _set_rate, draw_back, fit, predict, settle
 from mskscreen.training.phantoms import PhantomArrays, load_arrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, energy_loss, screening_loss
@@ -58,6 +59,18 @@ def test_the_mask_moves_with_the_image(monkeypatch):
     images, moved = randomise(masks.clone(), masks.clone(), torch.Generator().manual_seed(3))
     assert torch.equal(images, moved)
     assert not torch.equal(moved, masks)
+
+
+def test_views_that_are_not_worn_keep_their_fine_detail():
+    flat = torch.full((64, 1, 96, 96), 0.5)
+
+    def grain(worn):
+        views, _ = randomise(flat.clone(), flat, torch.Generator().manual_seed(1), worn=worn)
+        inner = views[..., 40:56, 40:56]
+        return (inner[..., 1:] - inner[..., :-1]).diff().abs().amax((1, 2, 3))
+
+    assert grain(0.0).median() < 1e-3
+    assert (grain(0.0) < 1e-3).float().mean() > 0.9 > (grain(1.0) < 1e-3).float().mean()
 
 
 def test_a_close_up_holds_its_point_at_the_resolution_of_the_image(monkeypatch):
@@ -235,14 +248,24 @@ def test_the_rate_rises_then_falls_to_the_share_that_is_asked_for():
     assert rates[-1] == pytest.approx(0.05, rel=0.05)
 
 
-def test_what_comes_out_lies_between_what_went_in_and_what_was_trained(tmp_path):
-    before = {name: value.clone() for name, value in toy_network().state_dict().items()}
-    ends = {
-        share: fit(
-            toy_network(), toy_arrays(), Schedule((Phase(2, 64),), batch=8, share=share), tmp_path / f"{share}"
-        )
-        for share in (1.0, 0.25)
-    }
-    trained, drawn = (ends[share].state_dict()["shared.weight"] for share in (1.0, 0.25))
-    assert not torch.equal(trained, before["shared.weight"])
-    torch.testing.assert_close(drawn, 0.75 * before["shared.weight"] + 0.25 * trained)
+def test_a_network_drawn_back_lies_between_what_went_in_and_what_was_trained(tmp_path):
+    before, network = toy_network(), toy_network()
+    trained = fit(network, toy_arrays(), Schedule((Phase(2, 64),), batch=8), tmp_path)
+    drawn = copy.deepcopy(trained)
+    draw_back(drawn, before, 0.25)
+    first, last, mixed = (each.state_dict()["shared.weight"] for each in (before, trained, drawn))
+    assert not torch.equal(last, first)
+    torch.testing.assert_close(mixed, 0.75 * first + 0.25 * last)
+
+
+def test_settled_statistics_are_those_of_whole_undisturbed_images():
+    network, arrays = toy_network(), toy_arrays(48)
+    layer = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    momentum, seen = layer.momentum, []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    settle(network, arrays, ("stem",))
+    handle.remove()
+    assert not network.training
+    assert layer.momentum == momentum
+    torch.testing.assert_close(layer.running_mean, torch.cat(seen).mean((0, 2, 3)))
+    assert len(torch.cat(seen)) == 48

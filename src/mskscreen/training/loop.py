@@ -25,12 +25,16 @@ from mskscreen.training.supervision import Targets, Weights, screening_loss
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a run: how many steps, on images of `size` pixels, which shares of them as close-ups and turned."""
+    """Part of a run: how many steps, on images of `size` pixels, which shares of them as close-ups and turned.
+
+    `worn` multiplies the probability of changes that wipe out fine detail (see `randomise`).
+    """
 
     steps: int
     size: int
     close: float = 0.0
     turned: float = 0.35
+    worn: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ class Schedule:
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
     `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `last` is the
     share of the rate that is left at the end; `averaging` is the decay of the exponential moving average per step;
-    the state is kept every `keep` steps. What comes out is `share` of the trained weights and the rest of those
-    that went in, which forgets what was learned by heart (Wortsman et al., arXiv:2109.01903).
+    the state is kept every `keep` steps.
     """
 
     phases: tuple[Phase, ...]
@@ -56,7 +59,6 @@ class Schedule:
     warmup: float = 0.05
     last: float = 0.0
     averaging: float = 0.995
-    share: float = 1.0
     keep: int = 100
     seed: int = 0
 
@@ -97,7 +99,6 @@ def fit(
     Raises ProtocolError where the loss stops being finite.
     """
     network.to(memory_format=torch.channels_last)
-    first = copy.deepcopy(network)
     state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule))
     _resume(folder, state)
     network.train()
@@ -118,17 +119,43 @@ def fit(
         if state.step % schedule.keep == 0 or state.step == schedule.steps:
             _save(folder, state)
         report(state.step, schedule.steps, loss.item())
-    return _between(first, state.average, schedule.share)
+    return state.average
 
 
-def _between(first: ScreeningNetwork, trained: ScreeningNetwork, share: float) -> ScreeningNetwork:
-    """`trained`, with its weights and statistics drawn back to those of `first` where `share` is below 1."""
+def draw_back(trained: ScreeningNetwork, first: ScreeningNetwork, share: float) -> None:
+    """Leave `share` of the weights and statistics of `trained`; the rest becomes that of `first`.
+
+    It forgets what was learned by heart and keeps what both know (Wortsman et al., arXiv:2109.01903).
+    """
     before = first.state_dict()
     with torch.no_grad():
         for name, value in trained.state_dict().items():
-            if value.is_floating_point() and share < 1:
+            if value.is_floating_point():
                 value.lerp_(before[name], 1 - share)
-    return trained
+
+
+@torch.no_grad()
+def settle(network: ScreeningNetwork, arrays: PhantomArrays, frozen: tuple[str, ...], count: int = 384) -> None:
+    """Take the statistics of batch normalisation anew, from `count` whole undisturbed images.
+
+    Those of training are of close-ups and disturbed views, and an average of weights was never run at all
+    (Izmailov et al., arXiv:1803.05407). Modules named in `frozen` keep theirs. The network is left evaluating.
+    """
+    network.train()
+    for name in frozen:
+        network.get_submodule(name).eval()
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean of the batches
+    photographed = len(arrays) - int((arrays.twins >= 0).sum())  # the twins stand behind them
+    chosen = np.random.default_rng(0).permutation(photographed)[:count]
+    for start in range(0, len(chosen), 64):
+        network(_as_input(arrays.images[np.sort(chosen[start : start + 64])]))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
 
 
 @torch.inference_mode()
@@ -217,7 +244,7 @@ def _view(
     # randomise samples single pixels, which would alias.
     wide = [_as_input(array[chosen[near:]], phase.size) for array in (arrays.images, arrays.masks)]
     views = [
-        randomise(images, masks, generator, phase.size, points, phase.turned)
+        randomise(images, masks, generator, phase.size, points, phase.turned, phase.worn)
         for (images, masks), points in ((close, focus), (wide, None))
         if len(images)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,6 @@ def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = Fa
     return PhantomArrays(images, masks, abnormal, joints, twins, rows)
 
 
-def describe(folder: Path) -> str:
-    """SHA-256 of a data set's manifest: what a contract records as the digest of its data."""
-    return hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+def describe(folders: Iterable[Path]) -> str:
+    """SHA-256 of the manifests of data sets, one after the other: the digest of the data in a contract."""
+    return hashlib.sha256(b"".join((folder / FILE).read_bytes() for folder in folders)).hexdigest()

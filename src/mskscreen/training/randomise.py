@@ -23,18 +23,21 @@ def randomise(
     size: int | None = None,
     focus: Tensor | None = None,
     turned: float = 0.35,
+    worn: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """One random view of each image and its mask, (B, 1, H, W) both, values in [0, 1].
 
     `size` is that of the square views in pixels; by default they are as large as the images. With `focus`, points
     (B, 2) as x and y in [-1, 1] across the image, a view is a close-up: as much as `size` pixels hold at the
     image's own resolution, with that point somewhere in it. `turned` is the share of views whose uprightness is
-    drawn, as one of the four quarter turns.
+    drawn, as one of the four quarter turns. `worn` multiplies the probability of changes that wipe out fine
+    detail.
     """
     shape = (size, size) if size else tuple(images.shape[2:])
     images, masks = _move(images, masks, generator, shape, focus, turned)
     for probability, change in _CHANGES:
-        chosen = torch.rand(len(images), generator=generator) < probability
+        share = probability * worn if change in _WEARING else probability
+        chosen = torch.rand(len(images), generator=generator) < share
         if chosen.any():
             images[chosen] = change(images[chosen], generator)
     return images.clamp_(0, 1), masks
@@ -199,3 +202,4 @@ _CHANGES: tuple[tuple[float, Callable[[Tensor, torch.Generator], Tensor]], ...] 
     (0.20, _invert),
     (0.20, _jpeg),
 )
+_WEARING = (_blur, _noise, _burn_in, _erase, _coarsen, _jpeg)
