@@ -4,9 +4,9 @@
     python tools/make_report.py --work /tmp/pilot --model demo --robust-studies 40 --out /tmp/results
 
 Takes the work folder of tools/make_demo_model.py: thresholds and calibration come from its `dev`, all figures from
-its `test`, and files of `train` or `dev` that are in `test` are counted by SHA-256. Writes evaluation.html (with
-thumbnails of the worst errors), evaluation.json, card.md and README.md. Phantoms only: no figure is of a patient.
-Tables are kept in WORK/report and not made again.
+its `test`, and files of `train`, `more` or `dev` that are in `test` are counted by SHA-256. Writes evaluation.html
+(with thumbnails of the worst errors), evaluation.json, card.md and README.md. Phantoms only: no figure is of a
+patient. Tables are kept in WORK/report and not made again.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def _pointing(screener: Screener, rows: list[Row], folder: Path, table: Predicti
 
 def _shared_files(work: Path) -> str:
     """How many images of the other sets are in the test set too, by the SHA-256 of the files, in words."""
-    digests = {name: _digests(work / name / "MURA-v1.1") for name in ("train", "dev", "test")}
+    digests = {name: _digests(work / name / "MURA-v1.1") for name in ("train", "more", "dev", "test")}
     said = []
-    for name in ("train", "dev"):
+    for name in ("train", "more", "dev"):
         shared = len(digests[name] & digests["test"])
         if digests[name]:
             said.append(f"{shared} of the {len(digests[name]):,} images of `{name}` are in `test`")
