@@ -52,12 +52,25 @@ def judged(tmp_path):
         kind, joint = ("fracture", "wrist") if number % 2 else ("lesion", "hand")
         lines.append(f"{file.name},{place[1]},{place[0]},10,10,{kind},{joint},p{number}")
         # The last two are missed: they must not be counted.
-        rows.append(Prediction(str(file), f"s{number}", joint, (1.0,) + (0.0,) * 6, 0.9, number < 18))
+        rows.append(
+            Prediction(
+                str(file), f"s{number}", joint, (1.0,) + (0.0,) * 6, 0.9 if number < 18 else 0.1, number < 18
+            )
+        )
         for method, values in (("hirescam", mask * 1.0), ("rise", rng.random(SHAPE))):
             name = f"{number}.{method}.png"
             slope, intercept = write_values(folder / name, values.astype(np.float32))
             MapRecord(
-                *(str(file), f"s{number}", joint, 0.9, number < 18, method, "abnormal", "x"),
+                *(
+                    str(file),
+                    f"s{number}",
+                    joint,
+                    0.9 if number < 18 else 0.1,
+                    number < 18,
+                    method,
+                    "abnormal",
+                    "x",
+                ),
                 map=name,
                 rows=SHAPE[0],
                 columns=SHAPE[1],
