@@ -66,19 +66,21 @@ class DecodeRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, without the patient's identifier."""
-        values: dict[str, Any] = json.loads(self._json(ordered=False))
+        values: dict[str, Any] = json.loads(json.dumps(self._values()))
         return values
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, in hexadecimal; it pins the source and all that was done to it."""
-        return hashlib.sha256(self._json().encode()).hexdigest()
+        """SHA-256 of the canonical JSON, in hexadecimal; it pins the source and what was done to its pixels."""
+        values = self._values()
+        del values["spacing"]  # it changes the ruler of pictures only
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
-    def _json(self, *, ordered: bool = True) -> str:
+    def _values(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.dicom is not None:
             values["dicom"] = {key: value for key, value in self.dicom.items() if key != "patient_id"}
-        return json.dumps(values, sort_keys=ordered)
+        return values
 
 
 @dataclass(frozen=True)
