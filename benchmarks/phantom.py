@@ -17,8 +17,8 @@ paths of solids, scatter was reckoned on block means and PNG files were written 
 tracing then took 31, beam and detector 10, display 6, the case itself 6, PNG 4. Every abnormal image costs a
 second exposure, its twin, which visibility needs: counting those, about 23 exposures a second are finished.
 
-Since rays leap over empty blocks, the same day, slower cores, old and new at once on one each, 7 studies: 12.9 images
-(12.2 to 13.7) per second of processor time against 12.1 (11.7 to 12.3), 1.07 times.
+Since rays leap over empty blocks, the same day, slower cores, old and new at once on one each, 7 studies: 12.9
+images (12.2 to 13.7) per second of processor time against 12.1 (11.7 to 12.3), 1.07 times.
 """
 
 import statistics
