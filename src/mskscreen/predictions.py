@@ -57,6 +57,11 @@ class Prediction:
     novelty: float | None = None
     digest: str | None = None
 
+    @property
+    def sure_joint(self) -> str | None:
+        """The joint, or None where it is in doubt (`low-confidence-joint`) or the image was not scored."""
+        return None if FLAG_LOW_CONFIDENCE in self.flags else self.joint
+
 
 @dataclass(frozen=True)
 class StudyPrediction:
@@ -144,8 +149,8 @@ class StudyTally:
         views = self._studies.setdefault(image.study, _Views(image.patient))
         views.images += 1
         views.flags.update(image.flags)
-        if image.joint is not None and FLAG_LOW_CONFIDENCE not in image.flags:
-            views.joints.add(image.joint)
+        if image.sure_joint is not None:
+            views.joints.add(image.sure_joint)
             if len(views.joints) > 1:
                 views.flags.add(FLAG_MIXED_JOINTS)
         if image.p_abnormal is not None and image.p_joint is not None:
@@ -279,7 +284,7 @@ def _calls(images: Iterable[Prediction]) -> Iterator[tuple[float, bool]]:
 def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
     """A table as pieces of text, row by row as the images come: see `Predictions.dumps`."""
     # Formats without a place for the model repeat in every row what the calls depend on.
-    origin = {"model": model.get("name"), "contract": model.get("contract"), "threshold": threshold}
+    origin = {column: {**model, "threshold": threshold}.get(key) for column, key in _ORIGIN.items()}
     if form == "json":
         tally = StudyTally(threshold)
         yield f'{{"model": {json.dumps(_model(model, threshold))},\n"images": ['

@@ -30,7 +30,6 @@ class Run:
     def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
         """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
         from mskscreen.pixels import FLAG_BURNED_IN
-        from mskscreen.predictions import FLAG_LOW_CONFIDENCE
 
         with (
             common.interruptible() as interrupted,
@@ -40,9 +39,9 @@ class Run:
                 self.done += 1
                 self.failed += row.error is not None
                 self.burned_in += FLAG_BURNED_IN in row.flags
-                sure = row.joint is not None and FLAG_LOW_CONFIDENCE not in row.flags
-                if row.joint and sure and self.joints.setdefault(row.study, row.joint) != row.joint:
-                    self.mixed.setdefault(row.study, (self.done, row.joint))
+                joint = row.sure_joint
+                if joint and self.joints.setdefault(row.study, joint) != joint:
+                    self.mixed.setdefault(row.study, (self.done, joint))
                 advance(1)
                 yield row
                 if interrupted():
