@@ -1,0 +1,44 @@
+"""The predictions table: one row per image, and the one function that derives study rows from it.
+
+`predict` writes this table; evaluation, comparison, calibration, reports and DICOM objects read it.
+"""
+
+from mskscreen.predictions.formats import FORMATS, read_images, render, row_of, table_format, write_table
+from mskscreen.predictions.rows import (
+    FLAG_CONFLICT,
+    FLAG_ERROR,
+    FLAG_LOW_CONFIDENCE,
+    FLAG_MIXED_JOINTS,
+    FLAG_NOVEL,
+    FLAG_UNAPPROVED,
+    Prediction,
+    score,
+    softmax,
+    threshold,
+)
+from mskscreen.predictions.study import StudyPrediction, StudyTally, studies
+from mskscreen.predictions.table import Predictions, threshold_of
+
+__all__ = [
+    "FLAG_CONFLICT",
+    "FLAG_ERROR",
+    "FLAG_LOW_CONFIDENCE",
+    "FLAG_MIXED_JOINTS",
+    "FLAG_NOVEL",
+    "FLAG_UNAPPROVED",
+    "FORMATS",
+    "Prediction",
+    "Predictions",
+    "StudyPrediction",
+    "StudyTally",
+    "read_images",
+    "render",
+    "row_of",
+    "score",
+    "softmax",
+    "studies",
+    "table_format",
+    "threshold",
+    "threshold_of",
+    "write_table",
+]

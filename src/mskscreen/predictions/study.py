@@ -1,0 +1,92 @@
+"""The one function that derives study rows from image rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mskscreen.anatomy import JointType
+from mskscreen.predictions.rows import FLAG_MIXED_JOINTS, Prediction
+
+
+@dataclass(frozen=True)
+class StudyPrediction:
+    """What a model says of one study: the mean over its scored images.
+
+    `flags` are those of its images, and `mixed-joints` where they show different joints, none of them in doubt.
+    """
+
+    study: str
+    joint: str | None
+    p_joint: tuple[float, ...] | None
+    p_abnormal: float | None
+    abnormal: bool | None
+    images: int
+    errors: int
+    flags: tuple[str, ...] = ()
+    patient: str | None = None
+
+
+class StudyTally:
+    """Gathers image rows, in any order, into study rows: mean probabilities over the scored images of each study.
+
+    Of an image it keeps only the probabilities. The order of the views does not matter (math.fsum).
+    """
+
+    def __init__(self, at: float) -> None:
+        """`at` is the threshold of the calibrated probability of a study, in (0, 1)."""
+        self._at = at
+        self._studies: dict[str, _Views] = {}
+
+    def add(self, image: Prediction) -> None:
+        """Count an image in its study."""
+        views = self._studies.setdefault(image.study, _Views(image.patient))
+        views.images += 1
+        views.flags.update(image.flags)
+        if image.sure_joint is not None:
+            views.joints.add(image.sure_joint)
+            if len(views.joints) > 1:
+                views.flags.add(FLAG_MIXED_JOINTS)
+        if image.p_abnormal is not None and image.p_joint is not None:
+            views.p_abnormal.append(image.p_abnormal)
+            views.p_joint.append(image.p_joint)
+
+    def rows(self) -> Iterator[StudyPrediction]:
+        """Study rows in order of first appearance; a study without a scored image has None for its scores."""
+        for name, views in self._studies.items():
+            scored = len(views.p_abnormal)
+            flags = tuple(sorted(views.flags))
+            row = StudyPrediction(
+                name, None, None, None, None, views.images, views.images - scored, flags, views.patient
+            )
+            if scored:
+                p_abnormal = math.fsum(views.p_abnormal) / scored
+                p_joint = tuple(math.fsum(column) / scored for column in zip(*views.p_joint, strict=True))
+                joint = JointType(int(np.argmax(p_joint))).label
+                abnormal = p_abnormal >= self._at
+                row = dataclasses.replace(
+                    row, joint=joint, p_joint=p_joint, p_abnormal=p_abnormal, abnormal=abnormal
+                )
+            yield row
+
+
+@dataclass
+class _Views:
+    patient: str | None
+    images: int = 0
+    flags: set[str] = field(default_factory=set)
+    joints: set[str] = field(default_factory=set)
+    p_abnormal: list[float] = field(default_factory=list)
+    p_joint: list[tuple[float, ...]] = field(default_factory=list)
+
+
+def studies(images: Iterable[Prediction], at: float) -> list[StudyPrediction]:
+    """Study rows of image rows: see `StudyTally`."""
+    tally = StudyTally(at)
+    for image in images:
+        tally.add(image)
+    return list(tally.rows())
