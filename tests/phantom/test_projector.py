@@ -7,11 +7,12 @@ import pytest
 from scipy import ndimage
 
 from mskscreen.phantom import projector
+from mskscreen.phantom.levels import FULL
 from mskscreen.phantom.projector import cast_bones, solid_path
 from mskscreen.phantom.render import trace
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Material, Scene, Shape, Solid
 from mskscreen.phantom.skeleton import Skeleton, rotation
-from mskscreen.phantom.volumes import FULL, load_volume
+from mskscreen.phantom.volumes import load_volume
 
 BONE = "3proxph"
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mskscreen.phantom import volumes
+from mskscreen.phantom.bone_density import occupancy
 from mskscreen.phantom.geometry import load_meshes
+from mskscreen.phantom.levels import BLOCK, FULL
 from mskscreen.phantom.skeleton import Skeleton
-from mskscreen.phantom.volumes import FULL, load_volume, occupancy
+from mskscreen.phantom.volumes import load_volume
 
 
 def sphere(rings: int = 24) -> np.ndarray:
@@ -83,7 +84,7 @@ def test_borders_are_empty_and_blocks_cover_the_bone() -> None:
         assert not sides[-1].any()
     i, j, k = level.density.shape
     for clear in (level.clear, *map(level.clear_along, range(3))):
-        spread = (clear == 0).repeat(volumes.BLOCK, 0).repeat(volumes.BLOCK, 1).repeat(volumes.BLOCK, 2)
+        spread = (clear == 0).repeat(BLOCK, 0).repeat(BLOCK, 1).repeat(BLOCK, 2)
         assert spread[:i, :j, :k][level.density > 0].all()
         assert spread.mean() < 0.9
 
@@ -92,9 +93,9 @@ def test_borders_are_empty_and_blocks_cover_the_bone() -> None:
 def test_rays_meet_no_bone_in_blocks_that_are_clear_along_them(slices: int) -> None:
     level = load_volume("lunate").levels[1]
     clear = level.clear_along(slices)
-    bone = np.pad(level.density > 0, [(0, -size % volumes.BLOCK) for size in level.density.shape])
+    bone = np.pad(level.density > 0, [(0, -size % BLOCK) for size in level.density.shape])
     for block in np.argwhere(clear > 0):
-        first, last = block * volumes.BLOCK, (block + 1) * volumes.BLOCK
+        first, last = block * BLOCK, (block + 1) * BLOCK
         first -= np.where(np.arange(3) == slices, 0, 2)
         last += np.where(np.arange(3) == slices, 0, 3)
         assert not bone[tuple(slice(max(low, 0), high) for low, high in zip(first, last, strict=True))].any()

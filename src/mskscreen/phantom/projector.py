@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
+from mskscreen.phantom.levels import BLOCK, FULL, Level
 from mskscreen.phantom.raycaster import cast_analytic, cast_volume, cover
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Shape, Solid
-from mskscreen.phantom.volumes import BLOCK, FULL, Level, load_volume
+from mskscreen.phantom.volumes import load_volume
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
 _KINDS = {Shape.BOX: 0, Shape.CYLINDER: 1, Shape.ELLIPSOID: 2}

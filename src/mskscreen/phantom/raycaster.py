@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mskscreen.phantom.compiled import compiled
-from mskscreen.phantom.volumes import BLOCK, FULL
+from mskscreen.phantom.levels import BLOCK, FULL
 
 _ROUGHEST = 4.0  # standard deviations of the surface noise that a clip reckons with
 _WIDEST = 1.7  # radii of an edit, its irregularity and soft edge included
