@@ -207,7 +207,7 @@ def score(
         common.refuse_idle(context, "without --dev-maps", "dev_truth")
     with common.needs("phantom"):
         from mskscreen.evaluation.explain import report as pages
-        from mskscreen.evaluation.explain.cases import refuse_shared, resampled, right_cases
+        from mskscreen.evaluation.explain.cases import UNTOLD, refuse_shared, resampled, right_cases
         from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
         from mskscreen.evaluation.explain.score import LOCATION, REFERENCES, development_levels, measure, table
         from mskscreen.evaluation.explain.truth import read_truth
@@ -219,7 +219,7 @@ def score(
         raise typer.BadParameter("name --dev-maps with --dev-predictions, or --level instead")
     screener = Screener.load(model, limits=common.limits_of(max_pixels)) if model else None
     contract = screener.engine.contract.digest if screener else None
-    truths = read_truth(truth) if truth else None
+    truths = read_truth(truth) if truth else UNTOLD
     broken: list[str] = []
 
     def left_out(error: str) -> None:
@@ -228,7 +228,7 @@ def score(
 
     joined = right_cases(Predictions.read(predictions), read_records(maps, left_out), truths, of, contract)
     levels = {} if level is None else dict.fromkeys((*_METHODS, *REFERENCES), level)
-    if dev_maps and dev_predictions and truths:
+    if dev_maps and dev_predictions:
         known = read_truth(dev_truth) if dev_truth else truths
         contract = contract or joined.model.get("contract")
         records = read_records(dev_maps, left_out)
@@ -253,7 +253,7 @@ def score(
         pages.write_report(report, rows, about, pictures(joined.cases, maps, 24))
         common.err.print(f"{report}: written")
     common.err.print(f"{joined}; intervals over {resampled(joined.cases)}; {NOT_FOR_DIAGNOSIS}")
-    if truths and (alone := sum(prior is None for prior in values.priors)):
+    if truth and (alone := sum(prior is None for prior in values.priors)):
         common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")
     raise typer.Exit(common.Exit.SOME_FAILED if broken else common.Exit.OK)
 

@@ -27,6 +27,7 @@ _OUTCOMES = (
 )
 # Of an image whose truth nobody told.
 UNKNOWN = Truth(lambda rows, columns: np.zeros((rows, columns), bool))
+UNTOLD = Truths({}, other=UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Joined:
 
     `others` are all other images whose truth is known, with their size: they tell where abnormalities lie.
     `outcomes` counts the images with records by what became of them, `unused` the truths of images without; it is
-    None where no truth was told, and then `cases` are all that were called abnormal. `model` is what the
+    None where truths are `UNTOLD`, and then `cases` are all that were called abnormal. `model` is what the
     predictions say of the model that made them.
     """
 
@@ -71,16 +72,16 @@ class Joined:
 def right_cases(
     table: Predictions,
     records: Iterable[MapRecord],
-    truths: Truths | None,
+    truths: Truths,
     of: str | None = None,
     contract: str | None = None,
 ) -> Joined:
     """Join maps with predictions and truth; `of` is the head that they speak of where there are both.
 
-    For maps of `abnormal` an image called abnormal is right, for those of `joint` an image of that joint. Without
-    `truths` every image called abnormal is a case, or every one with a map of its joint. Raises
-    DataError where no image is left, a truth fits two images, or predictions, maps and `contract` (the digest of a
-    model) are of several models or the maps of both heads.
+    For maps of `abnormal` an image called abnormal is right, for those of `joint` an image of that joint. Where
+    truths are `UNTOLD` every image called abnormal is a case, or every one with a map of its joint. Raises
+    DataError where no image is left, a truth fits two images, or predictions, maps and `contract` (the digest of
+    a model) are of several models or the maps of both heads.
     """
     records = list(records)
     _refuse_mixed(table, records, contract)
@@ -93,22 +94,20 @@ def right_cases(
     for image, found in maps.items():
         usable = {method: record for method, record in found.items() if record.map and record.rows}
         record = next(iter((usable or found).values()))
-        name, row = truths.find(record.file) if truths else None, rows.get(image)
-        if truths and name is not None and seen.setdefault(name, record) is not record:
+        name, row = truths.find(record.file), rows.get(image)
+        if name is not None and seen.setdefault(name, record) is not record:
             number = [other for other, _ in truths.items()].index(name) + 1
             both = " and ".join(_said(records.index(each) + 1, each) for each in (seen[name], record))
             raise DataError(f"truth {number} ({PurePath(name).name}) fits {both}; name more of its path")
-        truth = truths.get(record.file) if truths else UNKNOWN
+        truth = truths.get(record.file)
         outcome = _outcome(head, row, truth, record)
         size = _size(record)
         if outcome == _SCORED and truth and size:
             cases.append(_case(record.file, truth, row, size, usable))
         outcomes[outcome] += 1
-    if truths is None:
-        joined = Joined(cases, [], outcomes, None, table.model)
-    else:
-        unused = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
-        joined = Joined(cases, _others(table, truths, cases, seen), outcomes, len(unused), table.model)
+    left = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
+    unused = None if truths is UNTOLD else len(left)
+    joined = Joined(cases, _others(table, truths, cases, seen), outcomes, unused, table.model)
     if not cases:
         raise DataError(
             f"no image has a prediction that is right, a map and a visible truth ({joined}); "

@@ -39,23 +39,21 @@ def measure_faithfulness(
     given, below `root`. Raises DataError where one is not there.
     """
     explainer = Explainer(screener.engine)
-    for number in np.unique(
-        np.linspace(0, len(values.cases) - 1, min(limit, len(values.cases))).round().astype(int)
-    ):
+    for number in _spread(len(values.cases), limit):
         case = values.cases[number]
         radiograph = _read(case, screener, root)
         image = screener.preprocessing(radiograph)
         geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
-        maps = values.maps(int(number), folder)
+        maps = values.maps(number, folder)
         score = explainer.score(_target(case))
         evidence = {name: to_input(geometry, found) for name, found in maps.items()}
-        for name, share in infidelity(score, image, evidence, seed=int(number)).items():
+        for name, share in infidelity(score, image, evidence, seed=number).items():
             values.put(number, name, {"infidelity": share})
         reference = _counterfactual(case, screener, score, image)
         for name, found in maps.items():
             ranked = to_input(geometry, found, margin=np.nan)
             taken = insertion_deletion(score, image, ranked)
-            taken["road"] = road(score, image, ranked, seed=int(number))
+            taken["road"] = road(score, image, ranked, seed=number)
             if reference is not None:
                 taken[COUNTERFACTUAL] = rank_in_box(geometry, evidence[name], reference)
             values.put(number, name, taken)
@@ -117,12 +115,17 @@ def _target(case: Case) -> Target:
 
 def pictures(cases: Sequence[Case], folder: Path, most: int) -> list[tuple[Case, Image.Image]]:
     """The overlay of the first method of at most `most` cases, spread evenly, at 480 pixels."""
-    chosen = np.unique(np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int))
     found = []
-    for number in chosen:
+    for number in _spread(len(cases), most):
         record = next(iter(cases[number].records.values()))
         if record.overlay and (folder / record.overlay).is_file():
             with Image.open(folder / record.overlay) as picture:
                 picture.thumbnail((720, 480))
                 found.append((cases[number], picture.convert("RGB")))
+    return found
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Numbers of at most `most` of `count` cases, spread evenly over them."""
+    found: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
     return found

@@ -39,8 +39,6 @@ def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = No
     and DataError where no image can be read.
     """
     path = screener.engine.path
-    if shuffled:
-        _refuse_other(path, shuffled)
     radiographs, unreadable = [], []
     for number, file in enumerate(files, 1):
         try:
@@ -50,9 +48,11 @@ def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = No
     if not radiographs:
         raise DataError(f"no image could be read; {unreadable[0]}")
     inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
+    # First, since it may refuse the other model.
+    randomised = label_randomisation(path, shuffled, inputs) if shuffled else None
     return {
         "cascade": cascade(path, inputs),
-        "label randomisation": label_randomisation(path, shuffled, inputs) if shuffled else None,
+        "label randomisation": randomised,
         "repeatability": repeatability(path, radiographs),
         "unreadable": unreadable,
     }
@@ -89,19 +89,15 @@ def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]
 
     Raises ModelError where the two differ in more than their weights.
     """
-    _refuse_other(path, shuffled)
+    mine, theirs = read_contract(path), read_contract(shuffled)
+    for name in ("architecture", "preprocessing"):
+        if getattr(mine, name) != getattr(theirs, name):
+            raise ModelError(
+                f"{shuffled}: its {name} is '{getattr(theirs, name)}' and that of model '{mine.name}' is "
+                f"'{getattr(mine, name)}'; train the same network on shuffled labels"
+            )
     one, other = Tail.read(path), Tail.read(shuffled)
     return float(np.mean([_similarity(_map(one, image), _map(other, image)) for image in images]))
-
-
-def _refuse_other(path: Path, shuffled: Path) -> None:
-    one, other = read_contract(path), read_contract(shuffled)
-    for name in ("architecture", "preprocessing"):
-        if getattr(one, name) != getattr(other, name):
-            raise ModelError(
-                f"{shuffled}: its {name} is '{getattr(other, name)}' and that of model '{one.name}' is "
-                f"'{getattr(one, name)}'; train the same network on shuffled labels"
-            )
 
 
 def repeatability(

@@ -54,11 +54,12 @@ class Truth:
 class Truths:
     """Truth by image, found as `Paths` finds it; a name without a suffix stands for an image of any format.
 
-    Equal names of patients mean the same patient in truths of equal `numbering`.
+    Equal names of patients mean the same patient in truths of equal `numbering`; `other` is the truth of images
+    that are not named.
     """
 
-    def __init__(self, known: Mapping[str, Truth], numbering: str = "") -> None:
-        self._known, self.numbering = dict(known), numbering
+    def __init__(self, known: Mapping[str, Truth], numbering: str = "", other: Truth | None = None) -> None:
+        self._known, self.numbering, self._other = dict(known), numbering, other
         self._paths = Paths(self._known)
 
     def items(self) -> Iterable[tuple[str, Truth]]:
@@ -73,9 +74,9 @@ class Truths:
         return self._known[name]
 
     def get(self, file: str) -> Truth | None:
-        """The truth of a file, or None."""
+        """The truth of a file; of one that is not named `other`."""
         name = self.find(file)
-        return None if name is None else self._known[name]
+        return self._other if name is None else self._known[name]
 
 
 def read_truth(path: Path) -> Truths:
