@@ -1,12 +1,20 @@
-"""A model that calls abnormal what is bright, so that every method must point at a bright square."""
+"""A model that calls abnormal what is bright, so that every method must point at a bright square; and maps."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from judged_maps import SHAPE, box
 
 from mskscreen.contract import METADATA_KEY, MapOutput, ModelContract
+from mskscreen.predictions import Prediction, Predictions
+from mskscreen.saliency.maps import MapRecord, write_values
 
 SIDE, CELL = 64, 4
 
@@ -68,3 +76,37 @@ def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         return path
 
     return make
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Twenty patients with a bright square each, its boxes as CSV, predictions, and maps of two methods."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    rows, lines = [], ["image,x,y,width,height,kind,joint,patient"]
+    for number in range(20):
+        place = int(rng.integers(0, 40)), int(rng.integers(0, 30))
+        mask = box(place)
+        file = tmp_path / f"image{number}.png"
+        Image.fromarray((mask * 220).astype(np.uint8)).save(file)
+        kind, joint = ("fracture", "wrist") if number % 2 else ("lesion", "hand")
+        lines.append(f"{file.name},{place[1]},{place[0]},10,10,{kind},{joint},p{number}")
+        # The last two are missed: they must not be counted.
+        called = (0.9, True) if number < 18 else (0.1, False)
+        rows.append(Prediction(str(file), f"s{number}", joint, (1.0,) + (0.0,) * 6, *called))
+        for method, values in (("hirescam", mask * 1.0), ("rise", rng.random(SHAPE))):
+            name = f"{number}.{method}.png"
+            slope, intercept = write_values(folder / name, values.astype(np.float32))
+            MapRecord(
+                *(str(file), f"s{number}", joint, *called, method, "abnormal", "x"),
+                map=name,
+                rows=SHAPE[0],
+                columns=SHAPE[1],
+                slope=slope,
+                intercept=intercept,
+                passes=1 if method == "hirescam" else 1000,
+            ).write(folder / f"{number}.{method}.map.json")
+    Predictions(tuple(rows), {"name": "bright"}).write(tmp_path / "p.json")
+    (tmp_path / "truth.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path

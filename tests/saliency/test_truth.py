@@ -170,3 +170,45 @@ def test_a_truth_with_a_fault_is_refused_where_it_is(tmp_path, name, text, said)
         read_truth(path.parent if name.startswith("labels") else path)
     assert "Error" not in str(raised.value)
     assert Path(name).name in str(raised.value)
+
+
+def test_truths_of_every_source_give_the_same_mask(tmp_path):
+    mask = marked((12, 7)) > 0
+    (tmp_path / "boxes.csv").write_text("image,x,y,width,height\na.png,7,12,10,4\na.png,7,16,10,6\n")
+    Image.fromarray(marked((12, 7))).save(tmp_path / "m.png")
+    (tmp_path / "masks.csv").write_text("image,mask,kind\na.png,m.png,lesion\n")
+    polygon = [7, 12, 17, 12, 17, 22, 7, 22]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 50}, {"id": 2, "file_name": "b.png"}],
+        "categories": [{"id": 0, "name": "fractured"}],
+        "annotations": [{"image_id": 1, "category_id": 0, "bbox": [7, 12, 10, 10], "segmentation": [polygon]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    (tmp_path / "yolo").mkdir()
+    names = ["cyst", "lesion", "nail", "fracture", "metal", "reaction", "sign", "tissue", "text"]
+    (tmp_path / "yolo" / "classes.txt").write_text("\n".join(names))
+    (tmp_path / "yolo" / "a.txt").write_text(f"3 {12 / 40} {17 / 50} {10 / 40} {10 / 50}\n8 0.5 0.5 1 1\n")
+    for name in ("boxes.csv", "masks.csv", "coco.json", "yolo"):
+        found = read_truth(tmp_path / name).get("/somewhere/else/a.png")
+        assert np.array_equal(found.mask(*SHAPE), mask), name
+        assert read_truth(tmp_path / name).get("b.png") is None
+    assert read_truth(tmp_path / "yolo").get("a.png").kind == "fracture"
+    # COCO and YOLO say the size or shares of it, so their masks follow an image that was stored anew.
+    assert read_truth(tmp_path / "coco.json").get("a.png").mask(100, 80).sum() == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "image,mask\na.png,../../secret.png\n"),
+        ("b.csv", "image,x\na.png,1\n"),
+        ("c.json", "[]"),
+        ("d.json", "{"),
+        ("e.xml", ""),
+    ],
+)
+def test_truths_that_are_none_are_refused_by_name(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError):
+        read_truth(path)
