@@ -34,9 +34,9 @@ def cache(data, tmp_path_factory):
     return decode(data, tmp_path_factory.mktemp("cache"))
 
 
-def in_two_processes(data, out, cache, *divided):
+def in_two_processes(data, out, cache, *how):
     script = Path(__file__).parent / "two_processes.py"
-    subprocess.run([sys.executable, str(script), *map(str, (data, out, cache, *divided))], check=True, timeout=600)
+    subprocess.run([sys.executable, str(script), *map(str, (data, out, cache, *how))], check=True, timeout=600)
 
 
 def test_two_processes_learn_the_same_weights_and_write_one_run(tmp_path, data, cache):
@@ -73,3 +73,10 @@ def test_processes_that_share_no_folder_do_not_go_on_from_different_states(tmp_p
     in_two_processes(data, tmp_path / "run", cache, "divided")
     for rank in (0, 1):
         assert "a folder that they share" in (tmp_path / f"process-{rank}.txt").read_text()
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_both_with_the_same_sentence(tmp_path, data, cache):
+    in_two_processes(data, tmp_path / "run", cache, "diverging")
+    one, other = ((tmp_path / f"process-{rank}.txt").read_text() for rank in (0, 1))
+    assert one == other
+    assert "the loss is nan at epoch 1, step 2; what was saved before is whole" in one

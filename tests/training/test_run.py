@@ -253,6 +253,20 @@ def test_weights_that_are_not_finite_are_never_saved(folder, data, tmp_path, mon
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_weights_that_are_not_finite_at_the_end_of_an_epoch_are_never_written(folder, data, tmp_path, monkeypatch):
+    score = Run._score
+
+    def poisoned(run):
+        # The average of the weights, which is measured, does not have it yet.
+        run.network.shared.bias.data[0] = torch.nan
+        score(run)
+
+    monkeypatch.setattr(Run, "_score", poisoned)
+    with pytest.raises(ProtocolError, match=r"the tensor shared\.bias is not finite at epoch 1"):
+        train(data, SHORT, tmp_path, cache=folder / "cache")
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(folder, data):
     protocol = TINY.replace(epochs=2)
     out = folder / "full"

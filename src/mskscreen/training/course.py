@@ -25,7 +25,8 @@ from mskscreen.errors import ProtocolError
 from mskscreen.networks.checkpoint import save_checkpoint
 from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
-from mskscreen.training.learner import BEST, Learner, contract_of, heritage, precision, scores, start_network
+from mskscreen.training.development import score_fold
+from mskscreen.training.learner import BEST, Learner, contract_of, heritage, precision, start_network
 from mskscreen.training.loader import loader
 from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
@@ -33,7 +34,7 @@ from mskscreen.training.material import Material, preprocessing
 from mskscreen.training.optimise import average, begin_epoch, build_optimiser, rate, set_rate
 from mskscreen.training.protocol import Protocol
 from mskscreen.training.sampling import RadiographSampler
-from mskscreen.training.score import Scores, figures, joint_numbers, write_predictions
+from mskscreen.training.score import Scores, figures, write_predictions
 from mskscreen.training.state import FILE, Position, load_state, read_position, require_same, save_state, writing
 
 log = logging.getLogger(__name__)
@@ -145,8 +146,12 @@ class Run:
         losses = [row["dev_loss"] for row in at.history]
         saved = time.monotonic()
         while at.step < self.steps:
-            if self._told_to_stop():
+            stop, save = self._told(time.monotonic() - saved)
+            if stop:
                 return False
+            if save:
+                self._save()
+                saved = time.monotonic()
             began = time.monotonic()
             number = at.epoch * self.steps + at.step
             set_rate(self.optimiser, rate(protocol, number, self.steps * protocol.epochs, losses))
@@ -162,9 +167,6 @@ class Run:
             self.report(
                 Progress(at.epoch, protocol.epochs, at.step, self.steps, found[0], images / max(seconds, 1e-9))
             )
-            if time.monotonic() - saved > SAVE_EVERY:
-                self._save()
-                saved = time.monotonic()
         return True
 
     def _step(self, batches: Iterator[dict[str, Tensor]]) -> list[float]:
@@ -208,13 +210,13 @@ class Run:
         """Measure the network on the development fold, end the epoch, and save what is there."""
         at, protocol, tasks = self.position, self.protocol, learned(self.protocol)
         began = time.monotonic()
-        result, loss = self._evaluate()
+        self._share_buffers()
+        network = self.network if self.average is None else self.average
+        result, loss = score_fold(self.fabric, network, self.loss, self.material, protocol)
         self._check_finite(loss)
         self._check_weights()
         found = figures(result, self.material.fold, protocol.labels, tasks)
-        sums = self.fabric.all_reduce(torch.tensor(at.sums, device=self.fabric.device), reduce_op="mean")
-        assert isinstance(sums, Tensor)  # noqa: S101 - what went in
-        means = (sums / self.steps).tolist()
+        means = (self._mean(at.sums) / self.steps).tolist()
         row = {"epoch": at.epoch + 1, "rate": self.optimiser.param_groups[0]["lr"], "loss": means[0]}
         row |= {f"loss_{task}": means[1 + ("abnormality", "joint").index(task)] for task in tasks}
         at.history.append({**row, "dev_loss": loss, **found})
@@ -229,37 +231,10 @@ class Run:
             with writing(self.out):
                 self._keep(result, found, best=better)
             log_epoch(self.loggers, at.history[-1], at.epoch * self.steps)
-        self._save()
+        self._write_state()
         self.report(
             Progress(at.epoch - 1, protocol.epochs, self.steps, self.steps, means[0], self._speed(), found)
         )
-
-    @torch.no_grad()
-    def _evaluate(self) -> tuple[Scores, float]:
-        """Scores of the whole development fold and their loss, on every process."""
-        self._share_buffers()
-        network = (self.network if self.average is None else self.average).eval()
-        rows: list[np.ndarray] = []
-        for batch in loader(self.material.development, None, batch=self.protocol.batch):
-            with self.fabric.autocast():
-                pred1, pred2 = scores(network, self.fabric.to_device(batch["image"]))
-            table = torch.cat([pred1.float(), pred2.float()], 1).cpu().numpy()
-            # float32 counts rows exactly up to 16 million.
-            rows.append(np.column_stack([self.material.mine[batch["row"].numpy()].astype(np.float32), table]))
-        table = np.concatenate(rows)
-        # Processes may hold one image more or less than others, and gather tables of one size.
-        size = -(-len(self.material.fold) // self.fabric.world_size)
-        padded = np.pad(table, ((0, size - len(table)), (0, 0)), constant_values=-1)
-        gathered = self.fabric.all_gather(torch.from_numpy(padded).to(self.fabric.device))
-        assert isinstance(gathered, Tensor)  # noqa: S101 - what went in
-        result = Scores.of(gathered.reshape(-1, padded.shape[1]).cpu().numpy())
-        labels = self.material.fold.numbers(self.protocol.labels)[result.row]
-        joints = joint_numbers(self.material.fold)[result.row]
-        tensors = (
-            torch.from_numpy(array).to(self.fabric.device)
-            for array in (result.pred1, result.pred2, labels, joints)
-        )
-        return result, float(self.loss(*tensors)[0])
 
     def _share_buffers(self) -> None:
         """Give every process the buffers of the first, which are those that are saved.
@@ -288,7 +263,12 @@ class Run:
         draw_curves(self.position.history, self.out / CURVES)
 
     def _save(self) -> None:
+        """Save what is there between two steps."""
+        self._share_buffers()
         self._check_weights()
+        self._write_state()
+
+    def _write_state(self) -> None:
         if self.fabric.is_global_zero:
             # Lightning's wrapper of the optimiser passes its state through.
             save_state(self.out, self.position, self._modules(), self.optimiser.optimizer)
@@ -337,16 +317,32 @@ class Run:
     def _speed(self) -> float:
         return self.position.images / max(self.position.seconds, 1e-9)
 
-    def _told_to_stop(self) -> bool:
-        told = self.stop()
-        return bool(self.fabric.broadcast(told)) if self.fabric.world_size > 1 else told
+    def _told(self, unsaved: float) -> tuple[bool, bool]:
+        """Whether to stop and, after so many seconds, to save: what the first process says, all do."""
+        told = self.stop(), unsaved > SAVE_EVERY
+        return self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
+
+    def _mean(self, values: list[float]) -> Tensor:
+        """The mean over all processes."""
+        found = self.fabric.all_reduce(torch.tensor(values, device=self.fabric.device), reduce_op="mean")
+        assert isinstance(found, Tensor)  # noqa: S101 - what went in
+        return found
 
     def _check_finite(self, loss: float) -> None:
+        """Raise ProtocolError, in every process, where the loss of one is not finite.
+
+        One that ended alone would leave the others waiting for it.
+        """
+        if self.fabric.world_size > 1:
+            loss = self._mean([loss]).item()
         if not math.isfinite(loss):
             self._diverged(f"the loss is {loss}")
 
     def _check_weights(self) -> None:
-        """Raise ProtocolError where a weight is not finite: no loss shows what the last step has done."""
+        """Raise ProtocolError where a weight is not finite: no loss shows what the last step has done.
+
+        The processes hold the same weights, and so come to the same end.
+        """
         for module in self._modules().values():
             for name, tensor in module.state_dict().items():
                 if not tensor.isfinite().all():
