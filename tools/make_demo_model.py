@@ -66,7 +66,7 @@ class Part:
 
 
 # Small views and close-ups first; then whole images, without which the pooling of small views stays. The same
-# again on other phantoms and finer images, and at last the layers behind the pooling alone.
+# again on other phantoms and finer images, then the layers behind the pooling alone; the last two once more.
 COURSE = (
     Part(
         "train",
@@ -100,6 +100,19 @@ COURSE = (
             Schedule((Phase(120, SIZE, worn=0.4),), ("stem", "backbone"), rate=5e-4, seed=7),
         ),
         weights=Weights(cells=0.3),
+    ),
+    Part(
+        "more",
+        SIZE,
+        (Schedule((Phase(620, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=8),),
+        share=0.5,
+        weights=Weights(joint=1.0),
+    ),
+    Part(
+        "more",
+        SIZE,
+        (Schedule((Phase(150, SIZE, turned=0.5, worn=0.6),), ("stem", "backbone"), rate=5e-4, seed=9),),
+        weights=Weights(joint=1.0, cells=0.3),
     ),
 )
 STEPS = sum(schedule.steps for part in COURSE for schedule in part.schedules)
@@ -190,12 +203,13 @@ def _train(
     number = 0
     for part in course:
         arrays = load(part.data, part.size)
-        first = copy.deepcopy(network)
+        first = copy.deepcopy(network) if part.share < 1 else None
         for schedule in part.schedules:
             report = _reporter(track(f"train on {len(arrays)} images, schedule {number}", schedule.steps))
             network = fit(network, arrays, schedule, folder / str(number), report, part.weights)
             number += 1
-        draw_back(network, first, part.share)
+        if first is not None:
+            draw_back(network, first, part.share)
         if part.settled:
             settle(network, arrays, FROZEN)
     return network

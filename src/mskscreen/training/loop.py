@@ -136,7 +136,7 @@ def draw_back(trained: ScreeningNetwork, first: ScreeningNetwork, share: float) 
 
 @torch.no_grad()
 def settle(network: ScreeningNetwork, arrays: PhantomArrays, frozen: tuple[str, ...], count: int = 384) -> None:
-    """Take the statistics of batch normalisation anew, from `count` whole undisturbed images.
+    """Take the statistics of batch normalisation anew, from `count` whole undisturbed images, none of them a twin.
 
     Those of training are of close-ups and disturbed views, and an average of weights was never run at all
     (Izmailov et al., arXiv:1803.05407). Modules named in `frozen` keep theirs. The network is left evaluating.
@@ -149,8 +149,8 @@ def settle(network: ScreeningNetwork, arrays: PhantomArrays, frozen: tuple[str, 
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean of the batches
-    photographed = len(arrays) - int((arrays.twins >= 0).sum())  # the twins stand behind them
-    chosen = np.random.default_rng(0).permutation(photographed)[:count]
+    views = np.union1d(arrays.paired, arrays.alone)
+    chosen = np.random.default_rng(0).permutation(views)[:count]
     for start in range(0, len(chosen), 64):
         network(_as_input(arrays.images[np.sort(chosen[start : start + 64])]))
     for layer, momentum in zip(layers, momenta, strict=True):
@@ -201,8 +201,7 @@ def _batch(arrays: PhantomArrays, schedule: Schedule, step: int) -> tuple[Tensor
 
     A pair is shown through the same random changes, so all that distinguishes its images is the abnormality.
     """
-    paired = np.flatnonzero(arrays.twins >= 0)
-    others = np.setdiff1d(np.arange(len(arrays)), np.concatenate([paired, arrays.twins[paired]]))
+    paired, others = arrays.paired, arrays.alone
     pairs = round(schedule.batch * len(paired) / len(arrays))
     first = _draw(paired, pairs, schedule, step)
     rest = _draw(others, schedule.batch - 2 * pairs, schedule, step)

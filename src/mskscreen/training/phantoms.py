@@ -32,6 +32,16 @@ class PhantomArrays:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def paired(self) -> np.ndarray:
+        """Indices of the images that have a twin."""
+        return np.flatnonzero(self.twins >= 0)
+
+    @property
+    def alone(self) -> np.ndarray:
+        """Indices of the images that neither have a twin nor are one."""
+        return np.setdiff1d(np.arange(len(self)), np.concatenate([self.paired, self.twins[self.paired]]))
+
 
 def load_arrays(folder: Path, preprocessing: Preprocessing, *, occult: bool = False) -> PhantomArrays:
     """Preprocess the data set in `folder`, or map what an earlier call left beside its manifest.
