@@ -32,7 +32,12 @@ Measured on 2026-11-23 on quiet cores of the same machine, `--precision int8 --r
 Processor time on 2026-11-27 beside other work, before and after memory was kept from one image to the next: a PNG
 to the model's input 4.4 to 4.8 ms and 3.0 to 3.2. Screener / engine alone, int8, 2 threads, 100 images, 3 rounds
 at load 12: 0.67 (0.65 to 0.69) and 0.69 (0.68 to 0.70). The wall, 0.80 (0.79 to 0.82) before and 0.77 (0.77 to
-0.78) after, told only of the load. Not measured again on quiet cores.
+0.78) after, told only of the load. On quiet cores that evening, `--precision int8 --rounds 3`:
+
+    engine alone 198 (179 to 205), decoding alone 495 (425 to 592), Screener 146 (133 to 146), usual way 29.6 (27.1
+    to 32.1) images/s; Screener / engine alone 0.71 (0.67 to 0.81), usual way 4.91 (4.53 to 4.92): both missed
+    with the map / without 1.01 (0.97 to 1.09); predict on one file 0.84 s (0.82 to 1.01); with the bundled model of
+    448 pixels 0.76 to 1.11 s in eight runs
 """
 
 from __future__ import annotations
