@@ -36,8 +36,8 @@ at load 12: 0.67 (0.65 to 0.69) and 0.69 (0.68 to 0.70). The wall, 0.80 (0.79 to
 
     engine alone 198 (179 to 205), decoding alone 495 (425 to 592), Screener 146 (133 to 146), usual way 29.6 (27.1
     to 32.1) images/s; Screener / engine alone 0.71 (0.67 to 0.81), usual way 4.91 (4.53 to 4.92): both missed
-    with the map / without 1.01 (0.97 to 1.09); predict on one file 0.84 s (0.82 to 1.01); with the bundled model of
-    448 pixels 0.76 to 1.11 s in eight runs
+    with the map / without 1.01 (0.97 to 1.09); predict on one file 0.84 s (0.82 to 1.01); with the bundled model
+    of 448 pixels 0.76 to 1.11 s in eight runs
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Aims: at least 0.9 of the bare loop, and 3 times the usual one where the process
 pixels, --images 200: 0.98 of the bare loop (0.93 to 1.01), met; 2.04 of the usual one (1.96 to 2.09), missed. The
 bare loop itself is 2.0 to 2.2 times the usual one, so no way of feeding it would reach 3 on this processor.
 Four fifths of its step are oneDNN's convolutions; torch.compile does not shorten it (13.1 images a second against
-13.9, one thread, five steps of 32 in turn; float32 7.0 against 6.3).
+13.9 without, one thread, five steps of 32 in turn).
 
 Memory, on 2026-11-23, 200 and 1,600 images at 224 pixels, a tiny network: 1,018 and 1,029 MB resident, a ratio of
 1.01; 607 and 619 MB without mapped files.
