@@ -16,7 +16,7 @@ from mskscreen.predictions.rows import (
     softmax,
     threshold,
 )
-from mskscreen.predictions.study import StudyPrediction, StudyTally, studies
+from mskscreen.predictions.study import StudyPrediction, studies
 from mskscreen.predictions.table import Predictions, threshold_of
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Prediction",
     "Predictions",
     "StudyPrediction",
-    "StudyTally",
     "read_images",
     "render",
     "row_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,12 @@ class PhantomArrays:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def paired(self) -> np.ndarray:
         """Indices of the images that have a twin."""
         return np.flatnonzero(self.twins >= 0)
 
-    @property
+    @cached_property
     def alone(self) -> np.ndarray:
         """Indices of the images that neither have a twin nor are one."""
         return np.setdiff1d(np.arange(len(self)), np.concatenate([self.paired, self.twins[self.paired]]))
