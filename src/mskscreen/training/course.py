@@ -25,6 +25,7 @@ from mskscreen.errors import ProtocolError
 from mskscreen.networks.checkpoint import save_checkpoint
 from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
+from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.development import score_fold
 from mskscreen.training.learner import BEST, Learner, contract_of, heritage, precision, start_network
 from mskscreen.training.loader import loader
@@ -196,7 +197,8 @@ class Run:
         Raises ProtocolError where a norm has one value alone to take the spread of.
         """
         try:
-            losses: Tensor = self.learner(batch["image"], batch["label"], batch["joint"])
+            with QuickDepthwise():
+                losses: Tensor = self.learner(batch["image"], batch["label"], batch["joint"])
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

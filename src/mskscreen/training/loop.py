@@ -17,6 +17,7 @@ from torch.nn import functional
 from mskscreen.errors import ProtocolError
 from mskscreen.networks import ScreeningNetwork
 from mskscreen.storage import replacing
+from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.optimise import average
 from mskscreen.training.phantoms import PhantomArrays
 from mskscreen.training.randomise import randomise
@@ -47,7 +48,7 @@ class Schedule:
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
     `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `last` is the
     share of the rate that is left at the end; `averaging` is the decay of the exponential moving average per step;
-    the state is kept every `keep` steps.
+    the state is kept every `keep` steps; `precision` is f32 or bf16.
     """
 
     phases: tuple[Phase, ...]
@@ -61,6 +62,7 @@ class Schedule:
     averaging: float = 0.995
     keep: int = 100
     seed: int = 0
+    precision: str = "f32"
 
     @property
     def steps(self) -> int:
@@ -107,7 +109,8 @@ def fit(
     for images, targets in _batches(arrays, schedule, state.step):
         torch.manual_seed(_seed(schedule, state.step))
         _set_rate(state.optimiser, schedule, state.step)
-        loss = screening_loss(state.network, images, targets, weights or Weights())
+        with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"), QuickDepthwise():
+            loss = screening_loss(state.network, images, targets, weights or Weights())
         if not math.isfinite(loss.item()):
             raise ProtocolError(f"the loss is not finite at step {state.step}; lower the learning rate")
         state.optimiser.zero_grad(set_to_none=True)
