@@ -1,7 +1,7 @@
 """Depthwise convolutions whose gradients are as fast in bf16 as the rest of a step.
 
 On a CPU, PyTorch's bf16 gradients of a depthwise convolution that has a stride, or a kernel wider than three, take
-three to fifty times as long as its float32 ones, so that a bf16 step of an EfficientNet takes longer than a float32
+three to fifty times as long as its float32 ones, so that a bf16 step of an EfficientNet is slower than a float32
 one (benchmarks/depthwise.py). Those gradients are computed in float32 here, from the same bf16 numbers.
 """
 
