@@ -8,7 +8,7 @@ import pytest
 
 from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ModelError
-from mskscreen.evaluation.explain.sanity import _changed, cascade, label_randomisation, repeatability
+from mskscreen.evaluation.explain.sanity import _changed, cascade, label_randomisation, repeatability, sanity
 from mskscreen.inference import Screener
 from mskscreen.inference.catalogue import model_path
 from mskscreen.pixels import Preprocessing, read_radiograph
@@ -39,7 +39,8 @@ def test_maps_fall_apart_with_the_weights_and_stay_under_what_should_not_matter(
     unlike = tmp_path / "unlike.onnx"
     tiny_model(unlike, edit=_other_contract)
     with pytest.raises(ModelError, match="architecture is 'unlike'"):
-        label_randomisation(path, unlike, inputs)
+        # Said before an image is looked for.
+        sanity(Screener.load(path), [tmp_path / "none.png"], unlike)
     other = tiny_model(tmp_path / "n.onnx", edit=_other_weights)
     assert label_randomisation(path, path, inputs) == pytest.approx(1)
     assert label_randomisation(path, other, inputs) < 0.9

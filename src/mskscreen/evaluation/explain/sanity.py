@@ -39,6 +39,8 @@ def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = No
     and DataError where no image can be read.
     """
     path = screener.engine.path
+    if shuffled:
+        require_same_network(path, shuffled)
     radiographs, unreadable = [], []
     for number, file in enumerate(files, 1):
         try:
@@ -48,11 +50,9 @@ def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = No
     if not radiographs:
         raise DataError(f"no image could be read; {unreadable[0]}")
     inputs = [screener.preprocessing(radiograph) for radiograph in radiographs]
-    # First, since it may refuse the other model.
-    randomised = label_randomisation(path, shuffled, inputs) if shuffled else None
     return {
         "cascade": cascade(path, inputs),
-        "label randomisation": randomised,
+        "label randomisation": label_randomisation(path, shuffled, inputs) if shuffled else None,
         "repeatability": repeatability(path, radiographs),
         "unreadable": unreadable,
     }
@@ -84,11 +84,8 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     return found
 
 
-def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]) -> float:
-    """Mean similarity of the HiResCAM of a model with that of one trained on shuffled labels.
-
-    Raises ModelError where the two differ in more than their weights.
-    """
+def require_same_network(path: Path, shuffled: Path) -> None:
+    """Raise ModelError where a model and one trained on shuffled labels differ in more than their weights."""
     mine, theirs = read_contract(path), read_contract(shuffled)
     for name in ("architecture", "preprocessing"):
         if getattr(mine, name) != getattr(theirs, name):
@@ -96,6 +93,10 @@ def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]
                 f"{shuffled}: its {name} is '{getattr(theirs, name)}' and that of model '{mine.name}' is "
                 f"'{getattr(mine, name)}'; train the same network on shuffled labels"
             )
+
+
+def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]) -> float:
+    """Mean similarity of the HiResCAM of a model with that of the same network trained on shuffled labels."""
     one, other = Tail.read(path), Tail.read(shuffled)
     return float(np.mean([_similarity(_map(one, image), _map(other, image)) for image in images]))
 
