@@ -23,9 +23,8 @@ def group(file: str, dicom: Mapping[str, str] | None, by: StudyBy = "auto") -> t
 
     `auto` takes the DICOM Study Instance UID (0020,000D), else the folders of a MURA tree, else the image
     alone; `folder` takes the folder that holds it and `none` the image alone. The patient is known from a MURA
-    tree only; that of a DICOM file is not shown. Raises DataError for any other `by`.
+    tree only; that of a DICOM file is not shown. Whoever takes `by` from a user checks it first, once.
     """
-    check_study_by(by)
     name = PurePath(file).as_posix()
     found = mura_path(name)
     mura = found if found and found.image is not None else None
