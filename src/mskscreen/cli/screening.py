@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING
 from mskscreen.cli import common
 
 if TYPE_CHECKING:
-    from mskscreen.predictions import Prediction
+    from mskscreen.predictions import JointTally, Prediction
+
+
+def _joint_tally() -> JointTally:
+    from mskscreen.predictions import JointTally
+
+    return JointTally()
 
 
 @dataclass
 class Run:
-    """What became of the images of this run.
-
-    `joints` holds the first joint of each study, and `mixed` that of another and the number of its image.
-    """
+    """What became of the images of this run."""
 
     total: int
     done: int = 0
     failed: int = 0
     stopped: bool = False
     burned_in: int = 0
-    joints: dict[str, str] = field(default_factory=dict)
-    mixed: dict[str, tuple[int, str]] = field(default_factory=dict)
+    joints: JointTally = field(default_factory=_joint_tally)
 
     def watch(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
         """Pass rows on, with a progress bar, until they end or the user presses Ctrl-C."""
@@ -39,9 +41,7 @@ class Run:
                 self.done += 1
                 self.failed += row.error is not None
                 self.burned_in += FLAG_BURNED_IN in row.flags
-                joint = row.sure_joint
-                if joint and self.joints.setdefault(row.study, joint) != joint:
-                    self.mixed.setdefault(row.study, (self.done, joint))
+                self.joints.add(row)
                 advance(1)
                 yield row
                 if interrupted():
@@ -50,11 +50,12 @@ class Run:
 
     def report(self) -> common.Exit:
         """Say what is left to say on stderr."""
-        if self.mixed:
-            study, (number, joint) = next(iter(self.mixed.items()))
+        first, mixed = self.joints.first, self.joints.mixed
+        if mixed:
+            study, (number, joint) = next(iter(mixed.items()))
             common.alarm.print(
-                f"{len(self.mixed)} of {len(self.joints)} studies hold images of several joints, as that of image "
-                f"{number} of {' and '.join(sorted((self.joints[study], joint)))}: each is one row of their mean, "
+                f"{len(mixed)} of {len(first)} studies hold images of several joints, as that of image "
+                f"{number} of {' and '.join(sorted((first[study], joint)))}: each is one row of their mean, "
                 "flagged mixed-joints; --study-by none keeps images apart"
             )
         if self.stopped:

@@ -16,7 +16,7 @@ from mskscreen.predictions.rows import (
     softmax,
     threshold,
 )
-from mskscreen.predictions.study import StudyPrediction, studies
+from mskscreen.predictions.study import JointTally, StudyPrediction, studies
 from mskscreen.predictions.table import Predictions, threshold_of
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "FLAG_NOVEL",
     "FLAG_UNAPPROVED",
     "FORMATS",
+    "JointTally",
     "Prediction",
     "Predictions",
     "StudyPrediction",

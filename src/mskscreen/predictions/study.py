@@ -31,6 +31,25 @@ class StudyPrediction:
     patient: str | None = None
 
 
+class JointTally:
+    """Notices studies whose images show different joints, none of them in doubt.
+
+    `first` holds the first joint of each study, and `mixed` that of another with the number of its image, from 1.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[str, str] = {}
+        self.mixed: dict[str, tuple[int, str]] = {}
+        self._images = 0
+
+    def add(self, image: Prediction) -> None:
+        """Count an image in its study."""
+        self._images += 1
+        joint = image.sure_joint
+        if joint is not None and self.first.setdefault(image.study, joint) != joint:
+            self.mixed.setdefault(image.study, (self._images, joint))
+
+
 class StudyTally:
     """Gathers image rows, in any order, into study rows: mean probabilities over the scored images of each study.
 
@@ -41,16 +60,14 @@ class StudyTally:
         """`at` is the threshold of the calibrated probability of a study, in (0, 1)."""
         self._at = at
         self._studies: dict[str, _Views] = {}
+        self._joints = JointTally()
 
     def add(self, image: Prediction) -> None:
         """Count an image in its study."""
+        self._joints.add(image)
         views = self._studies.setdefault(image.study, _Views(image.patient))
         views.images += 1
         views.flags.update(image.flags)
-        if image.sure_joint is not None:
-            views.joints.add(image.sure_joint)
-            if len(views.joints) > 1:
-                views.flags.add(FLAG_MIXED_JOINTS)
         if image.p_abnormal is not None and image.p_joint is not None:
             views.p_abnormal.append(image.p_abnormal)
             views.p_joint.append(image.p_joint)
@@ -59,7 +76,8 @@ class StudyTally:
         """Study rows in order of first appearance; a study without a scored image has None for its scores."""
         for name, views in self._studies.items():
             scored = len(views.p_abnormal)
-            flags = tuple(sorted(views.flags))
+            mixed = {FLAG_MIXED_JOINTS} if name in self._joints.mixed else set()
+            flags = tuple(sorted(views.flags | mixed))
             row = StudyPrediction(
                 name, None, None, None, None, views.images, views.images - scored, flags, views.patient
             )
@@ -79,7 +97,6 @@ class _Views:
     patient: str | None
     images: int = 0
     flags: set[str] = field(default_factory=set)
-    joints: set[str] = field(default_factory=set)
     p_abnormal: list[float] = field(default_factory=list)
     p_joint: list[tuple[float, ...]] = field(default_factory=list)
 
