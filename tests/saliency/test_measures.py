@@ -15,6 +15,7 @@ from mskscreen.saliency.measures import (
     average_precision,
     fixed_level,
     otsu,
+    overlaps,
     peak,
     pointing_game,
     random_map,
@@ -78,7 +79,7 @@ def test_otsu_parts_two_heaps():
 def test_the_fixed_level_is_the_one_that_fits_the_development_maps():
     y, x = np.mgrid[:60, :100]
     cone = np.maximum(0, 1 - np.hypot(y - 30, x - 50) / 30)
-    assert fixed_level([(cone, cone > 0.6)] * 3) == pytest.approx(0.6)
+    assert fixed_level([overlaps(cone, cone > 0.6)] * 3) == pytest.approx(0.6)
     assert agreement(cone, cone > 0.6, 0.6)["iou_fixed"] > agreement(cone, cone > 0.6, 0.2)["iou_fixed"]
 
 

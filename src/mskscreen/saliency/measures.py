@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -77,14 +77,19 @@ def agreement(values: Map, mask: Mask, level: float | None = None) -> dict[str, 
     return found
 
 
-def fixed_level(maps: Iterable[tuple[Map, Mask]]) -> float:
-    """The share of its maximum above which a map overlaps its mask best, on average over development images."""
-    overlaps = []
-    for values, mask in maps:
-        resized, inside = _same_frame(values, mask)
-        positive = np.maximum(resized, 0)
-        overlaps.append([_overlap(positive > level * positive.max(), inside) for level in _LEVELS])
-    return float(_LEVELS[np.mean(overlaps, axis=0).argmax()]) if overlaps else 0.5
+def overlaps(values: Map, mask: Mask) -> list[float]:
+    """Intersection over union of a map (h, w) with a mask (H, W), above each level that `fixed_level` weighs."""
+    resized, inside = _same_frame(values, mask)
+    positive = np.maximum(resized, 0)
+    return [_overlap(positive > level * positive.max(), inside) for level in _LEVELS]
+
+
+def fixed_level(found: Sequence[Sequence[float]]) -> float:
+    """The share of its maximum above which a map overlaps its mask best, on average over development images.
+
+    `found` are the `overlaps` of each.
+    """
+    return float(_LEVELS[np.mean(found, axis=0).argmax()]) if found else 0.5
 
 
 def otsu(values: Map) -> float:

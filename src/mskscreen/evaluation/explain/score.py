@@ -15,7 +15,7 @@ from mskscreen.evaluation.explain.cases import Case, Joined
 from mskscreen.evaluation.intervals import RESAMPLES, Draws, Part, draw
 from mskscreen.evaluation.metrics import Statistic
 from mskscreen.phantom.priors import hit_counts, within_reach
-from mskscreen.saliency.measures import agreement, centre_prior, fixed_level, random_map
+from mskscreen.saliency.measures import agreement, centre_prior, fixed_level, overlaps, random_map
 
 CENTRE, LOCATION, RANDOM = "centre prior", "location prior", "random map"
 REFERENCES = (CENTRE, LOCATION, RANDOM)
@@ -111,14 +111,12 @@ def development_levels(joined: Joined, folder: Path) -> dict[str, float]:
     values = Values(joined.cases, location_priors(joined))
     known = LOCATION if any(prior is not None for prior in values.priors) else CENTRE
     methods = dict.fromkeys(method for case in joined.cases for method in case.records)
-
-    def maps(method: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number, case in enumerate(values.cases):
-            found = values.maps(number, folder).get(method)
-            if found is not None:
-                yield found, case.truth.mask(case.rows, case.columns)
-
-    return {method: fixed_level(maps(method)) for method in dict.fromkeys((*methods, CENTRE, known, RANDOM))}
+    found: dict[str, list[list[float]]] = {method: [] for method in (*methods, CENTRE, known, RANDOM)}
+    for number, case in enumerate(values.cases):
+        mask = case.truth.mask(case.rows, case.columns)
+        for method, evidence in values.maps(number, folder).items():
+            found[method].append(overlaps(evidence, mask))
+    return {method: fixed_level(measured) for method, measured in found.items()}
 
 
 def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Row]:
