@@ -52,34 +52,41 @@ TISSUE = {
 }
 
 
-def grid(bone: str, pitch: float) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
-    """Axes (3, 3), position of voxel 0 along those axes, and size of a grid around `bone`.
+class Grid(NamedTuple):
+    """A grid around a bone: its axes as columns (3, 3), where voxel 0 lies along them (metres), and its size."""
+
+    axes: np.ndarray
+    low: np.ndarray
+    shape: tuple[int, int, int]
+
+
+def grid(bone: str, pitch: float) -> Grid:
+    """The grid of voxels of `pitch` (metres) along a bone's own axes.
 
     The margin of 2 mm leaves room for smoothing and keeps every border voxel empty.
     """
     mesh = load_meshes()[bone]
-    rotation = principal_axes(mesh)
-    along = mesh.vertices @ rotation
+    axes = principal_axes(mesh)
+    along = mesh.vertices @ axes
     low = along.min(axis=0) - 2e-3
     size = np.ceil((along.max(axis=0) + 2e-3 - low) / pitch).astype(int) + 1
-    return rotation, low, (int(size[0]), int(size[1]), int(size[2]))
+    return Grid(axes, low, (int(size[0]), int(size[1]), int(size[2])))
 
 
-def build(bone: str, tissue: Tissue) -> np.ndarray:
+def build(bone: str, tissue: Tissue, fine: Grid) -> np.ndarray:
     """Density (i, j, k) uint8 of one bone on its grid of `tissue.pitch`."""
-    rotation, low, shape = grid(bone, tissue.pitch * 1e-3)
     coarse = tissue.shape * 1e-3
     _, coarse_low, coarse_shape = grid(bone, coarse)
-    triangles = load_meshes()[bone].triangles @ rotation
+    triangles = load_meshes()[bone].triangles @ fine.axes
     occupied = occupancy(triangles, coarse_low, coarse, coarse_shape)
     distance = _distance_field(occupied, tissue) * np.float32(coarse)
     phase = np.array([int(value) for value in hashlib.sha256(bone.encode()).digest()[:3]], np.float64)
-    density = np.zeros(shape, np.uint8)
+    density = np.zeros(fine.shape, np.uint8)
     extent = triangles[:, :, 0].min(), triangles[:, :, 0].max()
     parameters = np.array([tissue.shaft, tissue.end, tissue.spongy]) * [1e-3, 1e-3, 1.0]
     pitches = np.array([tissue.pitch * 1e-3, coarse])
     long = bone not in _CARPALS and bone not in ("scapula", "thorax")
-    _fill(density, distance, low, pitches, np.array(extent), parameters, long, _spongiosa(), phase)
+    _fill(density, distance, fine.low, pitches, np.array(extent), parameters, long, _spongiosa(), phase)
     return density
 
 

@@ -37,17 +37,17 @@ def load_volume(bone: str, cortex: str = "normal") -> Volume:
     """
     tissue, factor = TISSUE[bone], CORTEX[cortex]
     tissue = tissue._replace(shaft=tissue.shaft * factor, end=tissue.end * factor)
-    rotation, low, _ = grid(bone, tissue.pitch * 1e-3)
+    finest = grid(bone, tissue.pitch * 1e-3)
     levels = []
     name = f"{bone}.{cortex}"
-    densities = _stored(name) or _store(name, _pyramid(build(bone, tissue)))
+    densities = _stored(name) or _store(name, _pyramid(build(bone, tissue, finest)))
     for index, density in enumerate(densities):
         density.flags.writeable = False
         pitch = tissue.pitch * 1e-3 * 2**index
         to_grid = np.eye(4)
-        to_grid[:3, :3] = rotation.T / pitch
+        to_grid[:3, :3] = finest.axes.T / pitch
         # Voxel 0 of a coarse level is the mean of the first 2**index fine voxels.
-        to_grid[:3, 3] = -low / pitch - (2**index - 1) / 2 / 2**index
+        to_grid[:3, 3] = -finest.low / pitch - (2**index - 1) / 2 / 2**index
         levels.append(Level(density, to_grid, pitch))
     return Volume(tuple(levels))
 
