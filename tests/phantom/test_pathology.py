@@ -8,9 +8,10 @@ from mskscreen.phantom.body import pose_body
 from mskscreen.phantom.case import make_case
 from mskscreen.phantom.frames import across
 from mskscreen.phantom.pathology.context import Context
-from mskscreen.phantom.pathology.fractures import PATTERNS, draw_injury
+from mskscreen.phantom.pathology.cuts import draw_injury
+from mskscreen.phantom.pathology.fractures import PATTERNS
 from mskscreen.phantom.pathology.kinds import KINDS, region_bones
-from mskscreen.phantom.pathology.metalwork import IMPLANTS
+from mskscreen.phantom.pathology.osteosynthesis import IMPLANTS
 from mskscreen.phantom.pathology.prostheses import PROSTHESES
 from mskscreen.phantom.patient import AgeGroup, draw_patient
 from mskscreen.phantom.positioning import draw_angles

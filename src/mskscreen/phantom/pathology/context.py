@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -79,6 +79,12 @@ def with_pieces(scene: Scene, bone: str, pieces: Iterable[Piece]) -> Scene:
             for piece in pieces
         ]
     return replace(scene, bones=tuple(parts))
+
+
+def choice(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """One of the names, each as likely as its weight."""
+    share = np.array(list(weights.values()))
+    return str(rng.choice(list(weights), p=share / share.sum()))
 
 
 def degrees(angle: float) -> float:

@@ -1,108 +1,40 @@
-"""Fractures: cuts through a bone, the fragments' displacement, and what the distal fragment carries with it."""
+"""Fractures: the patterns in which bones break, and which of them fits bone, place and age."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from mskscreen.phantom.body import CARPALS, Body
-from mskscreen.phantom.frames import Matrix, Vector, cross, motion, moved
+from mskscreen.phantom.body import CARPALS
+from mskscreen.phantom.frames import Matrix, cross, motion, moved
 from mskscreen.phantom.pathology.context import (
     Context,
     Facts,
     Piece,
+    choice,
     degrees,
     mark,
     mineral,
     swelling,
     with_pieces,
 )
+from mskscreen.phantom.pathology.cuts import (
+    Injury,
+    carry,
+    depth_of,
+    displacement,
+    draw_injury,
+    facts_of,
+    halves,
+    slope,
+    surface,
+)
 from mskscreen.phantom.patient import AgeGroup
-from mskscreen.phantom.scene import Clip, Scene, Solid
+from mskscreen.phantom.scene import Scene, Solid
 
 _LONG = ("humerus", "radius", "ulna", "clavicle")
-
-
-class Injury(NamedTuple):
-    """How far the fragments parted: `offset` in widths of the bone, `angle` in radians, `gap` in metres."""
-
-    offset: float
-    angle: float
-    gap: float
-    roughness: float
-    seed: float
-
-
-def draw_injury(rng: np.random.Generator, width: float) -> Injury:
-    """The severity of a fracture of a bone `width` metres wide.
-
-    About a fifth are hardly displaced, at most a third by more than half the width.
-    """
-    grade = rng.random()
-    low, high = ((0.03, 0.12), (0.12, 0.5), (0.5, 1.1))[int(np.searchsorted((0.2, 0.68), grade))]
-    angle = rng.uniform(0.02, 0.1) if grade < 0.2 else rng.uniform(0.08, 0.5)
-    return Injury(
-        offset=rng.uniform(low, high),
-        angle=angle,
-        gap=float(np.clip(width * rng.uniform(0.09, 0.28), 0.8e-3, 3.4e-3)),
-        roughness=float(rng.uniform(0.5, 1.3) * 1e-3 * np.sqrt(width / 0.016)),
-        seed=rng.uniform(0, 100),
-    )
-
-
-def _facts(injury: Injury, width: float, tilt: float = 0.0) -> Facts:
-    """The injury as the manifest has it; `tilt` (radians) is the cut's, from the transverse plane."""
-    return {
-        "tilt_degrees": degrees(tilt),
-        "displacement_widths": round(injury.offset, 2),
-        "angulation_degrees": degrees(injury.angle),
-        "gap_mm": round(injury.gap * 1e3, 2),
-        "width_mm": round(width * 1e3, 1),
-    }
-
-
-def _slope(axes: Matrix, tilt: float) -> Vector:
-    """Normal of a cut that leans from the transverse plane by `tilt` towards the axes' x."""
-    return axes[:, 0] * np.sin(tilt) + axes[:, 2] * np.cos(tilt)
-
-
-def _halves(body: Body, bone: str, point: Vector, normal: Vector, injury: Injury) -> tuple[Clip, Clip]:
-    """Clips of the proximal and the distal side of one cut; `normal` points distally."""
-    rough = (injury.roughness, injury.seed)
-    return body.clip(bone, point, -normal, *rough), body.clip(bone, point, normal, *rough)
-
-
-def surface(point: Vector, axes: Matrix, tilt: float, radius: float, depth: float) -> Solid:
-    """The region of a fracture surface: a lens as wide as the bone, `depth` (metres) thick on either side."""
-    normal = _slope(axes, tilt)
-    steepest = cross(axes[:, 1], normal)
-    frame = np.stack([steepest, cross(normal, steepest), normal], axis=1)
-    return mark(point, frame, (1.15 * radius / np.cos(tilt), 1.15 * radius, depth))
-
-
-def _displacement(context: Context, injury: Injury, direction: Matrix, shorten: float) -> Matrix:
-    """Motion of the distal fragment: sideways along the direction's x, bent about its y, apart or shortened."""
-    side = direction[:, 0] * injury.offset * 2 * context.radius
-    apart = direction[:, 2] * (injury.gap - shorten * context.radius)
-    return motion(context.point, side + apart, direction[:, 1], injury.angle)
-
-
-def _carry(context: Context, change: Matrix) -> Scene:
-    """The scene after everything distal of the site's bone went with `change`."""
-    bone = context.site.bone
-    return context.furnish(context.body.shifted(change, context.body.carried(bone), (bone,)))
-
-
-def depth_of(gap: float, roughness: float, radius: float) -> float:
-    """Half the thickness of the region of a cut through a bone of `radius`, metres."""
-    return gap / 2 + 1.5 * roughness + max(0.0012, 0.22 * radius)
-
-
-def _depth(injury: Injury, radius: float) -> float:
-    return depth_of(injury.gap, injury.roughness, radius)
 
 
 def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Scene, Facts]:
@@ -123,13 +55,13 @@ def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Sc
     injury = injury._replace(offset=min(injury.offset, 0.013 * context.body.patient.scale / (2 * radius)))
     tilt = min(tilt, 0.6) if radius > 0.014 * context.body.patient.scale else tilt
     shorten = overriding if injury.offset > 0.85 else 0.0
-    change = _displacement(context, injury, direction, shorten)
-    facts = _facts(injury, 2 * radius, tilt)
+    change = displacement(context, injury, direction, shorten)
+    facts = facts_of(injury, 2 * radius, tilt)
 
     # The arm hangs on the lateral clavicle and on the glenoid: there the other fragment moves.
-    proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
+    proximal, distal = halves(context.body, bone, context.point, slope(context.axes, tilt), injury)
     still = np.eye(4)
-    near = surface(context.point, context.axes, tilt, radius, _depth(injury, radius))
+    near = surface(context.point, context.axes, tilt, radius, depth_of(injury, radius))
     far = replace(near, transform=change @ near.transform)
     if both:
         partner = "ulna" if bone == "radius" else "radius"
@@ -142,7 +74,7 @@ def _simple(context: Context, rng: np.random.Generator, tilt: float) -> tuple[Sc
         far = replace(near, transform=np.linalg.inv(change) @ near.transform)
         return with_pieces(scene, bone, pieces).plus(region_of_interest=(near, far)), facts
     else:
-        scene, extra = _carry(context, change), ()
+        scene, extra = carry(context, change), ()
     scene = with_pieces(scene, bone, (Piece((proximal,), still), Piece((distal,), change)))
     return scene.plus(region_of_interest=(near, far, *extra)), facts
 
@@ -155,10 +87,10 @@ def _both_bones(
     lead, other = body.length(context.site.bone), body.length(partner)
     fraction = float(np.clip(context.site.fraction * lead / other + level, 0.08, 0.94))
     there = replace(context, site=context.site._replace(bone=partner, fraction=fraction))
-    proximal, distal = _halves(body, partner, there.point, _slope(there.axes, tilt), injury)
+    proximal, distal = halves(body, partner, there.point, slope(there.axes, tilt), injury)
     scene = context.furnish(body.shifted(change, body.carried("radius"), ("radius", "ulna")))
     scene = with_pieces(scene, partner, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
-    near = surface(there.point, there.axes, tilt, there.radius, _depth(injury, there.radius))
+    near = surface(there.point, there.axes, tilt, there.radius, depth_of(injury, there.radius))
     return scene, (near, replace(near, transform=change @ near.transform))
 
 
@@ -179,12 +111,12 @@ def impacted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     injury = draw_injury(rng, 2 * radius)
     injury = injury._replace(gap=0.0, offset=min(injury.offset, 0.4), angle=rng.uniform(0.15, 0.5))
     depth = rng.uniform(0.2, 0.5)
-    change = _displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), depth)
-    proximal, distal = _halves(context.body, bone, context.point, _slope(context.axes, tilt), injury)
+    change = displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), depth)
+    proximal, distal = halves(context.body, bone, context.point, slope(context.axes, tilt), injury)
     pieces = (Piece((proximal,), np.eye(4)), Piece((distal,), change))
-    region = surface(context.point, context.axes, tilt, radius, _depth(injury, radius) + depth * radius / 2)
-    scene = with_pieces(_carry(context, change), bone, pieces).plus(region_of_interest=(region,))
-    return scene, _facts(injury, 2 * radius, tilt) | {"impaction_mm": round(depth * radius * 1e3, 1)}
+    region = surface(context.point, context.axes, tilt, radius, depth_of(injury, radius) + depth * radius / 2)
+    scene = with_pieces(carry(context, change), bone, pieces).plus(region_of_interest=(region,))
+    return scene, facts_of(injury, 2 * radius, tilt) | {"impaction_mm": round(depth * radius * 1e3, 1)}
 
 
 def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -193,7 +125,7 @@ def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     tilt = rng.uniform(0.85, 1.15)
     injury = draw_injury(rng, 2 * radius)
     injury = injury._replace(offset=min(injury.offset, 0.6), angle=min(injury.angle, 0.25))
-    change = _displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), 0.0)
+    change = displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), 0.0)
     axes = context.axes
     rise = radius * np.tan(tilt)
     pieces, regions = [], []
@@ -201,11 +133,11 @@ def spiral(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         normal = axes[:, 0] * -side * np.sin(tilt) + axes[:, 2] * np.cos(tilt)
         point = context.point - axes[:, 2] * side * rise / 2
         half = body.clip(bone, context.point, side * axes[:, 1])
-        proximal, distal = _halves(body, bone, point, normal, injury)
+        proximal, distal = halves(body, bone, point, normal, injury)
         pieces += [Piece((half, proximal), np.eye(4)), Piece((half, distal), change)]
-        regions.append(surface(point, axes, -side * tilt, 0.95 * radius, _depth(injury, radius)))
-    scene = with_pieces(_carry(context, change), bone, pieces)
-    return scene.plus(region_of_interest=tuple(regions)), _facts(injury, 2 * radius, tilt)
+        regions.append(surface(point, axes, -side * tilt, 0.95 * radius, depth_of(injury, radius)))
+    scene = with_pieces(carry(context, change), bone, pieces)
+    return scene.plus(region_of_interest=tuple(regions)), facts_of(injury, 2 * radius, tilt)
 
 
 def comminuted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -214,22 +146,22 @@ def comminuted(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
     injury = draw_injury(rng, 2 * radius)
     lower, upper = rng.uniform(0.3, 0.75, 2)
     height = rng.uniform(0.5, 1.2) * radius
-    change = _displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), 0.0)
+    change = displacement(context, injury, context.azimuth_axes(rng.uniform(0, 2 * np.pi)), 0.0)
     drift = rng.uniform(0.12, 0.5) * radius
     spin = rng.normal(0, 0.22, 2)
     first, second = context.point - axes[:, 2] * height / 2, context.point + axes[:, 2] * height / 2
-    proximal, beyond = _halves(body, bone, first, _slope(axes, lower), injury)
-    before, distal = _halves(body, bone, second, _slope(axes, -upper), injury)
+    proximal, beyond = halves(body, bone, first, slope(axes, lower), injury)
+    before, distal = halves(body, bone, second, slope(axes, -upper), injury)
     halfway = moved(change, context.point) - context.point
     pieces = [Piece((proximal,), np.eye(4)), Piece((distal,), change)]
     for sign, angle in zip((1.0, -1.0), spin, strict=True):
         split = body.clip(bone, context.point, sign * axes[:, 1], injury.roughness, injury.seed + 7)
         out = halfway / 2 + axes[:, 1] * sign * drift * 0.6 + axes[:, 0] * drift
         pieces.append(Piece((beyond, before, split), motion(context.point, out, axes[:, 1], angle)))
-    scene = with_pieces(_carry(context, change), bone, pieces)
+    scene = with_pieces(carry(context, change), bone, pieces)
     depth = height / 2 + injury.gap + 0.35 * radius
     region = mark(context.point + halfway / 2, axes, (1.3 * radius + drift, 1.3 * radius, depth))
-    facts = _facts(injury, 2 * radius, lower) | {"second_tilt_degrees": degrees(-upper), "fragments": 4}
+    facts = facts_of(injury, 2 * radius, lower) | {"second_tilt_degrees": degrees(-upper), "fragments": 4}
     return scene.plus(region_of_interest=(region,)), facts
 
 
@@ -240,12 +172,12 @@ def greenstick(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts
     injury = Injury(0.0, angle, 0.0, rng.uniform(0.4, 0.8) * 1e-3, rng.uniform(0, 100))
     hinge = context.point - axes[:, 0] * radius
     change = motion(hinge, np.zeros(3), axes[:, 1], -angle)
-    proximal, distal = _halves(context.body, bone, context.point, axes[:, 2], injury)
-    scene = with_pieces(_carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
+    proximal, distal = halves(context.body, bone, context.point, axes[:, 2], injury)
+    scene = with_pieces(carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
     region = mark(
         context.point + axes[:, 0] * 0.3 * radius, axes, (radius, 1.1 * radius, 0.6 * angle * radius + 0.002)
     )
-    return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius)
+    return scene.plus(region_of_interest=(region,)), facts_of(injury, 2 * radius)
 
 
 def torus(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -255,13 +187,13 @@ def torus(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     lean = rng.uniform(0.0, 0.25)
     injury = Injury(0.0, angle, 0.0, 0.0, 0.0)
     change = motion(context.point - axes[:, 0] * radius, np.zeros(3), axes[:, 1], angle)
-    proximal, distal = _halves(body, bone, context.point, axes[:, 2], injury)
-    scene = with_pieces(_carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
+    proximal, distal = halves(body, bone, context.point, axes[:, 2], injury)
+    scene = with_pieces(carry(context, change), bone, (Piece((proximal,), np.eye(4)), Piece((distal,), change)))
     centre = context.point + axes[:, 0] * lean * radius
     half = np.array([1 + bulge, 1 + bulge, 0.22]) * radius
     ring = mineral(centre, axes, half, 0.45 * body.patient.density)
     region = mark(centre, axes, ((1.15 + bulge) * radius, (1.15 + bulge) * radius, 0.4 * radius))
-    facts = _facts(injury, 2 * radius) | {"bulge_widths": round(bulge / 2, 2)}
+    facts = facts_of(injury, 2 * radius) | {"bulge_widths": round(bulge / 2, 2)}
     return scene.plus(solids=(ring,), region_of_interest=(region,)), facts
 
 
@@ -275,7 +207,7 @@ def _corner(context: Context, rng: np.random.Generator, tip: bool) -> tuple[Scen
     gap = float(np.clip(rng.uniform(0.25, 0.8) * radius, 0.9e-3, 5e-3))
     injury = Injury(0.0, rng.uniform(-0.5, 0.5), gap, 0.3e-3, rng.uniform(0, 100))
     change = motion(point, normal * gap, axes[:, 1], injury.angle)
-    rest, fragment = _halves(body, bone, point, normal, injury)
+    rest, fragment = halves(body, bone, point, normal, injury)
     # The cut runs on through the bone: it must stop at the end it belongs to.
     limit = body.clip(bone, context.point - outward * 0.9 * radius, outward)
     shaft = body.clip(bone, context.point - outward * 0.9 * radius, -outward)
@@ -284,7 +216,7 @@ def _corner(context: Context, rng: np.random.Generator, tip: bool) -> tuple[Scen
     centre = point + axes[:, 0] * 0.35 * radius + normal * gap / 2
     frame = np.stack([normal, cross(axes[:, 1], normal), axes[:, 1]], axis=1)
     region = mark(centre, frame, (gap / 2 + 0.5 * radius + 0.5e-3, 0.75 * radius, 0.9 * radius))
-    return scene.plus(region_of_interest=(region,)), _facts(injury, 2 * radius, tilt)
+    return scene.plus(region_of_interest=(region,)), facts_of(injury, 2 * radius, tilt)
 
 
 def avulsion(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
@@ -302,7 +234,7 @@ def tuft(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     bone, radius, body, axes = site.bone, max(context.radius, 0.0017), context.body, context.axes
     injury = Injury(0.0, 0.0, rng.uniform(0.9, 2.0) * 1e-3, 0.35e-3, rng.uniform(0, 100))
     tilt = rng.uniform(-0.3, 0.3)
-    proximal, distal = _halves(body, bone, context.point, _slope(axes, tilt), injury)
+    proximal, distal = halves(body, bone, context.point, slope(axes, tilt), injury)
     pieces = [Piece((proximal,), np.eye(4))]
     spin = rng.normal(0, 0.25, 2)
     for sign, angle in zip((1.0, -1.0), spin, strict=True):
@@ -316,7 +248,7 @@ def tuft(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         axes,
         (2.0 * radius, 1.6 * radius, float(np.linalg.norm(tip - context.point)) / 2 + 1.5e-3),
     )
-    facts = _facts(injury, 2 * radius, tilt) | {"fraction": round(site.fraction, 3), "fragments": 3}
+    facts = facts_of(injury, 2 * radius, tilt) | {"fraction": round(site.fraction, 3), "fragments": 3}
     return scene.plus(region_of_interest=(region,)), facts
 
 
@@ -350,8 +282,7 @@ def _shares(context: Context) -> dict[str, float]:
 
 def fracture(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
     """A fracture of a pattern that fits bone, place and age, with swelling beside about half of them."""
-    shares = _shares(context)
-    name = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+    name = choice(_shares(context), rng)
     swollen, size = rng.random() < 0.55, rng.uniform(0.04, 0.2)
     scene, facts = PATTERNS[name](context, rng)
     if swollen:

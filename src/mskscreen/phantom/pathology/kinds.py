@@ -12,7 +12,7 @@ from mskscreen.errors import MskscreenError
 from mskscreen.phantom.body import CARPALS, digit_bones
 from mskscreen.phantom.pathology.arthrosis import arthrosis
 from mskscreen.phantom.pathology.articulations import articulations
-from mskscreen.phantom.pathology.context import Context, Facts, Site
+from mskscreen.phantom.pathology.context import Context, Facts, Site, choice
 from mskscreen.phantom.pathology.dislocations import dislocation, subluxation
 from mskscreen.phantom.pathology.effusion import effusion, soft_tissue_swelling
 from mskscreen.phantom.pathology.fractures import fracture
@@ -52,11 +52,6 @@ _BONES: Mapping[JointType, Mapping[str, float]] = {
 }
 
 
-def _choice(weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    share = np.array(list(weights.values()))
-    return str(rng.choice(list(weights), p=share / share.sum()))
-
-
 def region_bones(joint: JointType, digit: int) -> Mapping[str, float]:
     """Bones of a region and their weights; a finger's study is about its own bones, seldom about a neighbour's."""
     if joint is not JointType.FINGER:
@@ -68,14 +63,14 @@ def region_bones(joint: JointType, digit: int) -> Mapping[str, float]:
 
 def anywhere(joint: JointType, digit: int, _: Patient, rng: np.random.Generator) -> Site:
     """A site anywhere on any bone of the region."""
-    return Site(_choice(region_bones(joint, digit), rng), rng.uniform(0.04, 0.96), rng.uniform(0, 2 * np.pi))
+    return Site(choice(region_bones(joint, digit), rng), rng.uniform(0.04, 0.96), rng.uniform(0, 2 * np.pi))
 
 
 def at_joint(joint: JointType, digit: int, _: Patient, rng: np.random.Generator) -> Site:
     """The proximal end of a bone that takes part in one of the region's joints."""
     table = articulations(joint, digit)
     names = {found.bone: share for found, share in table.items()}
-    return Site(_choice(names, rng), 0.02, rng.uniform(0, 2 * np.pi))
+    return Site(choice(names, rng), 0.02, rng.uniform(0, 2 * np.pi))
 
 
 def at_fat_pads(_: JointType, __: int, ___: Patient, rng: np.random.Generator) -> Site:
@@ -122,4 +117,4 @@ def choose_kind(joint: JointType, views: Sequence[str], kind: str | None, rng: n
     # Fat pads lie in front of and behind the humerus: only a lateral view tells them from muscle.
     if "lateral" not in views:
         shares.pop("effusion", None)
-    return KINDS[_choice(shares, rng)]
+    return KINDS[choice(shares, rng)]
