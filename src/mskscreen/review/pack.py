@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases
 from mskscreen.evaluation.repredict import find_image
@@ -24,12 +24,12 @@ from mskscreen.pixels import displayed
 from mskscreen.pixels.raster import raster_format
 from mskscreen.review import protocol
 from mskscreen.review.forms import write_form
+from mskscreen.review.instructions import handing_out, instructions
 from mskscreen.review.picture import write_png
 from mskscreen.review.protocol import (
     AIDED,
     FORMS,
     IMAGES,
-    PAUSE,
     PROTOCOL,
     UNAIDED,
     Key,
@@ -115,8 +115,8 @@ def make_pack(
         text = protocol.freeze(body, key)
         for phase in phases:
             write_text(pack / phase / PROTOCOL, text)
-            write_text(pack / phase / README, _instructions(phase))
-        write_text(pack / README, _handing_out(phases))
+            write_text(pack / phase / README, instructions(phase))
+        write_text(pack / README, handing_out(phases))
         now = time.time()
         for path in sorted(pack.rglob("*")):
             os.utime(path, (now, now))
@@ -276,44 +276,3 @@ def _case(cases: Cases, i: int, views: tuple[View, ...]) -> ReviewCase:
     joint = JOINT_LABELS[cases.joint[i]] if cases.joint[i] >= 0 else "unknown"
     patient = str(cases.patients[int(cases.patient[i])])
     return ReviewCase(str(cases.keys[i]), patient, joint, int(cases.labels[i]), float(cases.p[i]), views)
-
-
-def _instructions(phase: str) -> str:
-    """What readers of a phase do; nothing of the other one."""
-    lines = [
-        "A reading study of radiographs of the upper limb",
-        f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
-        "",
-        f"Fill in your own form from top to bottom; it lies in {FORMS}/. A row is one case.",
-        f"CODE-1.png, CODE-2.png, ... in {IMAGES}/ are its radiographs.",
-        "",
-        f"call        {' or '.join(protocol.CALLS)}",
-        "confidence  1 (a guess) to 5 (certain)",
-        "box         optional: where you see the abnormality, as VIEW LEFT TOP RIGHT BOTTOM in pixels of the",
-        "            radiograph, for example 1 120 340 180 400; several boxes with ; between them",
-    ]
-    if phase == AIDED:
-        lines += [
-            "map         does the map in CODE-1-map.png mark what makes the case abnormal?",
-            f"            {', '.join(protocol.JUDGEMENTS)}; leave it empty for a case without a map:",
-            "            an image that the model calls normal has none",
-            "",
-            "The map shows what the model used, not where the lesion is.",
-        ]
-    return "\n".join(
-        [*lines, "", "Read alone, in the order of the form, and do not go back to change an answer.", ""]
-    )
-
-
-def _handing_out(phases: Sequence[str]) -> str:
-    """What whoever runs the study does."""
-    lines = ["For whoever runs the reading study; readers do not get this folder but one of those in it.", ""]
-    if AIDED in phases:
-        lines += [
-            f"{UNAIDED}/ and {AIDED}/ are each whole in themselves. Hand out {UNAIDED}/ alone, and {AIDED}/,",
-            f"which shows scores and maps, to a reader whose form of the {UNAIDED} phase is back, {PAUSE}",
-            "after he filled it in.",
-        ]
-    else:
-        lines += [f"Hand out {UNAIDED}/. The model has no map: there is no {AIDED} phase."]
-    return "\n".join([*lines, "Look through the pictures for names first. review score reads this folder.", ""])

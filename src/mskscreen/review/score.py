@@ -12,13 +12,11 @@ from mskscreen.evaluation.agreement import UNRATED, CrossedStatistic, crossed, r
 from mskscreen.evaluation.estimates import Estimate
 from mskscreen.evaluation.metrics import ranking_statistic
 from mskscreen.review.forms import Answer
-from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key, View
-from mskscreen.saliency.measures import TOLERANCE
+from mskscreen.review.protocol import AIDED, CALLS, JUDGEMENTS, UNAIDED, Key
+from mskscreen.review.readings import Readings, readings
 
 ALL, MODEL = "all readers", "model"
 _NOTHING = "no such case was read"
-# A random point falls on one of at most this many places a side.
-_GRID = 512
 
 
 @dataclass(frozen=True)
@@ -53,24 +51,10 @@ class Scores:
     pointing: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """Answers of one phase, first and `again`, as arrays (cases, readers); UNRATED where there is none."""
-
-    call: np.ndarray
-    again: np.ndarray
-    judgement: np.ndarray
-    judgement_again: np.ndarray
-    confidence: np.ndarray
-    hits: np.ndarray
-    chance: np.ndarray
-    boxed: np.ndarray
-
-
 def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> Scores:
     """Every figure with the interval of a bootstrap over readers and cases (over cases alone for one reader)."""
     readers = sorted({answer.reader for answer in answers})
-    phases = {phase: _readings(key, answers, readers, phase) for phase in (UNAIDED, AIDED)}
+    phases = {phase: readings(key, answers, readers, phase) for phase in (UNAIDED, AIDED)}
     truth = np.array([case.label for case in key.cases]) == 1
     settings = {"resamples": resamples, "seed": seed}
     aided = phases[AIDED]
@@ -94,27 +78,6 @@ def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> 
     )
 
 
-def _readings(key: Key, answers: Sequence[Answer], readers: Sequence[str], phase: str) -> _Readings:
-    shape = (len(key.cases), len(readers))
-    found = _Readings(*(np.full(shape, UNRATED) for _ in range(5)), *(np.zeros(shape) for _ in range(3)))
-    for answer in answers:
-        showing = key.showings[answer.code]
-        if showing.phase != phase:
-            continue
-        cell = showing.case, readers.index(answer.reader)
-        views = key.cases[showing.case].views
-        judgement = answer.judgement if any(view.mapped for view in views) else None
-        asked = {"call": answer.call, "judgement": judgement}
-        if showing.repeat:
-            asked = {"again": answer.call, "judgement_again": judgement}
-        else:
-            asked["confidence"] = answer.confidence
-            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(views, answer)
-        for name, value in asked.items():
-            getattr(found, name)[cell] = UNRATED if value is None else value
-    return found
-
-
 def _returned(key: Key, answers: Sequence[Answer]) -> tuple[Returned, ...]:
     called = Counter((a.reader, key.showings[a.code].phase) for a in answers if a.call is not None)
     asked = Counter(showing.phase for showing in key.showings.values())
@@ -123,21 +86,6 @@ def _returned(key: Key, answers: Sequence[Answer]) -> tuple[Returned, ...]:
         for reader in key.protocol["readers"]
         for phase in key.protocol["phases"]
     )
-
-
-def _pointed(views: Sequence[View], answer: Answer) -> tuple[int, float, int]:
-    """Views whose map is highest in or near a box, the same expected of a random point, and maps with a box."""
-    hits, chance, boxed = 0, 0.0, 0
-    for number, view in enumerate(views):
-        boxes = [box for box in answer.boxes if box.view == number]
-        if boxes and view.mapped:
-            boxed += 1
-            reach = TOLERANCE * max(view.rows, view.columns)
-            hits += view.peak is not None and any(box.near(*view.peak, reach) for box in boxes)
-            y, x = np.ogrid[: min(view.rows, _GRID), : min(view.columns, _GRID)]
-            x, y = ((axis + 0.5) * size / axis.size - 0.5 for axis, size in ((x, view.columns), (y, view.rows)))
-            chance += float(np.mean(np.logical_or.reduce([box.near(x, y, reach) for box in boxes])))
-    return hits, chance, boxed
 
 
 def _each_and_all(readers: Sequence[str]) -> list[tuple[str, list[int]]]:
@@ -152,7 +100,7 @@ def _read_by(ratings: np.ndarray, least: int) -> int:
 
 def _accuracy(
     key: Key,
-    phases: Mapping[str, _Readings],
+    phases: Mapping[str, Readings],
     truth: np.ndarray,
     readers: Sequence[str],
     settings: Mapping[str, int],
@@ -292,7 +240,7 @@ def _judgements(
     return tuple(rows)
 
 
-def _pointing(phase: str, read: _Readings, readers: Sequence[str], settings: Mapping[str, int]) -> list[Row]:
+def _pointing(phase: str, read: Readings, readers: Sequence[str], settings: Mapping[str, int]) -> list[Row]:
     """The pointing game of each reader's boxes, and its mean over readers."""
     rows = []
     for who, chosen in _each_and_all(readers):
