@@ -11,12 +11,11 @@ for study in table.studies:
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Union, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,18 +25,14 @@ from mskscreen.errors import ContractError, DataError, ModelError, MskscreenErro
 from mskscreen.inference.backends import Outputs
 from mskscreen.inference.catalogue import model_path
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
-from mskscreen.inference.files import find_radiographs, printable
 from mskscreen.inference.grouping import StudyBy, check_study_by
 from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
+from mskscreen.inference.sources import Source, named, several
 from mskscreen.pixels import DecodeRecord, Limits, Preprocessing, Radiograph, Reading, read_radiograph
 from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predictions, score, threshold
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 _USUAL = Limits()
-Source = Union[str, Path, bytes, np.ndarray, "Dataset"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ class Screener:
         check_study_by(study_by)
         if workers is not None and workers < 1:
             raise DataError(f"workers is {workers}; give 1 or more, or None for one a core")
-        return self._stream(_several(sources), at, study_by, workers or cores(), inspect)
+        return self._stream(several(sources), at, study_by, workers or cores(), inspect)
 
     def describe(self, at: str = "balanced") -> dict[str, Any]:
         """What a predictions table says of the model that made it."""
@@ -206,7 +201,7 @@ class Screener:
             return self._infer(group, at, study_by)
 
         try:
-            decoded = in_order(_named(sources), decode, 2 * workers)
+            decoded = in_order(named(sources), decode, 2 * workers)
             groups = in_order(_groups(decoded, self.engine.unit), infer, self.engine.depth)
             screened: Iterator[Screened] = itertools.chain.from_iterable(groups)
             if inspect:
@@ -279,42 +274,6 @@ def preprocessing_of(contract: ModelContract) -> Preprocessing:
     return found
 
 
-def _several(sources: Source | Iterable[Source]) -> Iterable[Source]:
-    """The sources one by one, also where there is but one; DataError where there is none in it."""
-    if isinstance(sources, str | Path):
-        found = find_radiographs(sources)
-        if (first := next(found, None)) is None:
-            raise DataError(f"no radiograph in '{sources}'; name DICOM, PNG, JPEG, TIFF, BMP or WebP files")
-        return itertools.chain((first,), found)
-    if _is_one(sources):
-        return (cast("Source", sources),)
-    if not isinstance(sources, Iterable):
-        raise DataError(
-            f"a {type(sources).__name__} is no source; pass paths, bytes, arrays (numpy.asarray of a PIL "
-            "image) or pydicom Datasets"
-        )
-    return cast("Iterable[Source]", sources)
-
-
-def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
-    """Each image with the name that its row bears; folders and patterns are opened up."""
-    for number, source in enumerate(sources):
-        if isinstance(source, str | Path):
-            path = None
-            for path in find_radiographs(source):
-                yield printable(path), path
-            if path is None:  # one source of many; its row says that it cannot be read
-                yield printable(Path(source)), source
-        else:
-            yield f"{_kind(source)}-{number}", source
-
-
-def _kind(source: object) -> str:
-    if isinstance(source, np.ndarray | bytes):
-        return "array" if isinstance(source, np.ndarray) else "bytes"
-    return "dataset" if _is_one(source) else type(source).__name__
-
-
 def _groups(images: Iterator[_Decoded], unit: int) -> Iterator[list[_Decoded]]:
     while group := list(itertools.islice(images, unit)):
         yield group
@@ -336,12 +295,3 @@ def _conflict(joint: str, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
     declared = JointType.from_body_part(text)
     other = declared.label != joint if declared is not None else JointType.is_other_part(text)
     return (FLAG_CONFLICT,) if other else ()
-
-
-def _is_one(sources: Any) -> bool:
-    """Whether `sources` is a single image: texts, arrays and data sets could be iterated over, too."""
-    # Who holds a data set has imported pydicom; who does not need not wait for it.
-    pydicom = sys.modules.get("pydicom")
-    return isinstance(sources, str | Path | bytes | np.ndarray) or (
-        pydicom is not None and isinstance(sources, pydicom.Dataset)
-    )
