@@ -7,27 +7,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from calibrated import LITE, SIZES, calibrated
+from calibrated import LITE, SIZES, calibrated, contract_of
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
-from mskscreen.contract import ModelContract, Novelty
+from mskscreen.contract import Novelty
 from mskscreen.errors import ModelError
 from mskscreen.export import check_parity, export_onnx
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.engines import open_engine
 from mskscreen.networks.checkpoint import save_checkpoint
-
-
-def contract_of(architecture, **fields):
-    size = SIZES[architecture]
-    return ModelContract(
-        name="random",
-        architecture=architecture,
-        preprocessing=f"decode|grayscale|window(auto)|resize({size},{size},bilinear,antialias)|unit",
-        input_size=(size, size),
-        **fields,
-    )
 
 
 @pytest.fixture(scope="module")

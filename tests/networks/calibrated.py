@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from mskscreen.contract import ModelContract
 from mskscreen.networks import build_network
 
 LITE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
@@ -18,6 +19,18 @@ SIZES = {
     LITE: 96,
     MERGED: 96,
 }
+
+
+def contract_of(architecture, **fields):
+    """The contract of such a network, at its size in SIZES."""
+    size = SIZES[architecture]
+    return ModelContract(
+        name="random",
+        architecture=architecture,
+        preprocessing=f"decode|grayscale|window(auto)|resize({size},{size},bilinear,antialias)|unit",
+        input_size=(size, size),
+        **fields,
+    )
 
 
 def calibrated(architecture, **options):

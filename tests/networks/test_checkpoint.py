@@ -2,22 +2,12 @@
 
 import pytest
 import torch
-from calibrated import LITE, SIZES, calibrated
+from calibrated import LITE, calibrated, contract_of
 from safetensors.torch import load_file, save_file
 
-from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ContractError, ModelError
 from mskscreen.networks.checkpoint import load_checkpoint, save_checkpoint
-
-
-def contract_of(architecture):
-    size = SIZES[architecture]
-    return ModelContract(
-        name="random",
-        architecture=architecture,
-        preprocessing=f"decode|grayscale|window(auto)|resize({size},{size},bilinear,antialias)|unit",
-        input_size=(size, size),
-    )
 
 
 @pytest.mark.parametrize("novelty", [False, True])

@@ -8,40 +8,30 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 
 from ray.cluster_utils import Cluster
+from ray_node import node
 
 from mskscreen.search.cluster import run_on_ray
 from mskscreen.search.plan import Plan, ending, events
 from mskscreen.search.space import Run, Space
 
 
-def resources() -> dict[str, Any]:
-    """One processor; with ports given, a node need not wait for its agents, which take long on a busy machine."""
-    ports = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in ports]
-    found = {name: each.getsockname()[1] for name, each in zip(ports, sockets, strict=True)}
-    for each in sockets:
-        each.close()
-    return {"num_cpus": 1, "object_store_memory": 100 << 20, **found}
-
-
-def kill_node(plan: Plan, cluster: Cluster, node: object) -> None:
+def kill_node(plan: Plan, cluster: Cluster, victim: object) -> None:
     """Kill a node as soon as a run has begun on it and has not ended."""
     while True:
         for run in plan.runs:
             begun = [event["where"] for event in events(plan.of(run)) if event["event"] == "begin"]
-            if begun and node.node_id in begun[-1] and ending(plan.of(run)) is None:
-                cluster.remove_node(node, allow_graceful=False)
+            if begun and victim.node_id in begun[-1] and ending(plan.of(run)) is None:
+                cluster.remove_node(victim, allow_graceful=False)
                 print("killed the node of", run.name, flush=True)
                 return
         time.sleep(0.05)
@@ -55,13 +45,13 @@ def kill_head(cluster: Cluster, _: Run) -> None:
 
 def main(data: str, space: str, search: str, victim: str) -> None:
     plan = Plan.make(Path(search), Path(data), Space.from_toml(space))
-    cluster = Cluster(initialize_head=True, head_node_args={**resources(), "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
     if victim == "head":
         run_on_ray(plan, plan.todo(), address=cluster.address, ended=partial(kill_head, cluster))
     else:
-        node = cluster.add_node(**resources())
+        second = cluster.add_node(**node())
         cluster.wait_for_nodes()
-        threading.Thread(target=kill_node, args=(plan, cluster, node), daemon=True).start()
+        threading.Thread(target=kill_node, args=(plan, cluster, second), daemon=True).start()
         run_on_ray(plan, plan.todo(), address=cluster.address)
     cluster.shutdown()
 
