@@ -19,6 +19,7 @@ from mskscreen.inference import open_engine, selftest
 from mskscreen.inference.onnx_file import content_digest, write_metadata
 from mskscreen.inference.precision import Precision
 from mskscreen.networks import ScreeningNetwork
+from mskscreen.networks.checkpoint import require_its_network
 from mskscreen.storage import replacing
 
 PARITY = 1e-3
@@ -120,11 +121,7 @@ def _forget_origin(model: typing.Any) -> None:
 
 
 def _check_agreement(network: ScreeningNetwork, contract: ModelContract) -> None:
-    if contract.architecture != str(network.architecture):
-        raise ModelError(
-            f"contract of model '{contract.name}': field architecture is '{contract.architecture}', "
-            f"but the network is '{network.architecture}'"
-        )
+    require_its_network(contract, network)
     if (network.novelty is None) != (contract.novelty is None):
         raise ModelError(
             f"contract of model '{contract.name}': field novelty and the network's novelty output must both be "

@@ -17,16 +17,21 @@ from mskscreen.storage import replacing
 _NOVELTY = "novelty."
 
 
-def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Path) -> None:
-    """Write weights and contract to `path` under a temporary name, then rename.
-
-    Raises ModelError where `contract.architecture` is not that of the network.
-    """
+def require_its_network(contract: ModelContract, network: ScreeningNetwork) -> None:
+    """Raise ModelError where `contract.architecture` is not that of the network."""
     if contract.architecture != str(network.architecture):
         raise ModelError(
             f"contract of model '{contract.name}': field architecture is '{contract.architecture}', "
             f"but the network is '{network.architecture}'"
         )
+
+
+def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Path) -> None:
+    """Write weights and contract to `path` under a temporary name, then rename.
+
+    Raises ModelError where `contract.architecture` is not that of the network.
+    """
+    require_its_network(contract, network)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as partial:
         save_file(tensors, partial, {METADATA_KEY: contract.to_json()})
