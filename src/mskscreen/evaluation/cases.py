@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mskscreen.errors import DataError
-from mskscreen.evaluation.keys import file_name, keys, same_end
+from mskscreen.evaluation.keys import file_name, keys, numbered, same_end
 from mskscreen.evaluation.labels import Labels
 from mskscreen.evaluation.table import Table
 from mskscreen.mura_path import mura_path
@@ -116,13 +116,13 @@ class Joined:
         """
         used = np.flatnonzero(_usable(self.table, self.labels, self.truth))
         names = self.study_keys if level == "study" else self.image_keys
-        codes, keys = _codes([names[i] for i in used.tolist()])
+        codes, keys = numbered([names[i] for i in used.tolist()])
         order = np.argsort(codes, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
         rows = used[order]
         first = rows[offsets[:-1]]
         source = self.truth[first]
-        patient, patients = _codes([self._patient(i) for i in first.tolist()])
+        patient, patients = numbered([self._patient(i) for i in first.tolist()])
         if level == "study":
             labels = np.array([self.study_labels[self.label_studies[row]] for row in source.tolist()])
         else:
@@ -155,7 +155,7 @@ class Joined:
         found = {}
         for name, values in self.labels.columns.items():
             texts = (values[row] for row in source.tolist())
-            codes, names = _codes("unknown" if text is None else text for text in texts)
+            codes, names = numbered("unknown" if text is None else text for text in texts)
             alike = np.minimum.reduceat(codes, first) == np.maximum.reduceat(codes, first)
             found[name] = np.where(alike, np.array(names, object)[codes[first]], SEVERAL)
         return found
@@ -265,13 +265,6 @@ def _study_labels(labels: Labels, names: Sequence[str]) -> dict[str, float]:
         if not math.isnan(label):
             found[study] = max(found.get(study, 0.0), label)
     return found
-
-
-def _codes(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
-    """Number names from 0 by first appearance."""
-    number: dict[str, int] = {}
-    codes = [number.setdefault(name, len(number)) for name in names]
-    return np.array(codes, np.intp), list(number)
 
 
 def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from mskscreen.anatomy import JointType
 from mskscreen.mura_path import mura_path
 
@@ -29,6 +31,13 @@ def keys(image: str | None, study: str) -> tuple[str | None, str]:
         return image and _plain(image), study_key(study)
     name = found.study_key
     return f"{name}/{found.image}", name if found.joint else study_key(study)
+
+
+def numbered(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+    """The number of each name, from 0 by first appearance, and the names by their numbers."""
+    number: dict[str, int] = {}
+    codes = [number.setdefault(name, len(number)) for name in names]
+    return np.array(codes, np.intp), list(number)
 
 
 def file_name(key: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.explain.cases import Case, Joined
 from mskscreen.evaluation.intervals import RESAMPLES, Draws, Part, draw
+from mskscreen.evaluation.keys import numbered
 from mskscreen.evaluation.metrics import Statistic
 from mskscreen.phantom.priors import hit_counts, within_reach
 from mskscreen.saliency.measures import agreement, centre_prior, fixed_level, overlaps, random_map
@@ -121,7 +122,7 @@ def development_levels(joined: Joined, folder: Path) -> dict[str, float]:
 
 def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Row]:
     """Means, with intervals over patients as far as these are known: of all cases, of each kind and joint."""
-    patients = _numbers([case.patient for case in values.cases])
+    patients, _ = numbered(case.patient for case in values.cases)
     parts = {name: Part(rows, _means(values, rows)) for name, rows in _parts(values.cases)}
     draws = draw(parts, patients, resamples=resamples, seed=seed)
     return [
@@ -184,8 +185,3 @@ def _mean(weights: np.ndarray, column: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         found: np.ndarray = weights[:, known] @ column[known] / weights[:, known].sum(axis=1)
     return found
-
-
-def _numbers(names: Sequence[str]) -> np.ndarray:
-    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([order[name] for name in names])
