@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +14,6 @@ from mskscreen.cli.common import Exit, Format, err, needs, progress, refuse_idle
 if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
     from mskscreen.export.precisions import Request
-
-_NOT_HERE, _TOO_FEW = "not computed on this machine", "too few studies"
 
 
 def export(
@@ -133,27 +130,21 @@ def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:
 
 def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool:
     """Print what became of each precision on each engine; whether no gate failed and each is computed by one."""
-    from mskscreen.contract import gate_key
-    from mskscreen.inference.backends import BACKENDS
+    from mskscreen.export.precisions import FAILED, NOT_GATED, NOT_HERE, TOO_FEW, outcomes
     from mskscreen.inference.machine import machine_kind
 
-    found: dict[str, tuple[str, Mapping[str, float]]] = {}
-    for precision, (engine, backend) in itertools.product(request.precisions, BACKENDS.items()):
-        gate = contract.approved.get(gate_key(engine, precision, machine_kind()))
-        name = f"{engine}/{precision}"
-        if precision not in backend.precisions():
-            found[name] = _NOT_HERE, {}
-        elif gate:
-            found[name] = "passed" if gate.approves else _TOO_FEW if gate.passed else "failed", gate.measures
-        else:
-            found[name] = "not gated", {}
-    columns = dict.fromkeys(key for _, measures in found.values() for key in measures)
+    found = outcomes(contract, request.precisions)
+    columns = dict.fromkeys(key for outcome in found for key in outcome.measures)
     rows = [
-        {"precision": name, "outcome": outcome, **{key: measures.get(key) for key in columns}}
-        for name, (outcome, measures) in found.items()
+        {
+            "precision": f"{outcome.engine}/{outcome.precision}",
+            "outcome": outcome.what,
+            **{key: outcome.measures.get(key) for key in columns},
+        }
+        for outcome in found
     ]
     show(rows, form, title=f"Gates on {machine_kind()}")
-    if any(row["outcome"] == "not gated" for row in rows):
+    if any(outcome.what == NOT_GATED for outcome in found):
         err.print("what was not gated stays unused: name development images with --gate")
-    computed = {name.partition("/")[2] for name, (outcome, _) in found.items() if outcome != _NOT_HERE}
-    return computed >= set(request.precisions) and all(row["outcome"] not in ("failed", _TOO_FEW) for row in rows)
+    computed = {outcome.precision for outcome in found if outcome.what != NOT_HERE}
+    return computed >= set(request.precisions) and all(o.what not in (FAILED, TOO_FEW) for o in found)

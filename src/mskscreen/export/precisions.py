@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from mskscreen.storage import replacing
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 300
+PASSED, FAILED, NOT_GATED = "passed", "failed", "not gated"
+NOT_HERE, TOO_FEW = "not computed on this machine", "too few studies"
 # Where a contract says how its int8 weights were made, and from which job its gates come.
 PROVENANCE_KEY = "precisions"
 
@@ -65,6 +68,31 @@ class Request:
             *(importlib.metadata.version(name) for name in ("nncf", *BACKENDS)),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a precision on an engine of this machine; `measures` are those of its gate."""
+
+    engine: str
+    precision: str
+    what: str
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+def outcomes(contract: ModelContract, precisions: Sequence[str]) -> list[Outcome]:
+    """Outcomes of the gates that a contract records, on every engine of this kind of machine."""
+    found = []
+    for precision, (engine, backend) in itertools.product(precisions, BACKENDS.items()):
+        gate = contract.approved.get(gate_key(engine, precision, machine_kind()))
+        if precision not in backend.precisions():
+            found.append(Outcome(engine, precision, NOT_HERE))
+        elif gate is None:
+            found.append(Outcome(engine, precision, NOT_GATED))
+        else:
+            what = PASSED if gate.approves else TOO_FEW if gate.passed else FAILED
+            found.append(Outcome(engine, precision, what, gate.measures))
+    return found
 
 
 def add_precisions(
