@@ -242,15 +242,7 @@ def score(
     rows = table(values, resamples=resamples, seed=seed)
     common.show(pages.figures(rows) if form is common.Format.JSON else pages.lines(rows), form)
     if report:
-        about = {
-            "model": joined.model.get("name", "a model"),
-            "class explained": next(iter(joined.cases[0].records.values())).of,
-            "images": joined,
-            "patients": len({case.patient for case in joined.cases if case.patient_known}) or "unknown",
-            "intervals": f"95 %, by bootstrap over {resampled(joined.cases)}",
-            "fixed level of IoU": pages.level_text(levels),
-        }
-        pages.write_report(report, rows, about, pictures(joined.cases, maps, 24))
+        pages.write_report(report, rows, pages.described(joined, levels), pictures(joined.cases, maps, 24))
         common.err.print(f"{report}: written")
     common.err.print(f"{joined}; intervals over {resampled(joined.cases)}; {NOT_FOR_DIAGNOSIS}")
     if truth and (alone := sum(prior is None for prior in values.priors)):

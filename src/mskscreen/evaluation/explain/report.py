@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
-from mskscreen.evaluation.explain.cases import Case
+from mskscreen.evaluation.explain.cases import Case, Joined, resampled
 from mskscreen.evaluation.explain.explainer import TITLES
 from mskscreen.evaluation.explain.faithful import FAITHFUL
 from mskscreen.evaluation.explain.score import AGREEMENT, GAIN, REFERENCES, Row
@@ -115,6 +115,18 @@ def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def described(joined: Joined, levels: Mapping[str, float]) -> dict[str, Any]:
+    """What the head of a report says: the model, the cases, and over what intervals are drawn."""
+    return {
+        "model": joined.model.get("name", "a model"),
+        "class explained": next(iter(joined.cases[0].records.values())).of,
+        "images": joined,
+        "patients": len({case.patient for case in joined.cases if case.patient_known}) or "unknown",
+        "intervals": f"95 %, by bootstrap over {resampled(joined.cases)}",
+        "fixed level of IoU": level_text(levels),
+    }
 
 
 def level_text(levels: Mapping[str, float]) -> str:
