@@ -10,7 +10,7 @@ import typer
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
-from mskscreen.cli.predict import find_files
+from mskscreen.cli.files import find_files
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screener

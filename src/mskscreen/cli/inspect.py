@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mskscreen.cli.common import Exit, Format, FormatOption, MaxPixels, limits_of, out, plain, progress, show
-from mskscreen.cli.predict import find_files
+from mskscreen.cli.files import find_files
 
 
 def inspect(

@@ -1,0 +1,54 @@
+"""The images that a verb is given: files, folders, patterns, manifests, or a list on stdin."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from mskscreen.cli import common
+
+
+def find_files(sources: list[str], maps: Path | None) -> list[Path]:
+    """The images that the arguments stand for, each once; pictures written by an earlier run are none."""
+    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
+    from mskscreen.inference.files import passed_over
+
+    found: dict[str, Path] = {}
+    passed: Counter[str] = Counter()
+    for path in (path for name in names for path in _images(name, passed)):
+        found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - a link is a file of its own
+    own = f"{os.path.abspath(maps)}{os.sep}" if maps else None  # noqa: PTH100
+    files = [path for place, path in found.items() if not (own and place.startswith(own))]
+    left = passed_over(passed)
+    if not files:
+        where = "stdin" if sources == ["-"] else ", ".join(f"'{name}'" for name in sources)
+        raise typer.BadParameter(
+            f"no radiograph in {where}: name DICOM, PNG, JPEG, TIFF, BMP or WebP files"
+            + (f"; passed over: {left}" if left else "")
+        )
+    if left:
+        common.err.print(f"passed over: {left}")
+    return files
+
+
+def _images(name: str, passed: Counter[str]) -> Iterator[Path]:
+    """The images of a manifest, or those that any other name stands for."""
+    from mskscreen.inference.files import find_radiographs
+
+    if not name.endswith(".parquet"):
+        yield from find_radiographs(name, passed)
+        return
+    with common.needs("data"):
+        import pyarrow  # noqa: F401
+
+        from mskscreen.data.manifest import Manifest
+    manifest = Manifest.read(Path(name))
+    tree = manifest.tree
+    for image in manifest["image"]:
+        tree.stat(image)  # refuses a link out of the folder; what is missing becomes a row with an error
+        yield tree.root / image
