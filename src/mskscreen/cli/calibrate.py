@@ -19,11 +19,9 @@ def calibrate(
     labels: common.Labels = None,
     label_column: common.LabelColumn = "label",
     level: Annotated[Literal["study", "image"], typer.Option(help="What the temperature is fitted on.")] = "study",
-    sensitivity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")] = 0.95,
-    specificity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")] = 0.95,
-    miss_cost: Annotated[
-        float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")
-    ] = None,
+    sensitivity: common.Sensitivity = 0.95,
+    specificity: common.Specificity = 0.95,
+    miss_cost: common.MissCost = None,
     form: common.FormatOption = Format.TABLE,
 ) -> None:
     """Fit temperatures and choose operating points, on development studies only, and write them into a new file.

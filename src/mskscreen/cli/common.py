@@ -54,6 +54,9 @@ Labels = Annotated[
     typer.Option(help="Truth: a manifest or a CSV. By default the folder names of MURA.", exists=True),
 ]
 LabelColumn = Annotated[str, typer.Option(help="Column of the truth, where there are several.")]
+Sensitivity = Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")]
+Specificity = Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")]
+MissCost = Annotated[float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")]
 Resamples = Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")]
 _PIPE_WIDTH = 10_000
 out = Console(highlight=False, markup=False)

@@ -63,11 +63,9 @@ def evaluate(
     calibration: Annotated[
         Literal["as-is", "temperature", "isotonic"], typer.Option(help="Calibrate first, fitted on --dev.")
     ] = "as-is",
-    sensitivity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'sensitive'.")] = 0.95,
-    specificity: Annotated[float, typer.Option(min=0, max=1, help="Target of the point 'specific'.")] = 0.95,
-    miss_cost: Annotated[
-        float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")
-    ] = None,
+    sensitivity: common.Sensitivity = 0.95,
+    specificity: common.Specificity = 0.95,
+    miss_cost: common.MissCost = None,
     prevalence: Annotated[
         float | None, typer.Option(help="Project PPV and NPV to this share of abnormal.")
     ] = None,
@@ -104,6 +102,7 @@ def evaluate(
     if not report:
         common.refuse_idle(context, "without --report", "images", "maps")
     from mskscreen.evaluation.as_json import dumps, to_json
+    from mskscreen.evaluation.labels import paths_tell
 
     table = read_any(predictions)
     if codalab:
@@ -113,7 +112,7 @@ def evaluate(
         agreement = _agreement(table, labels, label_column, readers, reference, resamples, seed)
         if form is Format.TABLE:
             _show_agreement(agreement)
-    if (codalab or readers) and labels is None and report is None and not _has_labels(table):
+    if (codalab or readers) and labels is None and report is None and not paths_tell(table):
         if readers and form is Format.JSON:
             print(dumps({"agreement": agreement}))
         return
@@ -227,16 +226,6 @@ def _write_codalab(table: Table, path: Path) -> None:
     common.err.print(f"{path}: {lines.count(chr(10))} studies")
 
 
-def _has_labels(table: Table) -> bool:
-    from mskscreen.errors import DataError
-    from mskscreen.evaluation.labels import labels_from_paths
-
-    try:
-        return len(labels_from_paths(table)) > 0
-    except DataError:
-        return False
-
-
 def _agreement(
     table: Table,
     labels: Path | None,
@@ -248,10 +237,10 @@ def _agreement(
 ) -> list[Agreement]:
     from mskscreen.evaluation.agreement import agree, read_readings
     from mskscreen.evaluation.cases import join
-    from mskscreen.evaluation.labels import unlabelled
+    from mskscreen.evaluation.labels import paths_tell, unlabelled
 
     names = [name.strip() for name in reference.split(",")] if reference else []
-    known = labels is not None or _has_labels(table)
+    known = labels is not None or paths_tell(table)
     joined = join_labels(table, labels, column) if known else join(table, unlabelled(table))
     return agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
 

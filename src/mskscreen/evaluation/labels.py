@@ -110,6 +110,11 @@ def labels_from_paths(table: Table) -> Labels:
     )
 
 
+def paths_tell(table: Table) -> bool:
+    """Whether `labels_from_paths` finds any."""
+    return any(path and path.label is not None for path in map(mura_path, table.file))
+
+
 def unlabelled(table: Table) -> Labels:
     """Every image of `table` as normal: for the agreement of calls, which needs no truth."""
     return Labels(
