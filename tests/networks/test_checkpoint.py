@@ -27,6 +27,12 @@ def test_round_trip_gives_equal_outputs(novelty, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+def test_others_may_read_a_checkpoint_as_they_may_any_new_file(tmp_path):
+    save_checkpoint(calibrated(LITE), contract_of(LITE), tmp_path / "weights.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def _saved(path, change):
     tensors = calibrated("resnet18").state_dict()
     metadata = {METADATA_KEY: contract_of("resnet18").to_json()}

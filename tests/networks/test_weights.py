@@ -105,7 +105,16 @@ def test_a_pickle_is_refused_without_running_it(tmp_path):
     assert not marker.exists()
 
 
+# As text these are opcodes of a pickle: of a memo that has no such entry, of a stack that is empty.
+@pytest.mark.parametrize("content", [b"hi\n", b"<html>", b"model.onnx\n", b"\x80\x02.", b"version https", b""])
+def test_a_file_that_holds_no_weights_is_named(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"weights\.pth' cannot be read .*fetch it again"):
+        build_network("timm:test_resnet", init=path)
+
+
 def test_unreachable_hub_names_the_remedy():
     # tests/conftest.py takes the hub offline.
-    with pytest.raises(ModelError, match=r"init=Path"):
+    with pytest.raises(ModelError, match=r"name a file of its timm state dict in init"):
         build_network("timm:resnet10t", init="imagenet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import torch
@@ -33,8 +34,19 @@ def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Pa
     """
     require_its_network(contract, network)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_tensors(tensors, path, {METADATA_KEY: contract.to_json()})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all, with the rights of any other new file.
+
+    safetensors itself shuts out all but the owner, whatever the folder of a laboratory is set to.
+    """
     with replacing(path) as partial:
-        save_file(tensors, partial, {METADATA_KEY: contract.to_json()})
+        partial.touch()
+        rights = stat.S_IMODE(partial.stat().st_mode)
+        save_file(tensors, partial, metadata)
+        partial.chmod(rights)
 
 
 def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:

@@ -186,7 +186,7 @@ def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> 
         if pretrained:
             raise ModelError(
                 f"ImageNet weights of '{architecture.backbone}' are neither in timm's cache nor could they be "
-                f"fetched ({type(error).__name__}); give a file of its timm state dict as init=Path(...) instead"
+                f"fetched ({type(error).__name__}); name a file of its timm state dict in init"
             ) from error
         raise
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mskscreen.errors import DataError, ProtocolError
-from mskscreen.storage import disk_full, replacing
+from mskscreen.networks.checkpoint import save_tensors
+from mskscreen.storage import disk_full
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -64,8 +64,8 @@ def save_state(
         }
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = json.dumps({"schema": _SCHEMA, **asdict(position)})
-    with writing(folder), replacing(folder / FILE) as partial:
-        save_file(plain, partial, {_KEY: described})
+    with writing(folder):
+        save_tensors(plain, folder / FILE, {_KEY: described})
 
 
 def read_position(folder: Path) -> Position | None:
