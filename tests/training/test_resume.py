@@ -84,7 +84,7 @@ def test_a_finished_run_is_returned_as_it_is(folder, data, unbroken):
     assert again.already
     assert again.metrics == unbroken.metrics
     assert (unbroken.folder / "best.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ProtocolError, match="other protocol"):
+    with pytest.raises(ProtocolError, match="holds a run whose key epochs is '3', not '4'"):
         train(data, TINY.replace(epochs=4), unbroken.folder)
 
 

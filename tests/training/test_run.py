@@ -235,7 +235,7 @@ def test_the_remedy_of_a_start_that_failed_is_taken_in_the_same_folder(folder, d
     with pytest.raises((DataError, ProtocolError)):
         train(data, protocol.replace(**wrong), tmp_path, cache=folder / "cache")
     assert train(data, protocol, tmp_path, cache=folder / "cache").finished
-    with pytest.raises(ProtocolError, match="other protocol"):
+    with pytest.raises(ProtocolError, match=f"holds a run whose key {next(iter(wrong))} is"):
         train(data, protocol.replace(**wrong), tmp_path, cache=folder / "cache")
 
 

@@ -121,6 +121,8 @@ def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{out / DONE}: is not the end of a run; choose another folder with --out") from error
     if other:
+        if (out / PROTOCOL).is_file():
+            _require_protocol(out, protocol)
         raise ProtocolError(f"{out}: holds a finished run of other {other}; choose another folder with --out")
     return RunResult(out, finished=True, already=True, metrics=metrics, cost=cost, notes=notes)
 
@@ -162,13 +164,17 @@ def _claim(out: Path, protocol: Protocol) -> None:
     """
     path = out / PROTOCOL
     if path.is_file() and any((out / name).exists() for name in (FILE, BEST, DONE)):
-        other = Protocol.from_toml(path)
-        mine, theirs = asdict(protocol), asdict(other)
-        if name := next((name for name, value in mine.items() if theirs[name] != value), None):
-            raise ProtocolError(
-                f"{out}: holds a run whose key {name} is '{theirs[name]}', not '{mine[name]}'; "
-                "choose another folder with --out"
-            )
+        _require_protocol(out, protocol)
     else:
         with writing(out):
             write_text(path, protocol.to_toml())
+
+
+def _require_protocol(out: Path, protocol: Protocol) -> None:
+    """Raise ProtocolError that names the first key in which the run in `out` has another value."""
+    mine, theirs = asdict(protocol), asdict(Protocol.from_toml(out / PROTOCOL))
+    if name := next((name for name, value in mine.items() if theirs[name] != value), None):
+        raise ProtocolError(
+            f"{out}: holds a run whose key {name} is '{theirs[name]}', not '{mine[name]}'; "
+            "choose another folder with --out"
+        )
