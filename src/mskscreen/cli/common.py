@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,7 +130,9 @@ def plain(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        # A rate of 0.0001 is not 0.000.
+        text = f"{value:.3f}"
+        return text if math.isclose(float(text), value, rel_tol=0.01) else f"{value:.3g}"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     # A file's name may hold the escape sequences of a terminal.
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
