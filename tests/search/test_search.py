@@ -191,6 +191,14 @@ def test_dry_run_foresees_absent_weights_and_counts_what_is_left(
     assert "8 runs, 4 of them not ended" in capsys.readouterr().out
 
 
+def test_dry_run_foresees_a_file_of_weights_that_is_not_there(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    space = small_space(tmp_path, 'protocol="tiny.toml"\n[axes]\ninit=["random", "gone.safetensors"]')
+    _main("search", folder / "data" / "MURA-v1.1", "--space", space, "--out", tmp_path / "never", "--dry-run")
+    assert "1 runs: will fail: key init: 'gone.safetensors' is neither" in capsys.readouterr().err
+
+
 def test_a_search_that_was_stopped_does_not_say_that_all_is_well(
     folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

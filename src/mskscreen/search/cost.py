@@ -21,6 +21,7 @@ from mskscreen.networks.complexity import Complexity, measure
 from mskscreen.networks.weights import imagenet_at_hand
 from mskscreen.search.plan import Plan
 from mskscreen.search.space import Run
+from mskscreen.training.learner import heritage
 from mskscreen.training.material import preprocessing
 from mskscreen.training.protocol import Protocol
 from mskscreen.training.state import read_position
@@ -34,8 +35,8 @@ _REFERENCE = Protocol(architecture="resnet18", init="random", input_size=128)
 class Cost:
     """Cost of training one run: `petaflops` in 10^15 multiply-adds, `seconds` on the machine that was timed.
 
-    `problem` says what the run lacks. One that cannot begin, for want of a network, of a large enough input or of
-    its fold, costs nothing, for it fails at once.
+    `problem` says what the run lacks. One that cannot begin, for want of a network, of weights, of a large enough
+    input or of its fold, costs nothing, for it fails at once.
     """
 
     size: int
@@ -63,7 +64,7 @@ def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
         size = preprocessing(run.protocol).height
         try:
             complexity, images = complexity_of(run.protocol), _images(run, manifest)
-            problem = _lacking(run.protocol)
+            problem = _lacking(run.protocol, manifest)
         except MskscreenError as error:
             complexity, images, problem = Complexity(0, 0.0), 0, f"will fail: {error}"
         work = _TRAINING * complexity.gflops * images
@@ -90,7 +91,9 @@ def _complexity(architecture: str, size: int) -> Complexity:
     return measure(architecture, (size, size))
 
 
-def _lacking(protocol: Protocol) -> str:
+def _lacking(protocol: Protocol, manifest: Manifest) -> str:
+    """What may keep a run from beginning. Raises ProtocolError where its weights surely do."""
+    heritage(protocol, manifest)
     if protocol.init != "imagenet" or imagenet_at_hand(protocol.architecture):
         return ""
     return (
