@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from precision_data import with_folds, write_plates
 
-from mskscreen.contract import ModelContract
+from mskscreen.contract import ModelContract, Provenance
 from mskscreen.errors import DataError
 from mskscreen.export.gate import Scores, judge, worst
-from mskscreen.export.images import Images, calibration_rows, development_rows, load_images, require_apart
+from mskscreen.export.images import (
+    Images,
+    calibration_rows,
+    development_fold,
+    development_rows,
+    load_images,
+    require_apart,
+)
 
 CONTRACT = ModelContract(
     "m",
@@ -180,6 +187,18 @@ def test_folds_keep_calibration_and_gate_apart_and_shared_patients_are_refused(p
     require_apart(folds, drawn, folds, judged)
     with pytest.raises(DataError, match="12 patients or images are both"):
         require_apart(plates, np.arange(24), plates, np.arange(24))
+
+
+def test_a_model_is_judged_on_the_fold_that_it_held_out(plates):
+    folds = with_folds(plates)
+    provenance = Provenance(data_digest=folds.digest, protocol={"fold": 1})
+    second = dataclasses.replace(CONTRACT, provenance=provenance)
+    judged = development_rows(folds, development_fold(folds, second))
+    drawn = calibration_rows(folds, 100, fold=development_fold(folds, second))
+    assert set(folds.numbers("fold")[judged]) == {1}
+    assert set(folds.numbers("fold")[drawn]) == {0}
+    # Of other data nothing is known but what `data split` calls the development fold.
+    assert development_fold(folds, CONTRACT) == development_fold(plates, second) == 0
 
 
 def test_two_data_sets_may_name_patients_alike_but_not_hold_the_same_files(plates, tmp_path):

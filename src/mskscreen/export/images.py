@@ -38,25 +38,32 @@ class Images:
         return len(self.pixels)
 
 
-def development_rows(manifest: Manifest) -> np.ndarray:
+def development_fold(manifest: Manifest, contract: ModelContract) -> int:
+    """The fold that a model held out where it learned from this very manifest; else that of `data split`."""
+    provenance = contract.provenance
+    fold = provenance.protocol.get("fold")
+    return fold if type(fold) is int and provenance.data_digest == manifest.digest else DEVELOPMENT
+
+
+def development_rows(manifest: Manifest, fold: int = DEVELOPMENT) -> np.ndarray:
     """Labelled rows of the development fold; without folds, all labelled rows outside the evaluation splits.
 
     Raises DataError where there are none.
     """
-    rows = held_out_rows(manifest, DEVELOPMENT) if "fold" in manifest.columns else _not_held_out(manifest)
+    rows = held_out_rows(manifest, fold) if "fold" in manifest.columns else _not_held_out(manifest)
     rows = rows[manifest.numbers("label")[rows] >= 0]
     if not len(rows):
         raise DataError("the manifest of the gate has no labelled image outside the evaluation splits")
     return rows
 
 
-def calibration_rows(manifest: Manifest, count: int, seed: int = 0) -> np.ndarray:
+def calibration_rows(manifest: Manifest, count: int, seed: int = 0, fold: int = DEVELOPMENT) -> np.ndarray:
     """Rows to calibrate on: drawn by patient and stratified by joint and label.
 
-    From the training folds, or from all rows outside the evaluation splits. The strata take turns; each gives an
+    From all folds but `fold`, or from all rows outside the evaluation splits. The strata take turns; each gives an
     image of the patient who has given fewest so far. Raises DataError where there is no such image.
     """
-    rows = training_rows(manifest, DEVELOPMENT) if "fold" in manifest.columns else _not_held_out(manifest)
+    rows = training_rows(manifest, fold) if "fold" in manifest.columns else _not_held_out(manifest)
     if not len(rows):
         raise DataError("the manifest for calibration has no image outside the evaluation splits")
     rows = np.random.default_rng(seed).permutation(rows)

@@ -19,7 +19,14 @@ from mskscreen.contract import METADATA_KEY, SCHEMA, Gate, ModelContract, Varian
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError, ModelError, MskscreenError
 from mskscreen.export import gate as gates
-from mskscreen.export.images import Images, calibration_rows, development_rows, load_images, require_apart
+from mskscreen.export.images import (
+    Images,
+    calibration_rows,
+    development_fold,
+    development_rows,
+    load_images,
+    require_apart,
+)
 from mskscreen.export.onnx import complete
 from mskscreen.export.quantise import Quantised
 from mskscreen.inference import open_engine
@@ -168,16 +175,18 @@ def _calibration(request: Request, contract: ModelContract, work: Path, track: T
     manifest = request.calibration
     if manifest is None:
         return None
-    rows = calibration_rows(manifest, request.calibration_images, request.seed)
+    fold = development_fold(manifest, contract)
+    rows = calibration_rows(manifest, request.calibration_images, request.seed, fold)
     if request.gate is not None:
-        require_apart(manifest, rows, request.gate, development_rows(request.gate))
+        judged = development_rows(request.gate, development_fold(request.gate, contract))
+        require_apart(manifest, rows, request.gate, judged)
     return load_images(manifest, rows, contract, work, track("calibration images", len(rows)))
 
 
 def _judge(request: Request, model: Path, contract: ModelContract, work: Path, track: Track) -> _Judge | None:
     if request.gate is None:
         return None
-    rows = development_rows(request.gate)
+    rows = development_rows(request.gate, development_fold(request.gate, contract))
     images = load_images(request.gate, rows, contract, work, track("development images", len(rows)))
     gates.require_evidence(images)
     return _Judge(model, images)
