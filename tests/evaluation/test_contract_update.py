@@ -8,7 +8,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from mskscreen.contract import METADATA_KEY, Calibration, Gate, Variant
+from mskscreen.contract import METADATA_KEY, Calibration, Gate, MapOutput, Provenance, Variant
 from mskscreen.errors import DataError, ModelError
 from mskscreen.evaluation.as_json import to_json
 from mskscreen.evaluation.assess import assess
@@ -81,6 +81,31 @@ def test_a_table_of_another_model_is_refused():
     require_same_model(made, CONTRACT)
     with pytest.raises(DataError, match="was not made by model"):
         require_same_model(made, SMALL)
+
+
+def test_the_table_of_a_training_run_fits_the_model_exported_from_it_alone():
+    cases = make_cases(20)
+    checkpoint = dataclasses.replace(
+        SMALL,
+        calibration=Calibration(),
+        operating_points={"balanced": 0.5},
+        provenance=Provenance(protocol={"seed": 3}),
+    )
+    made = dataclasses.replace(
+        cases, table=dataclasses.replace(cases.table, model={"checkpoint": checkpoint.digest})
+    )
+    added = {"precisions": {"job": "a"}, "calibration": {"studies": 20}}
+    exported = dataclasses.replace(
+        checkpoint,
+        map=MapOutput("hirescam", "last feature map", 32),
+        content_sha256="ab",
+        calibration=Calibration(2.0, 1.0),
+        operating_points={"balanced": 0.4, "sensitive": 0.2},
+        provenance=Provenance(protocol={"seed": 3, **added}),
+    )
+    require_same_model(made, exported)
+    with pytest.raises(DataError, match="was not made by model"):
+        require_same_model(made, dataclasses.replace(exported, provenance=Provenance(protocol={"seed": 4})))
 
 
 @pytest.fixture(scope="module")

@@ -108,10 +108,32 @@ def _marks(cases: Cases) -> set[str]:
     return {str(digests[row])[:_MARK] for row in cases.rows.tolist() if digests[row]} if digests else set()
 
 
+def as_trained(contract: ModelContract) -> ModelContract:
+    """The contract that the checkpoint of a model had, before export and calibration added to it."""
+    provenance = contract.provenance
+    protocol = {name: value for name, value in provenance.protocol.items() if not isinstance(value, Mapping)}
+    return replace(
+        contract,
+        calibration=Calibration(),
+        operating_points={"balanced": 0.5},
+        map=None,
+        approved={},
+        variants={},
+        selftest=None,
+        content_sha256="",
+        precision="f32",
+        provenance=replace(provenance, protocol=protocol),
+    )
+
+
 def require_same_model(cases: Cases, contract: ModelContract) -> None:
     """Raise DataError where the table says that another model made it."""
-    made_by = cases.table.model.get("contract")
-    if made_by is not None and made_by != contract.digest:
+    model = cases.table.model
+    # The table of a training run knows the checkpoint, to whose contract export and calibrate add.
+    made_by, digest = model.get("contract"), contract.digest
+    if made_by is None:
+        made_by, digest = model.get("checkpoint"), as_trained(contract).digest
+    if made_by is not None and made_by != digest:
         raise DataError(
             f"{cases.table.name} was not made by model '{contract.name}' as it is in this file; "
             "predict the images with it"
