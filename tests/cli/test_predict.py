@@ -1,6 +1,7 @@
 """`mskscreen predict` from the outside: what it prints, where, and how it ends."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -19,8 +20,11 @@ from rich.console import Console
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common, main
+from mskscreen.contract import METADATA_KEY, Provenance
 from mskscreen.data.manifest import Manifest
 from mskscreen.inference import Screener
+from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.onnx_file import write_metadata
 from mskscreen.predictions import Predictions
 
 
@@ -63,6 +67,15 @@ def mura(tmp_path: Path, write_png: Callable) -> Path:
         write_png(root / name, number)
     (root / "XR_HAND/patient00002/study1_negative/image2.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     return root
+
+
+def test_what_a_model_cannot_say_is_said(
+    run: Callable[..., Done], model: Path, mura: Path, tmp_path: Path
+) -> None:
+    notes = "The abnormality output was not trained and says nothing."
+    contract = dataclasses.replace(read_contract(model), provenance=Provenance(notes=notes))
+    write_metadata(model, METADATA_KEY, contract.to_json(), tmp_path / "joint.onnx")
+    assert f"model {contract.name}: {notes}\n" in run(mura, model=tmp_path / "joint.onnx").err
 
 
 def test_json_has_model_images_and_studies(run: Callable, mura: Path, model: Path) -> None:

@@ -170,6 +170,9 @@ def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tupl
     for used in (each.engine for each in members):
         line = f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})"
         common.err.print(common.plain(line))
+        # Such as that one of its outputs was never trained, or that it has never seen a patient.
+        if notes := used.contract.provenance.notes:
+            common.err.print(common.plain(f"model {used.contract.name}: {notes}"))
     return found, points[at]
 
 
