@@ -192,10 +192,10 @@ def test_dry_run_foresees_absent_weights_and_counts_what_is_left(
 
 
 def test_dry_run_foresees_a_file_of_weights_that_is_not_there(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     space = small_space(tmp_path, 'protocol="tiny.toml"\n[axes]\ninit=["random", "gone.safetensors"]')
-    _main("search", folder / "data" / "MURA-v1.1", "--space", space, "--out", tmp_path / "never", "--dry-run")
+    _main("search", plan.data, "--space", space, "--out", tmp_path / "never", "--dry-run")
     assert "1 runs: will fail: key init: 'gone.safetensors' is neither" in capsys.readouterr().err
 
 
