@@ -66,7 +66,7 @@ class Part:
 
 
 # Small views and close-ups first; then whole images, without which the pooling of small views stays. The same
-# again on other phantoms and finer images, then the layers behind the pooling alone; the last two once more.
+# again on other phantoms and finer images, then the layers behind the pooling alone; the last two twice more.
 COURSE = (
     Part(
         "train",
@@ -112,6 +112,27 @@ COURSE = (
         "more",
         SIZE,
         (Schedule((Phase(150, SIZE, turned=0.5, worn=0.6),), ("stem", "backbone"), rate=5e-4, seed=9),),
+        weights=Weights(joint=1.0, cells=0.3),
+    ),
+    Part(
+        "more",
+        SIZE,
+        (Schedule((Phase(1300, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=10, precision="bf16"),),
+        share=0.5,
+        weights=Weights(joint=1.0),
+    ),
+    Part(
+        "more",
+        SIZE,
+        (
+            Schedule(
+                (Phase(150, SIZE, turned=0.5, worn=0.6),),
+                ("stem", "backbone"),
+                rate=5e-4,
+                seed=11,
+                precision="bf16",
+            ),
+        ),
         weights=Weights(joint=1.0, cells=0.3),
     ),
 )

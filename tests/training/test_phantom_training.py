@@ -131,7 +131,8 @@ def test_every_part_of_the_loss_reaches_the_backbone():
         assert network.stem.weight.grad.abs().max() > 0, part.name
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_a_killed_run_goes_on_to_the_same_weights(precision, tmp_path):
     class KilledError(Exception):
         pass
 
@@ -140,7 +141,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
             raise KilledError
 
     arrays = toy_arrays()
-    schedule = Schedule((Phase(4, 48), Phase(2, 64)), ("backbone.conv1",), batch=8, rate=1e-3, keep=3)
+    phases = (Phase(4, 48), Phase(2, 64))
+    schedule = Schedule(phases, ("backbone.conv1",), batch=8, rate=1e-3, keep=3, precision=precision)
     whole = fit(toy_network(), arrays, schedule, tmp_path / "whole")
     with pytest.raises(KilledError):
         fit(toy_network(), arrays, schedule, tmp_path / "killed", kill)
@@ -149,6 +151,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
     assert predict(whole, arrays.images)[0].shape == (24, 2)
+
+
+def test_the_precision_is_that_of_the_schedule(tmp_path):
+    found = [
+        fit(
+            toy_network(),
+            toy_arrays(),
+            Schedule((Phase(2, 48),), batch=8, precision=precision),
+            tmp_path / precision,
+        )
+        for precision in ("f32", "bf16")
+    ]
+    moved = [network.stem.weight.detach() for network in found]
+    assert not torch.equal(*moved)
+    torch.testing.assert_close(*moved, rtol=0, atol=2 * 2 * 3 * 4e-4)  # two steps of either by the rate of heads
 
 
 def test_frozen_modules_keep_their_weights_and_statistics(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class Schedule:
     and statistics: edges and textures are the same in photographs, and the layers that see most pixels cost most.
     `heads` multiplies the learning rate of the layers that do not start from pre-trained weights; `last` is the
     share of the rate that is left at the end; `averaging` is the decay of the exponential moving average per step;
-    the state is kept every `keep` steps; `precision` is f32 or bf16.
+    the state is kept every `keep` steps; in `bf16` all but weights, losses and norms is of half precision.
     """
 
     phases: tuple[Phase, ...]
@@ -62,7 +63,7 @@ class Schedule:
     averaging: float = 0.995
     keep: int = 100
     seed: int = 0
-    precision: str = "f32"
+    precision: Literal["f32", "bf16"] = "f32"
 
     @property
     def steps(self) -> int:
