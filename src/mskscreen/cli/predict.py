@@ -121,12 +121,7 @@ def predict(
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if ray:
-            with common.needs("cluster"):
-                from mskscreen.inference.cluster import stream_on_ray
-
-                return stream_on_ray(
-                    paths, model[0], about, study_by=study_by, limits=limits, unapproved=force_precision
-                )
+            return _on_ray(paths, model[0], about, study_by=study_by, limits=limits, unapproved=force_precision)
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
         inspect = _drawing(screener, maps) if maps else None
@@ -148,6 +143,14 @@ def predict(
     if maps:
         common.say_burned_in(run.burned_in)
     raise typer.Exit(run.report())
+
+
+def _on_ray(*files_and_model: Any, **how: Any) -> Generator[Prediction]:
+    """Rows from the cluster: see `stream_on_ray`, which imports Ray when it is asked for the first one."""
+    with common.needs("cluster"):
+        from mskscreen.inference.cluster import stream_on_ray
+
+        yield from stream_on_ray(*files_and_model, **how)
 
 
 def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tuple[Screener | Ensemble, float]:

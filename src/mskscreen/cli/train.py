@@ -39,9 +39,11 @@ def train(
 
     Started again, a run that was stopped or killed goes on where it was, and a finished one says so.
     """
-    chosen = Protocol.from_toml(protocol).replace(**differences(context.args))
+    given = differences(context.args)
     with common.needs("train"):
         from mskscreen.training import run
+
+        chosen = Protocol.from_toml(protocol).replace(**given)
     options = {
         "accelerator": accelerator,
         "devices": int(devices) if devices.lstrip("-").isdecimal() else devices,
