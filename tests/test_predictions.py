@@ -202,6 +202,13 @@ def test_calls_without_their_threshold_are_refused_where_the_usual_one_contradic
     assert Predictions.read(path).threshold == 0.4
 
 
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("true", "false"), ("TRUE", "FALSE")])
+def test_calls_of_a_csv_are_read_however_their_capitals_are(yes: str, no: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"file,study,p_abnormal,abnormal\na,a,0.6,{yes}\nb,b,0.3,{no}\nc,c,,\n")
+    assert [row.abnormal for row in Predictions.read(path)] == [True, False, None]
+
+
 def test_probabilities_alone_are_a_table(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("file,study,p_abnormal\na,s,0.6\nb,s,0.2\n")

@@ -145,7 +145,7 @@ def _read_csv(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             values = {k: json.loads(v) if k in numbers and v else v or None for k, v in row.items()}
-            call = {"True": True, "False": False}.get(row.get("abnormal", ""))
+            call = {"true": True, "false": False}.get((row.get("abnormal") or "").lower())
             rows.append(values | {"p_abnormal": values["p_abnormal"], "abnormal": call})
     return rows, _origin(rows)
 
