@@ -13,7 +13,9 @@ from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.cli.common import Format, FormatOption, err, needs, progress, show
 from mskscreen.errors import DataError
 
-app = typer.Typer(help="Make synthetic radiographs whose truth is known to the pixel, and look at them.")
+app = typer.Typer(
+    help="Make synthetic radiographs whose truth is known to the pixel, and look at them.", no_args_is_help=True
+)
 Joint = StrEnum("Joint", {name.upper(): name for name in JOINT_LABELS})  # type: ignore[misc]
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a phantom data set.")]

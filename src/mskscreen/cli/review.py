@@ -14,7 +14,10 @@ from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
 from mskscreen.cli.common import Format
 
-app = typer.Typer(help="Let radiologists read blinded cases, without and with the maps, and score their forms.")
+app = typer.Typer(
+    help="Let radiologists read blinded cases, without and with the maps, and score their forms.",
+    no_args_is_help=True,
+)
 
 
 @app.command()

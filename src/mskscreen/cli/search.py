@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=common.group_with("run"),
-    help="Train a space of protocols, on one machine or many, and read the result.",
+    help="Train a space of protocols, on one machine or many, and read the result: mskscreen search DATA "
+    "[--space SPACE] [--out DIR] is short for search run, whose --help tells all options.",
     no_args_is_help=True,
 )
 Folder = Annotated[Path, typer.Argument(metavar="SEARCH", help="Folder of a search.", exists=True)]
