@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def bench(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="ONNX files, bundled models, or networks (resnet18, ...) with random weights."),
+        typer.Argument(
+            help="ONNX files, bundled models, or networks (resnet18, ...) with random weights; else demo."
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
     seconds: Annotated[float, typer.Option(min=0.01, help="How long each figure is measured.")] = 2.0,

@@ -168,7 +168,7 @@ def split(
     out: Out = Path("folds.parquet"),
     folds: Annotated[int | None, typer.Option(help="Number of folds for cross-validation.")] = None,
     development: Annotated[
-        float | None, typer.Option(help="Share of images in one development fold (fold 0).")
+        float | None, typer.Option(help="Share of images in one development fold (fold 0); 0.1 without --folds.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the assignment.")] = 0,
     labels: Annotated[str, typer.Option(help="Label column to stratify by.")] = "label",

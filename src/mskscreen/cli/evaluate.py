@@ -73,7 +73,11 @@ def evaluate(
         list[str] | None, typer.Option(help="Column of the truth for subgroups; repeat for more.")
     ] = None,
     readers: Annotated[
-        Path | None, typer.Option(help="CSV of readers' calls, for agreement.", exists=True)
+        Path | None,
+        typer.Option(
+            help="CSV of readers' calls, for agreement: study,reader,call, or study and one column a reader.",
+            exists=True,
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Readers, with commas, whose majority is the reference (as for MURA).")

@@ -74,7 +74,9 @@ def files(
     engine: Annotated[
         Literal["auto", "openvino", "onnxruntime"], typer.Option(help="What runs the model.")
     ] = "auto",
-    precision: Annotated[Literal["auto", "f32", "bf16"], typer.Option(help="As for predict.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "f32", "bf16"], typer.Option(help="As for predict, without int8.")
+    ] = "auto",
 ) -> None:
     """Show what the model used: overlays, raw maps and records for images called abnormal.
 

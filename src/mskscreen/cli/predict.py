@@ -42,7 +42,10 @@ def predict(
     ] = "balanced",
     study_by: Annotated[
         Literal["auto", "folder", "none"],
-        typer.Option(help="What makes a study: auto is the DICOM study or MURA folder, else each image alone."),
+        typer.Option(
+            help="What makes a study: auto is the DICOM study or MURA folder, else each image alone; folder is "
+            "the folder that holds it; none is each image alone."
+        ),
     ] = "auto",
     form: Annotated[
         Literal["table", "json", "jsonl", "csv", "parquet"] | None,
