@@ -208,7 +208,7 @@ def test_what_several_keys_changed_together_is_no_effect_of_one_of_them() -> Non
     assert "of none alone" not in table.note
 
 
-def test_what_was_stopped_is_counted_and_its_cell_stands_behind_the_complete_ones() -> None:
+def test_what_was_stopped_is_counted_and_its_cell_stands_behind_the_complete_ones(tmp_path: Path) -> None:
     whole = [_result("resnet18", "random", seed, 1.0, score=0.7) for seed in range(3)]
     lucky = _result("densenet121", "random", 0, 1.0, score=0.9)
     stopped = [(_result("densenet121", "random", seed, 1.0).run, "stopped", "behind") for seed in (1, 2)]
@@ -219,6 +219,9 @@ def test_what_was_stopped_is_counted_and_its_cell_stands_behind_the_complete_one
     assert "behind the others" in board.note
     note = effect_table(effects(findings, resample(findings, resamples=20)), findings).note
     assert "of 6 runs 2 stopped are in none" in note
+    plan = Plan(tmp_path, "", Space(findings.runs))
+    write_report(plan, findings, {}, tmp_path, resamples=20)
+    assert "1 of 2 cells are finished (4 of 6 runs)" in (tmp_path / "report.md").read_text()
     complete = _findings(whole)
     assert "behind the others" not in leaderboard(complete, {}).note
     assert "are in none" not in effect_table([], complete).note

@@ -75,9 +75,10 @@ def _points(findings: Findings, latencies: dict[str, Latency]) -> list[Point]:
 def _about(plan: Plan, findings: Findings, latencies: dict[str, Latency]) -> list[str]:
     """Sentences that stand before every table."""
     cases = findings.results[0].cases
+    complete = sum(cell.complete for cell in findings.cells)
     said = [
         f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
-        f"{len(findings.cells)} of {len(plan.space.cells)} cells are finished ({len(findings.results)} of "
+        f"{complete} of {len(plan.space.cells)} cells are finished ({len(findings.results)} of "
         f"{len(plan.runs)} runs). Figures are of {len(cases)} studies of {len(cases.patients)} patients of the "
         f"{findings.on}, {int(cases.labels.sum())} of them abnormal; data {plan.digest[:12]}.",
     ]
