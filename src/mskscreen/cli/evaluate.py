@@ -181,7 +181,8 @@ def _show(a: Assessment) -> None:
         common.err.print(f"at '{name}' ({point.threshold:.3f}): {found}")
     for step in a.joined.flow:
         if step.what.startswith(("left out", "labelled")) and (step.images or step.studies):
-            common.err.print(f"{step.what}: {step.images or '-'} images, {step.studies} studies")
+            images = "" if step.images is None else f"{step.images} images, "
+            common.err.print(f"{step.what}: {images}{step.studies} studies")
     for what, part in (("training", a.training), ("development", a.development)):
         if part and part.shared_patients:
             common.err.print(f"warning: {part.shared_patients} patients are in {what} and evaluation")
