@@ -6,7 +6,7 @@
 Each round takes one step (forward, backward, AdamW) of each kind in turn: float32; bf16 by autocast alone; bf16
 inside `QuickDepthwise`, as `mskscreen train` does it.
 
-On 2026-11-28, two cores of an AMD EPYC with AVX512_BF16, PyTorch 2.14, 16 images of 448 pixels, all layers trained:
+On 2026-11-28, two cores of an AMD EPYC (AVX512_BF16), PyTorch 2.14, 16 images of 448 pixels, all layers trained:
 
     f32 2.76 s, bf16 2.99 s, bf16 quick 2.09 s a step
     f32 / quick 1.59 (1.18 to 1.69), bf16 / quick 1.69 (1.31 to 1.84)
