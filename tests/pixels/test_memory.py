@@ -21,7 +21,7 @@ if sys.argv[1] == "keep":
     keep_freed_memory()
 preprocessing = Preprocessing.parse("decode|grayscale|window(auto)|resize(224,224,bilinear,antialias)|unit")
 file = io.BytesIO()
-Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8)).save(file, "PNG")
+Image.fromarray(np.random.default_rng(0).integers(0, 65536, (512, 512), np.uint16)).save(file, "PNG")
 def read():
     for _ in range(20):
         preprocessing(read_radiograph(file.getvalue()))
