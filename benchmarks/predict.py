@@ -38,6 +38,15 @@ at load 12: 0.67 (0.65 to 0.69) and 0.69 (0.68 to 0.70). The wall, 0.80 (0.79 to
     to 32.1) images/s; Screener / engine alone 0.71 (0.67 to 0.81), usual way 4.91 (4.53 to 4.92): both missed
     with the map / without 1.01 (0.97 to 1.09); predict on one file 0.84 s (0.82 to 1.01); with the bundled model
     of 448 pixels 0.76 to 1.11 s in eight runs
+
+On 2026-11-28, after Pillow looks up codes of 8 bits, `--precision int8 --rounds 4`, a slower hour of the machine:
+
+    engine alone 184 (172 to 190), decoding alone 409 (383 to 424), Screener 123 (101 to 133), usual way 23.9 (21.2
+    to 25.9) images/s; Screener / engine alone 0.68 (0.56 to 0.71), usual way 4.91 (4.78 to 5.65): both missed
+    with the map / without 1.02 (0.96 to 1.06); predict on one file 1.05 s (0.90 to 1.11)
+
+Decoding and engine share the cores: 1 / (1/184 + 1/409), 127 images a second or 0.69 of the engine alone, is what
+their times allow here, and 0.76 on the 23rd: 0.75 asks for decoding in less than a third of the engine's time.
 """
 
 from __future__ import annotations

@@ -66,7 +66,11 @@ def resize(
 
 
 def _image(values: npt.NDArray, table: npt.NDArray[np.float32] | None) -> Image.Image:
-    """Pillow's image of what is meant; codes of 8 bits it looks up itself, three times as fast as NumPy."""
+    """Pillow's image of what is meant.
+
+    Codes of 8 bits it looks up itself: from 512 x 512 to 224 x 224 that is 1.26 times as fast as NumPy's look-up
+    (1.19 to 1.38, resize included, thirty turns of either, November 2026).
+    """
     if table is None:
         return Image.fromarray(values)
     if values.dtype == np.uint8:
