@@ -73,6 +73,17 @@ def test_other_convolutions_are_as_ever(layer):
         assert torch.equal(found, expected)
 
 
+def test_arguments_may_be_given_by_name():
+    images, weight = torch.randn(2, 8, 16, 16), torch.randn(8, 1, 5, 5)
+    how = {"stride": (2, 2), "padding": (2, 2), "dilation": (1, 1), "groups": 8}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = nn.functional.conv2d(images, weight, **how)
+        with QuickDepthwise():
+            found = nn.functional.conv2d(input=images, weight=weight.requires_grad_(), **how)
+    assert torch.equal(found, expected)
+    assert found.grad_fn.name() == "_DepthwiseBackward"
+
+
 def test_float32_is_as_ever():
     layer = nn.Conv2d(8, 8, 5, 2, groups=8, bias=False)
     images = torch.randn(2, 8, 16, 16)

@@ -28,33 +28,33 @@ class QuickDepthwise(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """What `func` gives; PyTorch calls this for every function of its own."""
-        if func is functional.conv2d and _in_bf16() and _is_depthwise(*args, **(kwargs or {})):
-            images, weight, _, stride, padding = args[:5]
-            return _Depthwise.apply(images, weight, stride, padding)
-        return func(*args, **(kwargs or {}))
+        called = _convolve if func is functional.conv2d and _in_bf16() else func
+        return called(*args, **(kwargs or {}))
 
 
 def _in_bf16() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def _is_depthwise(
-    images: Tensor,
+def _convolve(
+    input: Tensor,  # the names of torch, since any may be given by name
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> bool:
-    """Whether this is a convolution of every channel by itself, described as layers describe theirs."""
-    return (
-        images.device.type == "cpu"
-        and groups == weight.shape[0] == images.shape[1] > 1
+) -> Tensor:
+    """`conv2d`, with quick gradients where it takes every channel by itself and is described as by a layer."""
+    if (
+        input.device.type == "cpu"
+        and groups == weight.shape[0] == input.shape[1] > 1
         and bias is None
         and all(isinstance(pair, tuple) for pair in (stride, padding, dilation))
         and tuple(dilation) == (1, 1)
-    )
+    ):
+        return _Depthwise.apply(input, weight, stride, padding)
+    return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 class _Depthwise(torch.autograd.Function):
