@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -65,6 +66,17 @@ class Part:
     weights: Weights | None = None
 
 
+def _again(steps: int, seeds: tuple[int, int], precision: Literal["f32", "bf16"] = "f32") -> tuple[Part, Part]:
+    """Whole images once more and half-way back, then the layers behind the pooling alone."""
+    whole = Schedule((Phase(steps, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=seeds[0], precision=precision)
+    last = Phase(150, SIZE, turned=0.5, worn=0.6)
+    behind = Schedule((last,), ("stem", "backbone"), rate=5e-4, seed=seeds[1], precision=precision)
+    return (
+        Part("more", SIZE, (whole,), share=0.5, weights=Weights(joint=1.0)),
+        Part("more", SIZE, (behind,), weights=Weights(joint=1.0, cells=0.3)),
+    )
+
+
 # Small views and close-ups first; then whole images, without which the pooling of small views stays. The same
 # again on other phantoms and finer images, then the layers behind the pooling alone; the last two twice more.
 COURSE = (
@@ -101,40 +113,8 @@ COURSE = (
         ),
         weights=Weights(cells=0.3),
     ),
-    Part(
-        "more",
-        SIZE,
-        (Schedule((Phase(620, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=8),),
-        share=0.5,
-        weights=Weights(joint=1.0),
-    ),
-    Part(
-        "more",
-        SIZE,
-        (Schedule((Phase(150, SIZE, turned=0.5, worn=0.6),), ("stem", "backbone"), rate=5e-4, seed=9),),
-        weights=Weights(joint=1.0, cells=0.3),
-    ),
-    Part(
-        "more",
-        SIZE,
-        (Schedule((Phase(1300, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=10, precision="bf16"),),
-        share=0.5,
-        weights=Weights(joint=1.0),
-    ),
-    Part(
-        "more",
-        SIZE,
-        (
-            Schedule(
-                (Phase(150, SIZE, turned=0.5, worn=0.6),),
-                ("stem", "backbone"),
-                rate=5e-4,
-                seed=11,
-                precision="bf16",
-            ),
-        ),
-        weights=Weights(joint=1.0, cells=0.3),
-    ),
+    *_again(620, (8, 9)),
+    *_again(1300, (10, 11), "bf16"),
 )
 STEPS = sum(schedule.steps for part in COURSE for schedule in part.schedules)
 NEVER = (
