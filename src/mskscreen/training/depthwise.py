@@ -37,7 +37,7 @@ def _in_bf16() -> bool:
 
 
 def _convolve(
-    input: Tensor,  # the names of torch, since any may be given by name
+    input: Tensor,  # noqa: A002  (the names of torch, since any may be given by name)
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
