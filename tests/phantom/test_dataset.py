@@ -278,6 +278,18 @@ def test_a_recipe_names_the_renderer(folder):
     assert json.loads((folder / "recipe.json").read_text())["renderer"] == RENDERER
 
 
+def test_the_renderer_draws_what_its_revision_drew(folder, rows, tmp_path):
+    """Means of 8 x 8 areas in 256ths of a level, a line an image; processors differ in the last bit of a float."""
+    images = [Image.open(folder / row.image).convert("F").resize((8, 8), Image.Resampling.BOX) for row in rows]
+    found = np.rint(256 * np.stack(images)).astype(np.uint16).reshape(len(rows), -1)
+    name = f"areas_of_renderer_{RENDERER}.png"
+    Image.fromarray(found).save(tmp_path / name)
+    committed = Path(__file__).with_name(name)
+    remedy = f"after a change of pixels raise RENDERER and commit {tmp_path / name} as {committed}"
+    assert committed.exists(), remedy
+    assert np.abs(np.int32(found) - np.asarray(Image.open(committed))).max() <= 25, remedy
+
+
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(DataError, match="not empty"):
