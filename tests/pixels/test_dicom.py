@@ -13,7 +13,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from mskscreen.errors import DecodeError
-from mskscreen.pixels import FLAG_FOR_PROCESSING, read_radiograph
+from mskscreen.pixels import FLAG_FOR_PROCESSING, Preprocessing, read_radiograph
 
 TOP = 4095
 
@@ -146,6 +146,31 @@ def test_voi_lut_reads_the_same_in_every_encoding(make_dicom, file_bytes, ramp, 
     assert "VOI LUT of 4096 entries" in shown.record.window
 
 
+@pytest.mark.parametrize(
+    ("value", "signed", "stored"),
+    [
+        (4095, False, 4095),
+        (0xFFFF, False, None),
+        (0xF830, False, None),
+        (0xF830, True, -2000),
+        (0x0830, True, -2000),
+        (0x1830, True, None),
+    ],
+)
+def test_padding_is_a_value_that_pixels_can_have(make_dicom, ramp, value, signed, stored):
+    array = ramp.astype(np.int16) - 2048 if signed else ramp
+    record = read_radiograph(make_dicom(array, BitsStored=12, PixelPaddingValue=value)).record
+    assert record.padding == (None if stored is None else (stored, stored))
+    assert ("PixelPaddingValue" in " ".join(record.warnings)) is (stored is None)
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_fewer_than_eight_bits_of_a_byte_reach_the_model(make_dicom, bits):
+    codes = (np.arange(30 * 20).reshape(30, 20) % 2**bits).astype(np.uint8)
+    given = Preprocessing(30, 20)(read_radiograph(make_dicom(codes, BitsStored=bits)))
+    np.testing.assert_allclose(given[0], codes / (2**bits - 1), atol=1e-6)
+
+
 def test_lut_of_65536_entries_and_packed_bytes(make_dicom):
     array = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     whole = make_dicom(array, VOILUTSequence=lut([0, 0, 16], list(range(65536))))
@@ -170,8 +195,9 @@ def test_lut_of_signed_input_begins_below_zero(make_dicom):
         {"WindowCenter": "", "WindowWidth": ""},
         {"WindowCenter": 100},
         {"VOILUTSequence": lut([4096, 0, 16], [1, 2, 3])},
+        {"RescaleSlope": 0, "RescaleIntercept": 0},
     ],
-    ids=["width 0", "empty", "no width", "short lut"],
+    ids=["width 0", "empty", "no width", "short lut", "slope 0"],
 )
 def test_unusable_display_falls_back_and_says_so(make_dicom, ramp, fields):
     plain = read_radiograph(make_dicom(ramp, BitsStored=12))
@@ -231,7 +257,20 @@ def test_for_processing_is_flagged(make_dicom, ramp, fields):
 def test_multi_frame_is_refused_with_its_count(make_dicom, ramp):
     with pytest.raises(DecodeError, match="holds 37 frames"):
         read_radiograph(make_dicom(ramp, NumberOfFrames=37))
-    assert read_radiograph(make_dicom(ramp, NumberOfFrames=1)).pixels.shape == ramp.shape
+    for count in (0, 1):
+        assert read_radiograph(make_dicom(ramp, NumberOfFrames=count)).pixels.shape == ramp.shape
+
+
+@pytest.mark.parametrize("fields", [{"BitsAllocated": 8}, {"Rows": 20}, {"Columns": 28}])
+def test_a_header_that_tells_of_half_the_pixel_data_is_refused(make_dicom, ramp, fields):
+    with pytest.raises(DecodeError, match=r"PixelData holds 4,480 bytes where .* say 2,240"):
+        read_radiograph(make_dicom(ramp, BitsStored=8, **fields))
+    assert read_radiograph(make_dicom(ramp, PixelData=ramp.tobytes() + bytes(512))).pixels.shape == ramp.shape
+
+
+def test_an_image_of_no_bytes_is_said_to_hold_no_pixels(make_dicom, file_bytes, ramp):
+    with pytest.raises(DecodeError, match="holds no pixel data"):
+        read_radiograph(file_bytes(make_dicom(ramp, PixelData=b"")))
 
 
 def test_missing_fields_are_assumed_or_named(make_dicom, ramp):

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -259,6 +260,17 @@ def test_flipped_bytes_give_a_radiograph_or_a_decode_error(whole_files, flips):
         except DecodeError:
             continue
         assert ((pixels >= 0) & (pixels <= 1)).all()
+
+
+@given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_damaged_png_gives_no_other_picture(whole_files, where, flip):
+    for kind in ("PNG", "PNG of 16 bits"):
+        data = bytearray(whole_files[kind])
+        data[int(where * len(data))] ^= flip
+        with suppress(DecodeError):
+            np.testing.assert_array_equal(
+                read_radiograph(bytes(data)).pixels, read_radiograph(whole_files[kind]).pixels
+            )
 
 
 @pytest.mark.parametrize("make", [nested_undefined, nested_defined])

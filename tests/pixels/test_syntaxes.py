@@ -156,6 +156,16 @@ def test_header_and_codestream_must_agree(make_dicom, file_bytes, ramp, syntax, 
         read_radiograph(file_bytes(dataset))
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_where_the_bits_lay_before_they_were_encoded_does_not_matter(
+    make_dicom, file_bytes, ramp, syntax, tmp_path
+):
+    data = encode(make_dicom(ramp, BitsStored=12), syntax, file_bytes, tmp_path)
+    dataset = dcmread(BytesIO(data))
+    dataset.HighBit = 15
+    np.testing.assert_array_equal(read_radiograph(dataset).pixels, read_radiograph(data).pixels)
+
+
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEGLosslessSV1])
 def test_a_codestream_without_its_end_is_truncated(make_dicom, file_bytes, ramp, syntax, tmp_path):
     dataset = dcmread(BytesIO(encode(make_dicom(ramp), syntax, file_bytes, tmp_path)))

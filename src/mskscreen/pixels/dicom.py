@@ -146,7 +146,7 @@ def _decode(dataset: Dataset, digest: Callable[[], str], name: str, limits: Limi
 def _decode_image(
     dataset: Dataset, header: Header, digest: Callable[[], str], name: str, limits: Limits, enough: Enough
 ) -> Radiograph:
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         raise DecodeError(f"{name}: this DICOM object holds no pixel data; name an image")
     syntax = _syntax(dataset)
     if syntax not in SYNTAXES:

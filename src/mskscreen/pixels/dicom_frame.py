@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -47,12 +48,20 @@ def decode_frame(
             raise DecodeError(
                 f"{name}: DICOM field PixelData holds {len(data):,} of {expected:,} bytes; export the image again"
             )
+        if len(data) >= 2 * (expected + expected % 2):
+            # Frames that the header does not count, or samples of twice the bits.
+            raise DecodeError(
+                f"{name}: DICOM field PixelData holds {len(data):,} bytes where Rows, Columns and BitsAllocated "
+                f"say {expected:,}; export the image again"
+            )
         return _codes(_native(data[: expected + expected % 2], vr, syntax, header), header), 0
     frame = get_frame(data, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
         return _codes(_rgb(_decode_rle(frame, header), header), header), 0
     stream = read_codestream(frame, name)
     _check_codestream(stream, header, name)
+    # No bit lies above those of the codestream, wherever they were before it was encoded.
+    header = replace(header, high_bit=min(header.high_bit, max(stream.precision, header.bits_stored) - 1))
     if syntax in _JPEG_2000:
         frame = frame[frame.find(JPEG_2000_START) :]
         if times := _halvings(stream, header, enough):

@@ -53,8 +53,9 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """First value as printable text of at most 64 characters, empty where there is none."""
-        value = "".join(c for c in str(self._first(keyword) or "") if c.isprintable())
-        return value.strip()[:64]
+        value = self._first(keyword)
+        text = "" if value is None else "".join(c for c in str(value) if c.isprintable())
+        return text.strip()[:64]
 
     def number(self, keyword: str, index: int = 0) -> float | None:
         """First value, or the one at `index`, as a finite number, or None."""
@@ -153,7 +154,7 @@ class Header:
         return int(value)
 
     def _frames(self) -> int:
-        if not self.text("NumberOfFrames"):
+        if self.text("NumberOfFrames") in ("", "0"):
             return 1
         return self._integer("NumberOfFrames", 1, 2**31 - 1)
 
@@ -164,7 +165,7 @@ class Header:
         intercept = self.number("RescaleIntercept") if self.text("RescaleIntercept") else 0.0
         usable = slope is not None and 1 / _LARGEST < abs(slope) < _LARGEST
         if not usable or intercept is None or abs(intercept) > _LARGEST:
-            self.warnings.append("RescaleSlope or RescaleIntercept is not usable; no rescale was applied")
+            self.warnings.append("RescaleSlope or RescaleIntercept is not usable; the rescale was not applied")
             return 1.0, 0.0
         return float(slope or 1.0), intercept
 
@@ -192,11 +193,16 @@ class Header:
             if isinstance(value, bytes) and len(value) == 2:
                 value = int.from_bytes(value, "little")
             if isinstance(value, int):
-                # Written as US for signed pixels and the other way round; the stored bits are what counts.
+                # Written as US for signed pixels and the other way round; the stored bits are what counts, and
+                # those above them can only repeat the sign.
                 code = value & (2**frame.bits_stored - 1)
                 wrapped = frame.signed and code >= 2 ** (frame.bits_stored - 1)
-                values.append(code - 2**frame.bits_stored * wrapped)
-            elif keyword == "PixelPaddingValue":
+                stored = code - 2**frame.bits_stored * wrapped
+                if (value - code) % 2**frame.bits_allocated in (0, (stored - code) % 2**frame.bits_allocated):
+                    values.append(stored)
+                    continue
+                self.warnings.append(f"{keyword} is none of the values that pixels can have; it was not applied")
+            if keyword == "PixelPaddingValue":
                 return None
         return min(values), max(values)
 

@@ -21,6 +21,7 @@ from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
 from mskscreen.pixels.digest import sha256_beside
 from mskscreen.pixels.limits import Limits
+from mskscreen.pixels.png import check_chunks
 from mskscreen.pixels.radiograph import AS_GIVEN, FULL_RANGE, DecodeRecord, Radiograph, constant_flag
 from mskscreen.pixels.reduction import Enough, halvings
 
@@ -150,12 +151,14 @@ def decode_array(array: npt.NDArray, name: str, limits: Limits) -> Radiograph:
 
 
 def _check_before_open(data: bytes, kind: str, name: str, limits: Limits) -> None:
-    """Check what Pillow would act on while it opens the file: the canvas of WebP, the scans of JPEG."""
+    """Check what Pillow acts on while it opens the file (canvas of WebP, scans of JPEG) or never (sums of PNG)."""
     if kind == "WEBP":
         columns, rows = _webp_size(data)
         limits.check_image(name, rows, columns, samples=4)
     elif kind == "JPEG":
         jpeg_scans(data, name)
+    elif kind == "PNG":
+        check_chunks(data, name)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

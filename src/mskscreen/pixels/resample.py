@@ -73,7 +73,7 @@ def _image(values: npt.NDArray, table: npt.NDArray[np.float32] | None) -> Image.
     """
     if table is None:
         return Image.fromarray(values)
-    if values.dtype == np.uint8:
+    if values.dtype == np.uint8 and len(table) == 256:  # fewer where DICOM stores less than 8 bits
         return Image.fromarray(values).point(table.tolist(), "F")
     return Image.fromarray(look_up(table, values))
 
