@@ -220,6 +220,10 @@ def test_sources_are_files_folders_patterns_and_a_list_on_stdin_each_image_once(
     assert files("valid/*/*/*/image1.png") == [name for name in whole if name.endswith("image1.png")]
     listed = "\n".join([whole[2], "", whole[0] + "\r", "valid/XR_HAND"]) + "\n"
     assert files("-", stdin=listed) == [whole[2], whole[0], *whole[3:]]
+    assert files(whole[0], "x" * 300) == [whole[0], "x" * 300]
+    done = run(whole[0], "*.nothing", "nor/[this].png")
+    assert done.code == 0
+    assert "no radiograph in '*.nothing' and 1 more" in done.err
     assert files("gone.png") == ["gone.png"]
     assert run("gone.png").code == 3
 

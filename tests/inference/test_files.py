@@ -56,6 +56,16 @@ def test_the_order_takes_numbers_as_numbers(tmp_path: Path) -> None:
     assert names(tmp_path, tmp_path) == ["image1.png", "image9.png", "image10.png", "b2/x.png", "b10/x.png"]
 
 
+def test_a_pipe_below_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert names(tmp_path, tmp_path) == []
+
+
+def test_a_name_that_cannot_be_looked_up_stands_for_itself(tmp_path: Path) -> None:
+    assert names(tmp_path, tmp_path / ("n" * 300)) == ["n" * 300]
+    assert names(tmp_path, tmp_path / "\0") == ["\0"]
+
+
 def test_masks_beside_a_release_are_not_images_of_its_studies(tmp_path: Path, write_png: Callable) -> None:
     image = "valid/XR_HAND/patient00001/study1_positive/image1.png"
     write_png(tmp_path / "phantoms" / "MURA-v1.1" / image)

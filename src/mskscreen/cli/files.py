@@ -19,9 +19,14 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     from mskscreen.inference.files import passed_over
 
     found: dict[str, Path] = {}
+    idle: list[str] = []
     passed: Counter[str] = Counter()
-    for path in (path for name in names for path in _images(name, passed)):
-        found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - a link is a file of its own
+    for name in names:
+        path = None
+        for path in _images(name, passed):
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - a link is a file of its own
+        if path is None:
+            idle.append(name)
     own = f"{os.path.abspath(maps)}{os.sep}" if maps else None  # noqa: PTH100
     files = [path for place, path in found.items() if not (own and place.startswith(own))]
     left = passed_over(passed)
@@ -31,6 +36,9 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
             f"no radiograph in {where}: name DICOM, PNG, JPEG, TIFF, BMP or WebP files"
             + (f"; passed over: {left}" if left else "")
         )
+    if idle:
+        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
+        common.alarm.print(common.plain(f"no radiograph in '{idle[0]}'{more}"))
     if left:
         common.err.print(f"passed over: {left}")
     return files

@@ -29,9 +29,10 @@ def find_radiographs(name: str | Path, passed: Counter[str] | None = None) -> It
     """
     passed = Counter() if passed is None else passed
     path = Path(name)
-    if path.is_dir():
+    # Unlike the methods of Path these have an answer for a name that is too long, or that may not be looked up.
+    if os.path.isdir(path):  # noqa: PTH112
         yield from _below(path, passed)
-    elif path.exists() or not glob.has_magic(str(name)):
+    elif os.path.exists(path) or not glob.has_magic(str(name)):  # noqa: PTH110
         yield path
     else:
         for match in sorted(glob.glob(str(name), recursive=True), key=_natural):  # noqa: PTH207 - absolute patterns
@@ -89,6 +90,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _looks_like_image(path: Path) -> bool:
     try:
+        if not path.is_file():  # to open a pipe is to wait for its writer
+            return False
         with path.open("rb") as stream:
             head = stream.read(132)
     except OSError:
