@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -178,6 +179,25 @@ def test_the_output_must_be_writable_and_of_a_known_format(
         with pytest.raises(DataError, match="table"):
             list(write_resumable(tmp_path / name, files, stream, JOB))
     assert not (tmp_path / "table.xlsx.journal").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("room", [600, 1500])
+def test_a_full_disk_is_said_and_loses_no_whole_row(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, form: str, room: int
+) -> None:
+    output = tmp_path / f"table.{form}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(DataError, match=rf"table\.{form}: no room is left"):
+            list(write_resumable(output, files, stream, JOB))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not output.exists()
+    list(write_resumable(output, files, stream, JOB))
+    assert contents(output) == [path.name for path in files]
+    assert len(screened) <= len(files) + 1
 
 
 def test_a_journal_is_json_lines_that_say_what_the_job_is(

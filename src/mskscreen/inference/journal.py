@@ -21,7 +21,7 @@ from mskscreen.errors import DataError
 from mskscreen.inference.files import printable
 from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, read_images, row_of, table_format, write_table
-from mskscreen.storage import cache_folder, write_text
+from mskscreen.storage import cache_folder, disk_full, write_text
 
 Job = Mapping[str, Any]
 Stream = Callable[[Sequence[Path]], Generator[Prediction]]
@@ -37,6 +37,18 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
     Raises DataError where the output cannot be written or has an unknown suffix.
     """
     table_format(output)
+    try:
+        yield from _write_resumable(output, files, stream, job)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        raise DataError(
+            f"{output}: no room is left to write it; make room and run the same command again, which goes on from "
+            "there"
+        ) from error
+
+
+def _write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Job) -> Iterator[Prediction]:
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
     with Journal(output, job, names) as journal:
