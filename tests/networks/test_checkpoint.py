@@ -48,6 +48,7 @@ def _saved(path, change):
         (lambda t, m: t.update({"joint.bias": torch.zeros(8)}), "joint.bias"),
         (lambda t, m: t.update({"joint.bias": torch.zeros(7, dtype=torch.float16)}), "float16"),
         (lambda t, m: t.update({"novelty.mean": torch.zeros(512)}), "novelty"),
+        (lambda t, m: t["joint.bias"].fill_(torch.nan), "'joint.bias' is not finite"),
         (lambda t, m: m.clear(), "no contract"),
         # Larger by far than the file: must be refused before memory is asked for.
         (lambda t, m: m.update({METADATA_KEY: contract_of("vgg19_bn").to_json()}), "vgg19_bn"),
@@ -75,6 +76,14 @@ def test_damaged_files_are_refused(tmp_path):
 def test_contract_of_another_network_is_not_saved(tmp_path):
     with pytest.raises(ModelError, match="architecture"):
         save_checkpoint(calibrated("resnet18"), contract_of(LITE), tmp_path / "weights.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    network = calibrated("resnet18")
+    network.stem.weight.data[0, 0, 1, 1] = torch.inf
+    with pytest.raises(ModelError, match=r"tensor 'stem\.weight' is not finite"):
+        save_checkpoint(network, contract_of("resnet18"), tmp_path / "weights.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 

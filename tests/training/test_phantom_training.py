@@ -201,6 +201,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         fit(network, toy_arrays(), Schedule((Phase(1, 64),), batch=8), tmp_path)
 
 
+@pytest.mark.parametrize("keep", [1, 100])
+def test_a_weight_that_is_not_finite_is_neither_kept_nor_returned(keep, tmp_path):
+    schedule = Schedule((Phase(1, 48),), batch=8, rate=1e30, decay=1e10, keep=keep)
+    with pytest.raises(ProtocolError, match=r"the tensor .* is not finite at step 1; lower the learning rate"):
+        fit(toy_network(), toy_arrays(), schedule, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_arrays_hold_what_can_be_seen_of_a_phantom_set(tmp_path):
     make(tmp_path, Recipe(studies=7, seed=4, long_side=96))
     rows = read_manifest(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,10 +31,11 @@ def require_its_network(contract: ModelContract, network: ScreeningNetwork) -> N
 def save_checkpoint(network: ScreeningNetwork, contract: ModelContract, path: Path) -> None:
     """Write weights and contract to `path` under a temporary name, then rename.
 
-    Raises ModelError where `contract.architecture` is not that of the network.
+    Raises ModelError where `contract.architecture` is not that of the network, or a tensor is not finite.
     """
     require_its_network(contract, network)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    _require_finite(tensors, path)
     save_tensors(tensors, path, {METADATA_KEY: contract.to_json()})
 
 
@@ -49,13 +51,26 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         partial.chmod(rights)
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor with a value that is not finite, None where all are."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    if name := not_finite(tensors):
+        raise ModelError(
+            f"checkpoint '{path}': tensor '{name}' is not finite, which no image can be scored with; "
+            "train anew with a lower rate"
+        )
+
+
 def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:
     """Read a checkpoint: its network in eval mode, and its contract.
 
     The network is laid out without memory first, so a file claims no more than its own size.
 
-    Raises ModelError where the file is damaged, has no contract, or its weights do not fit its architecture;
-    ContractError where the contract is not valid.
+    Raises ModelError where the file is damaged, has no contract, or its weights do not fit its architecture or are
+    not finite; ContractError where the contract is not valid.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -70,6 +85,7 @@ def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:
         network = build_network(contract.architecture)
     _attach_novelty(network, tensors, path)
     _check_fit(network, tensors, path)
+    _require_finite(tensors, path)
     network.load_state_dict(tensors, assign=True)
     return network.eval(), contract
 

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from mskscreen.errors import ProtocolError
 from mskscreen.networks import ScreeningNetwork
+from mskscreen.networks.checkpoint import not_finite
 from mskscreen.storage import replacing
 from mskscreen.training.depthwise import QuickDepthwise
-from mskscreen.training.optimise import average
+from mskscreen.training.optimise import average, set_rate
 from mskscreen.training.phantoms import PhantomArrays
 from mskscreen.training.randomise import randomise
 from mskscreen.training.supervision import Targets, Weights, screening_loss
@@ -99,7 +100,7 @@ def fit(
     State is written to `folder` every `schedule.keep` steps, so a killed run goes on from there and ends with the
     same weights. `report` gets step, steps in all and the loss.
 
-    Raises ProtocolError where the loss stops being finite.
+    Raises ProtocolError where the loss or a weight stops being finite; what was kept before is whole.
     """
     network.to(memory_format=torch.channels_last)
     state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule))
@@ -123,6 +124,7 @@ def fit(
         if state.step % schedule.keep == 0 or state.step == schedule.steps:
             _save(folder, state)
         report(state.step, schedule.steps, loss.item())
+    _require_finite(state)
     return state.average
 
 
@@ -280,11 +282,18 @@ def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -
     warm = max(1, round(schedule.warmup * total))
     # Li et al., Budgeted training, arXiv:1905.04753: best where the steps are few.
     share = min((step + 1) / warm, 1 - (1 - schedule.last) * (step - warm) / max(1, total - warm))
-    for group in optimiser.param_groups:
-        group["lr"] = schedule.rate * share * group["factor"]
+    set_rate(optimiser, schedule.rate * share)
+
+
+def _require_finite(state: _State) -> None:
+    """Raise ProtocolError where a weight is not finite: no loss shows what the last step has done."""
+    for network in (state.network, state.average):
+        if name := not_finite(network.state_dict()):
+            raise ProtocolError(f"the tensor {name} is not finite at step {state.step}; lower the learning rate")
 
 
 def _save(folder: Path, state: _State) -> None:
+    _require_finite(state)
     folder.mkdir(parents=True, exist_ok=True)
     parts = {name: getattr(state, name).state_dict() for name in _PARTS}
     with replacing(folder / "state.pt") as partial:
