@@ -29,9 +29,9 @@ from mskscreen.predictions import Predictions
 from mskscreen.training import logs
 from mskscreen.training.course import Run
 from mskscreen.training.learner import start_network
+from mskscreen.training.loader import joint_numbers
 from mskscreen.training.material import read_data
 from mskscreen.training.run import _fabric, train
-from mskscreen.training.score import joint_numbers
 
 SHORT = TINY.replace(epochs=1, freeze="none")
 
@@ -368,8 +368,32 @@ def test_random_weights_follow_the_seed():
     assert isinstance(one, type(build_network(SHORT.architecture)))
 
 
-def test_an_input_too_small_for_the_network_is_told_before_images_are_decoded(data, tmp_path):
-    protocol = SHORT.replace(architecture="inception_v3", input_size=32)
-    with pytest.raises(ModelError, match="inception_v3 needs a larger input than 32 pixels"):
-        train(data, protocol, tmp_path / "run", cache=tmp_path / "cache")
+@pytest.mark.parametrize(
+    ("differences", "named"),
+    [
+        ({"architecture": "inception_v3"}, "inception_v3 needs a larger input than 32 pixels"),
+        ({"architecture": "resnet18", "init": "imagenet"}, "ImageNet weights of 'resnet18' are neither"),
+        ({"init": "package"}, "not of 'test_resnet'"),
+        ({"init": "gone.safetensors"}, "neither imagenet, random, package nor a file"),
+        ({"init": "misfit.pth"}, "it is of another architecture"),
+        ({"freeze": "backbone.nothing"}, "has no module 'backbone.nothing'"),
+        ({"batch": 4096}, "do not fill one step of 8192"),
+        ({"fold": 7}, "no fold 7"),
+    ],
+)
+def test_what_needs_no_image_is_told_before_one_is_decoded(data, tmp_path, monkeypatch, differences, named):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "misfit.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((DataError, ModelError, ProtocolError), match=named):
+        train(data, SHORT.replace(**differences), tmp_path / "run", cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_class_that_only_broken_images_have_is_missed(folder, tmp_path):
+    root = small_mura(tmp_path / "data")
+    for image in root.glob("*/*/*/*positive/*"):
+        image.write_bytes(b"no image")
+    (tmp_path / "cache").mkdir()
+    decode(root, tmp_path / "cache")
+    with pytest.raises(DataError, match="the training folds: only images of class 'normal'"):
+        train(root, SHORT, tmp_path / "run", cache=tmp_path / "cache")

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.utils.logging import set_verbosity_error
 from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 from torch.nn import functional
@@ -176,6 +177,9 @@ def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> 
         options = {"features_only": True}
     elif architecture.stride != 32:
         options["output_stride"] = architecture.stride
+    if pretrained:
+        # Of every attempt it makes; what came of them is said below.
+        set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         return timm.create_model(architecture.backbone, pretrained=pretrained, **options)
     except Exception as error:  # timm rejects a stride, and the hub's clients fail, with errors of many kinds

@@ -22,12 +22,12 @@ from torch import Tensor
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import ProtocolError
-from mskscreen.networks.checkpoint import save_checkpoint
+from mskscreen.networks.checkpoint import not_finite, save_checkpoint
 from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
 from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.development import score_fold
-from mskscreen.training.learner import BEST, Learner, contract_of, heritage, precision, start_network
+from mskscreen.training.learner import BEST, Begun, Learner, contract_of, precision
 from mskscreen.training.loader import loader
 from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
@@ -85,6 +85,7 @@ class Run:
         out: Path,
         protocol: Protocol,
         manifest: Manifest,
+        begun: Begun,
         material: Material,
         fabric: Fabric,
         workers: int,
@@ -106,12 +107,11 @@ class Run:
         self.draws = protocol.batch * protocol.accumulate
         self.steps = len(self.sampler) // self.draws
         self.batches = loader(training, self.sampler, batch=protocol.batch, workers=workers)
-        inherited = heritage(protocol, manifest)
-        self.notes = (*material.notes, *inherited)
+        self.notes = (*material.notes, *begun.notes)
         self.contract = partial(
-            contract_of, out.resolve().name, protocol, manifest, preprocessing(protocol), notes=inherited
+            contract_of, out.resolve().name, protocol, manifest, preprocessing(protocol), notes=begun.notes
         )
-        self.network = start_network(protocol)
+        self.network = begun.network
         self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
         self.loss = ScreeningLoss(protocol, training.labels, training.joints)
         optimiser = build_optimiser(protocol, self.network, self.loss)
@@ -120,9 +120,9 @@ class Run:
             self.average.to(fabric.device)
         # Behind Lightning's move to the device, which what the optimiser remembers would not follow.
         computes = precision(protocol, cuda=fabric.device.type == "cuda")
-        begun = Position(protocol.digest, manifest.digest, fabric.world_size, computes)
-        require_same(fabric, out, (begun, read_position(out)))
-        self.position = load_state(out, begun, self._modules(), optimiser)
+        fresh = Position(protocol.digest, manifest.digest, fabric.world_size, computes)
+        require_same(fabric, out, (fresh, read_position(out)))
+        self.position = load_state(out, fresh, self._modules(), optimiser)
         self.loggers: list[Logger] = []
         if fabric.is_global_zero:
             for note in self.notes:
@@ -346,9 +346,8 @@ class Run:
         The processes hold the same weights, and so come to the same end.
         """
         for module in self._modules().values():
-            for name, tensor in module.state_dict().items():
-                if not tensor.isfinite().all():
-                    self._diverged(f"the tensor {name} is not finite")
+            if name := not_finite(module.state_dict()):
+                self._diverged(f"the tensor {name} is not finite")
 
     def _diverged(self, how: str) -> NoReturn:
         where = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mskscreen.networks import ScreeningNetwork
 from mskscreen.training.learner import scores
-from mskscreen.training.loader import loader
+from mskscreen.training.loader import joint_numbers, loader
 from mskscreen.training.losses import ScreeningLoss
 from mskscreen.training.material import Material
 from mskscreen.training.protocol import Protocol
-from mskscreen.training.score import Scores, joint_numbers
+from mskscreen.training.score import Scores
 
 
 @torch.no_grad()

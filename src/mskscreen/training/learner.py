@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,9 +20,13 @@ from mskscreen.errors import ProtocolError
 from mskscreen.inference.machine import machine_kind
 from mskscreen.networks import Architecture, ScreeningNetwork, build_network
 from mskscreen.networks.checkpoint import load_checkpoint
+from mskscreen.networks.weights import imagenet_at_hand
 from mskscreen.pixels import Preprocessing
 from mskscreen.training.losses import ScreeningLoss, learned
+from mskscreen.training.optimise import begin_epoch
 from mskscreen.training.protocol import INITS, Protocol
+
+log = logging.getLogger(__name__)
 
 BEST = "best.safetensors"
 _PACKAGES = ("mskscreen", "torch", "timm", "lightning")
@@ -47,12 +53,33 @@ def scores(network: ScreeningNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
     return network.abnormality(hidden), network.joint(hidden)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What a run begins with: its network, and notes on what its weights may have seen."""
+
+    network: ScreeningNetwork
+    notes: tuple[str, ...]
+
+
+def begin(protocol: Protocol, manifest: Manifest) -> Begun:
+    """Begin a run.
+
+    Raises ProtocolError or ModelError where the protocol asks for weights or modules that cannot be had.
+    """
+    notes = heritage(protocol, manifest)
+    network = start_network(protocol)
+    begin_epoch(protocol, network, 0)
+    return Begun(network, notes)
+
+
 def start_network(protocol: Protocol) -> ScreeningNetwork:
     """The network as a run begins with it.
 
     An output that is not learned is zero: it then says of every image that it knows nothing.
     Raises ProtocolError where an earlier run has another architecture, ModelError where weights do not fit.
     """
+    if protocol.init == "imagenet" and not imagenet_at_hand(protocol.architecture):
+        log.warning("timm's cache lacks the ImageNet weights of %s: fetching them", protocol.architecture)
     torch.manual_seed(protocol.seed)
     named = protocol.init in INITS
     earlier = None if named else _checkpoint(Path(protocol.init))

@@ -26,6 +26,12 @@ from mskscreen.training.sampling import Draw, RadiographSampler
 UNKNOWN = -1
 
 
+def joint_numbers(manifest: Manifest) -> np.ndarray:
+    """Index of the joint type of each image (n,), -1 where unknown."""
+    index = {name: number for number, name in enumerate(JOINT_LABELS)}
+    return np.array([index.get(name, UNKNOWN) for name in manifest["joint"]], np.int64)
+
+
 class RadiographDataset(Dataset[dict[str, Tensor]]):
     """The images of a manifest that the cache could decode.
 
@@ -46,10 +52,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         self.cache, self.augmentation = cache, augmentation
         self._cached = cached[self.rows]
         self.labels = manifest.numbers(labels, UNKNOWN)[self.rows]
-        index = {name: i for i, name in enumerate(JOINT_LABELS)}
-        self.joints = np.array(
-            [index.get(manifest["joint"][row], UNKNOWN) for row in self.rows.tolist()], np.int64
-        )
+        self.joints = joint_numbers(manifest)[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

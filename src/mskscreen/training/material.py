@@ -18,7 +18,7 @@ from mskscreen.errors import DataError
 from mskscreen.networks import NETWORKS, Architecture
 from mskscreen.pixels import Preprocessing
 from mskscreen.training.augment import Augmentation
-from mskscreen.training.loader import RadiographDataset
+from mskscreen.training.loader import UNKNOWN, RadiographDataset, joint_numbers
 from mskscreen.training.losses import learned
 from mskscreen.training.protocol import Protocol
 
@@ -77,9 +77,11 @@ def gather(
 ) -> Material:
     """Decode the images of a manifest, or open what was decoded before, and check that they can be learned from.
 
-    Several runs may call it at once: one decodes, the others wait. Raises DataError where a class is missing, or
-    where `folder` cannot be made.
+    Several runs may call it at once: one decodes, the others wait. Raises DataError where a class is missing, if
+    possible before an image is decoded, or where `folder` cannot be made.
     """
+    taught, held_out = training_rows(manifest, protocol.fold), held_out_rows(manifest, protocol.fold)
+    _examine(manifest, protocol, taught, held_out, ranks)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,12 +90,7 @@ def gather(
         ) from error
     contract = CacheContract(str(preprocessing(protocol)))
     cache, _ = build_cache(manifest, folder, contract, workers=decoders, wait=True, advance=decoded)
-    fold = manifest.take(held_out_rows(manifest, protocol.fold))
-    taught = training_rows(manifest, protocol.fold)
-    if not len(taught):
-        raise DataError(
-            f"fold {protocol.fold} is the only one, so nothing is left to learn from; split the data again"
-        )
+    fold = manifest.take(held_out)
     training = RadiographDataset(
         manifest.take(taught),
         cache,
@@ -101,16 +98,14 @@ def gather(
         labels=protocol.labels,
     )
     whole = RadiographDataset(fold, cache, labels=protocol.labels)
-    notes = [*_undecoded(training.dropped + whole.dropped)]
-    for task in learned(protocol):
-        notes += _check(task, protocol, training, whole, fold)
-    needed = protocol.batch * protocol.accumulate * ranks
-    if len(training) < needed:
-        raise DataError(f"{len(training)} training images do not fill one step of {needed}; lower the key batch")
+    notes = (
+        *_undecoded(training.dropped + whole.dropped),
+        *_examine(manifest, protocol, taught[training.rows], held_out[whole.rows], ranks),
+    )
     mine = np.arange(rank, len(fold), ranks)
     part = RadiographDataset(fold.take(mine), cache, labels=protocol.labels)
     errors = {entry.image: entry.error for entry in cache.entries if entry.error}
-    return Material(training, part, mine, fold, tuple(map(errors.get, fold["image"])), tuple(notes))
+    return Material(training, part, mine, fold, tuple(map(errors.get, fold["image"])), notes)
 
 
 def study_truth(manifest: Manifest, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,12 +120,26 @@ def _undecoded(count: int) -> list[str]:
     return [f"{count} images cannot be decoded and are left out; mskscreen data audit says which and why"]
 
 
-def _check(
-    task: str,
-    protocol: Protocol,
-    training: RadiographDataset,
-    development: RadiographDataset,
-    fold: Manifest,
+def _examine(
+    manifest: Manifest, protocol: Protocol, taught: np.ndarray, held_out: np.ndarray, ranks: int
+) -> list[str]:
+    """Sentences about the classes that the rows to learn from, or those of the development fold, lack.
+
+    Raises DataError where a task cannot be learned or measured, or the images do not fill one step of all `ranks`.
+    """
+    if not len(taught):
+        raise DataError(
+            f"fold {protocol.fold} is the only one, so nothing is left to learn from; split the data again"
+        )
+    notes = [note for task in learned(protocol) for note in _lacking(task, manifest, protocol, taught, held_out)]
+    needed = protocol.batch * protocol.accumulate * ranks
+    if len(taught) < needed:
+        raise DataError(f"{len(taught)} training images do not fill one step of {needed}; lower the key batch")
+    return notes
+
+
+def _lacking(
+    task: str, manifest: Manifest, protocol: Protocol, taught: np.ndarray, held_out: np.ndarray
 ) -> list[str]:
     """Sentences about what is missing.
 
@@ -140,29 +149,29 @@ def _check(
     names, column, other = (
         (ABNORMALITY_LABELS, protocol.labels, "joint") if abnormality else (JOINT_LABELS, "joint", "abnormality")
     )
+    truth = manifest.numbers(protocol.labels, UNKNOWN) if abnormality else joint_numbers(manifest)
     found = {}
-    for part, data in (("the training folds", training), (f"development fold {protocol.fold}", development)):
-        values = data.labels if abnormality else data.joints
-        known, units = values >= 0, "images"
-        values = values[known]
-        if abnormality and data is development:
+    for part, rows in (("the training folds", taught), (f"development fold {protocol.fold}", held_out)):
+        known = rows[truth[rows] >= 0]
+        values, units = truth[known], "images"
+        if abnormality and rows is held_out:
             # The figure that chooses the epoch is of studies.
-            values, units = study_truth(fold, data.rows[known], values)[1].astype(int), "studies"
+            values, units = study_truth(manifest, known, values)[1].astype(int), "studies"
         classes = found[part] = {names[value] for value in np.unique(values)}
         if len(classes) < 2:
-            held = f"only {units} of class '{min(classes)}'" if classes else "no image of known class"
+            only = f"only {units} of class '{min(classes)}'" if classes else "no image of known class"
             raise DataError(
-                f"{part}: {held} in column '{column}', which the task {task} cannot be learned from; "
+                f"{part}: {only} in column '{column}', which the task {task} cannot be learned from; "
                 f"add images of other classes, split again, or learn the other task alone: --tasks {other}"
             )
-    (first, taught), (second, asked) = found.items()
+    (first, shown), (second, asked) = found.items()
     return [
         *(
             f"{first}: no image of class '{name}', which is therefore not learned"
-            for name in sorted(asked - taught)
+            for name in sorted(asked - shown)
         ),
         *(
             f"{second}: no image of class '{name}', which is therefore not measured"
-            for name in sorted(taught - asked)
+            for name in sorted(shown - asked)
         ),
     ]

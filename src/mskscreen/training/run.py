@@ -26,7 +26,7 @@ from mskscreen.lock import locked
 from mskscreen.networks.complexity import measure
 from mskscreen.storage import cache_folder, write_text
 from mskscreen.training.course import DONE, Progress, Run, RunResult
-from mskscreen.training.learner import BEST, precision
+from mskscreen.training.learner import BEST, begin, precision
 from mskscreen.training.material import gather, preprocessing, read_data
 from mskscreen.training.protocol import Protocol
 from mskscreen.training.state import FILE, require_same, writing
@@ -65,7 +65,8 @@ def train(
     Fabric. Several machines need an `out` that they share.
     `decoded` is told how many images were decoded.
 
-    Raises ProtocolError, DataError, and ModelError where the architecture wants a larger input, in one sentence.
+    Raises ProtocolError, DataError, and ModelError where the architecture wants a larger input or weights cannot
+    be had, in one sentence: what can be known without the pixels is told before an image is decoded.
     """
 
     def advance(count: int) -> None:
@@ -89,6 +90,7 @@ def train(
         require_same(fabric, out, (out / DONE).is_file())
         if (out / DONE).is_file():
             return replace(_finished(out, protocol, manifest), first=fabric.is_global_zero)
+    begun = begin(protocol, manifest)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out / "run.lock", "this run") if fabric.is_global_zero else nullcontext():
@@ -105,7 +107,7 @@ def train(
             )
         except _StoppedError:
             return RunResult(out, finished=False)
-        return Run(out, protocol, manifest, material, fabric, workers, report, stop).go()
+        return Run(out, protocol, manifest, begun, material, fabric, workers, report, stop).go()
 
 
 def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:

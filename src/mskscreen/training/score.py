@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import mskscreen
-from mskscreen.anatomy import JOINT_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.contract import ModelContract
 from mskscreen.data.manifest import Manifest
 from mskscreen.predictions import Prediction, score, softmax, threshold, write_table
+from mskscreen.training.loader import joint_numbers
 from mskscreen.training.material import study_truth
 
 POINT = "balanced"
@@ -63,12 +64,6 @@ def figures(scores: Scores, development: Manifest, labels: str, tasks: tuple[str
         if len(present):
             found["joint_accuracy"] = float(np.mean(p_joint.argmax(1) == joints))
     return found
-
-
-def joint_numbers(manifest: Manifest) -> np.ndarray:
-    """Index of the joint type of each image (n,), -1 where unknown."""
-    index = {name: number for number, name in enumerate(JOINT_LABELS)}
-    return np.array([index.get(name, -1) for name in manifest["joint"]], np.int64)
 
 
 def write_predictions(
