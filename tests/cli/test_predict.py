@@ -392,20 +392,26 @@ def test_ctrl_c_ends_with_what_is_done(model: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.fixture
-def heeding_ctrl_c() -> Iterator[None]:
-    # A shell starts what runs in its background with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+class AtOnceError(Exception):
+    """A KeyboardInterrupt that went astray would end the worker of pytest instead of the test."""
 
 
-@pytest.mark.usefixtures("heeding_ctrl_c")
-def test_the_second_ctrl_c_stops_at_once() -> None:
-    with common.interruptible() as interrupted:
+def at_once(*_: object) -> None:
+    raise AtOnceError
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def heeded(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    before = signal.signal(request.param, at_once)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_the_second_ctrl_c_stops_at_once(heeded: signal.Signals) -> None:
+    with common.interruptible(signal.SIGTERM) as interrupted:
         assert not interrupted()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(heeded)
         assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(AtOnceError):
+            signal.raise_signal(heeded)
+    assert signal.getsignal(heeded) is at_once
