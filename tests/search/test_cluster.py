@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_search import small_data, small_space
+from small_search import PROTOCOL, small_data, small_space
 
 from mskscreen.search.plan import Plan, State, ending, events
 
@@ -26,6 +26,21 @@ def _drive(*arguments: object) -> subprocess.CompletedProcess:
 
 def _history(plan: Plan) -> list[list[str]]:
     return [[event["event"] for event in events(plan.of(run))] for run in plan.runs]
+
+
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM"])
+def test_a_signal_saves_what_was_begun_and_begins_nothing_more(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("ray")
+    data = small_data(tmp_path / "data")
+    space = small_space(tmp_path, SPACE, PROTOCOL.replace("epochs = 2", "epochs = 100000"))
+    stopped = _drive(data, space, tmp_path / "search", kind)
+    assert stopped.returncode == 3, stopped.stderr
+    assert "stopped; what was begun is saved, and the same command goes on" in stopped.stderr
+    assert "3 not ended" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    plan = Plan.read(tmp_path / "search")
+    assert sorted(_history(plan)) == [[], [], ["begin", "save"]]
+    assert not list(plan.folder.glob(".stop*"))
 
 
 def test_a_search_survives_the_loss_of_a_node_and_of_its_head(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 python two_nodes.py DATA SPACE SEARCH worker    # kills the second node while a run is on it
 python two_nodes.py DATA SPACE SEARCH head      # kills itself, and so the head, after the first ending
+python two_nodes.py DATA SPACE SEARCH SIGINT    # the command, on one node, gets the signal when a run has begun
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "
 from ray.cluster_utils import Cluster
 from ray_node import node
 
+from mskscreen.cli.main import run as command
 from mskscreen.search.cluster import run_on_ray
 from mskscreen.search.plan import Plan, ending, events
 from mskscreen.search.space import Run, Space
@@ -43,10 +45,21 @@ def kill_head(cluster: Cluster, _: Run) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def press(plan: Plan, kind: signal.Signals) -> None:
+    """Send this process a signal as soon as a run has begun."""
+    while not any(list(events(plan.of(run))) for run in plan.runs):
+        time.sleep(0.05)
+    os.kill(os.getpid(), kind)
+
+
 def main(data: str, space: str, search: str, victim: str) -> None:
     plan = Plan.make(Path(search), Path(data), Space.from_toml(space))
     cluster = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
-    if victim == "head":
+    if victim.startswith("SIG"):
+        threading.Thread(target=press, args=(plan, signal.Signals[victim]), daemon=True).start()
+        sys.argv = ["mskscreen", "search", data, "--space", space, "--out", search, "--ray", cluster.address]
+        command()
+    elif victim == "head":
         run_on_ray(plan, plan.todo(), address=cluster.address, ended=partial(kill_head, cluster))
     else:
         second = cluster.add_node(**node())

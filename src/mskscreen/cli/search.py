@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -70,10 +71,11 @@ def run(
     todo = plan.todo(runs, failed=retry_failed)
     if not todo:
         err.print(f"{out}: all {len(runs)} runs have ended already; nothing to do")
-    elif ray is None:
-        _locally(plan, todo, jobs, workers)
     else:
-        _on_ray(plan, todo, ray, cpus, gpus, workers)
+        execute = _executor(ray, jobs, cpus, gpus)
+        with common.interruptible(signal.SIGTERM) as stop, common.progress("training", len(todo)) as advance:
+            if not execute(plan, todo, workers=workers, stop=stop, ended=partial(_tell, plan, advance)):
+                err.print("stopped; what was begun is saved, and the same command goes on")
     raise typer.Exit(_report_ends(plan, runs))
 
 
@@ -192,21 +194,14 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
             err.print(f"{count} runs: {problem}")
 
 
-def _locally(plan: Plan, todo: list[Run], jobs: int, workers: int) -> None:
-    from mskscreen.search.local import run_here
+def _executor(ray: str | None, jobs: int, cpus: float, gpus: float) -> Callable[..., bool]:
+    if ray is None:
+        from mskscreen.search.local import run_here
 
-    with common.interruptible(signal.SIGTERM) as stop, common.progress("training", len(todo)) as advance:
-        ended = partial(_tell, plan, advance)
-        if not run_here(plan, todo, jobs=jobs, workers=workers, stop=stop, ended=ended):
-            err.print("stopped; what was begun is saved, and the same command goes on")
-
-
-def _on_ray(plan: Plan, todo: list[Run], address: str, cpus: float, gpus: float, workers: int) -> None:
+        return partial(run_here, jobs=jobs)
     with needs("cluster"):
         from mskscreen.search.cluster import run_on_ray
-    with common.progress("training", len(todo)) as advance:
-        ended = partial(_tell, plan, advance)
-        run_on_ray(plan, todo, address=address, cpus=cpus, gpus=gpus, workers=workers, ended=ended)
+    return partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus)
 
 
 def _tell(plan: Plan, advance: Any, run: Run) -> None:

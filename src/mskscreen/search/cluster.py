@@ -8,9 +8,13 @@ search, the same command begins with what is left.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,46 +41,70 @@ def run_on_ray(
     cpus: float = 1,
     gpus: float = 0,
     workers: int = 0,
+    stop: Callable[[], bool] = lambda: False,
     ended: Callable[[Run], None] = lambda _: None,
-) -> None:
+) -> bool:
     """Conduct `runs` as trials of Ray Tune, each with so many processors, graphics processors and
     processes that read its images.
 
     `address` is that of a cluster, or `auto` for the one this machine belongs to, or a new one of this machine
-    alone. Raises MskscreenError where there is no cluster at the address.
+    alone. Returns False where `stop` said yes: runs that were begun have saved themselves. `ended` is told of each
+    run whose trial has ended. Raises MskscreenError where there is no cluster at the address.
     """
     _connect(address)
     # The workers have working folders of their own.
     plan = replace(plan, folder=plan.folder.resolve())
+    # In the folder that all machines share; of a new name, for one may be left of a search that was killed.
+    asked = plan.folder / f".stop-{secrets.token_hex(4)}"
+    watch = _Watch(plan, asked, stop, ended)
     try:
         names = [run.name for run in runs]
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trial, plan=plan, workers=workers), {"cpu": cpus, "gpu": gpus}
+                tune.with_parameters(_trial, plan=plan, asked=asked, workers=workers), {"cpu": cpus, "gpu": gpus}
             ),
             param_space={"run": tune.grid_search(names)},
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=str(plan.folder),
                 failure_config=tune.FailureConfig(max_failures=LOSSES),
-                callbacks=[_Watch(plan, ended)],
+                callbacks=[watch],
+                stop=watch,
                 verbose=0,
             ),
         )
         tuner.fit()
+        return not asked.exists()
     finally:
+        asked.unlink(missing_ok=True)
         ray.shutdown()
 
 
-class _Watch(tune.Callback):
-    """Tells of each trial that has ended, and says of one that Ray gave up why its run failed."""
+class _Watch(tune.Callback, tune.Stopper):
+    """Tells of each trial that has ended, says of one that Ray gave up why its run failed, and stops them all."""
 
-    def __init__(self, plan: Plan, ended: Callable[[Run], None]) -> None:
-        self.plan, self.ended = plan, ended
+    def __init__(self, plan: Plan, asked: Path, stop: Callable[[], bool], ended: Callable[[Run], None]) -> None:
+        self.plan, self.asked, self.stop, self.ended = plan, asked, stop, ended
+        self.trials: Sequence[Any] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune saves its callbacks with the experiment; what draws a progress bar holds locks.
-        return {"plan": self.plan, "ended": _no_one}
+        # Tune saves it with the experiment; what draws a progress bar holds locks.
+        return {"plan": self.plan, "asked": self.asked, "stop": _never, "ended": _no_one, "trials": ()}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Called by Tune: whether to stop one trial."""
+        return False
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+        """Called by Tune."""
+        self.trials = trials
+
+    def stop_all(self) -> bool:
+        """Called by Tune after each step: whether to end, asked to stop and with all runs saved."""
+        if not self.stop():
+            return False
+        self.asked.touch()
+        return all(trial.status != "RUNNING" for trial in self.trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
@@ -95,8 +123,25 @@ def _no_one(_: Run) -> None:
     """Stands in a saved callback for whom it told."""
 
 
+def _never() -> bool:
+    """Stands in a saved callback for whom it asked."""
+    return False
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to whom it belonged before the block."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+@_keeping_sigterm()
 def _connect(address: str) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # It would end the trials where they are.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     if ray.is_initialized():
         return
@@ -110,8 +155,11 @@ def _connect(address: str) -> None:
         ray.init(**options)
 
 
-def _trial(config: dict[str, str], plan: Plan, workers: int) -> None:
-    """One trial: conducts its run, and reports the development figures of every epoch to Ray."""
+def _trial(config: dict[str, str], plan: Plan, asked: Path, workers: int) -> None:
+    """One trial: conducts its run until it ends or the file `asked` is there, and reports every epoch to Ray."""
+    if asked.exists():
+        tune.report({"state": str(State.WAITING)})
+        return
     where = f"ray node {ray.get_runtime_context().get_node_id()}, process {os.getpid()}"
 
     def report(progress: Progress) -> None:
@@ -120,7 +168,9 @@ def _trial(config: dict[str, str], plan: Plan, workers: int) -> None:
 
     try:
         run = plan.run(config["run"])
-        found = conduct(plan, run, workers=workers, report=report, where=where, patience=_PATIENCE)
+        found = conduct(
+            plan, run, workers=workers, stop=asked.exists, report=report, where=where, patience=_PATIENCE
+        )
     except Exception as error:
         # The run can go on when there is room, and would fail anew until then.
         if not disk_full(error):
