@@ -30,10 +30,10 @@ CONTRACT = ModelContract(
 )
 STUDIES = 200
 IMAGES = Images(
-    np.zeros((2 * STUDIES, 1, 1, 1), np.float32),
-    np.repeat(np.arange(STUDIES) % 2, 2),
-    np.repeat(np.arange(STUDIES) // 2 % 3, 2),
-    np.repeat(np.arange(STUDIES), 2),
+    label=np.repeat(np.arange(STUDIES) % 2, 2),
+    joint=np.repeat(np.arange(STUDIES) // 2 % 3, 2),
+    study=np.repeat(np.arange(STUDIES), 2),
+    pixels=np.zeros((2 * STUDIES, 1, 1, 1), np.float32),
 )
 
 
@@ -232,3 +232,20 @@ class _Kept(logging.Handler):
 
     def emit(self, record):
         self.said.append(record.getMessage())
+
+
+@pytest.mark.parametrize("learned", ["abnormality", "joint"])
+def test_a_task_that_was_not_learned_is_not_judged(learned):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": learned}))
+    noise = np.random.default_rng(1).random((2 * STUDIES, 7))
+    other = {"p_joint": noise} if learned == "abnormality" else {"p": noise[:, 0], "maps": -f32().maps}
+    assert not judge(CONTRACT, IMAGES, f32(), changed(**other), 1.0).passed
+    gate = judge(contract, IMAGES, f32(), changed(**other), 1.0)
+    assert gate.passed
+    assert ("joint_auroc_change" in gate.measures) == (learned == "joint")
+    assert ("flipped_balanced" in gate.measures) == (learned == "abnormality")
+    alike = {"joint": np.zeros_like} if learned == "abnormality" else {"label": np.zeros_like}
+    images = dataclasses.replace(IMAGES, **{name: make(getattr(IMAGES, name)) for name, make in alike.items()})
+    assert judge(contract, images, f32(), f32(), 1.0).passed
+    with pytest.raises(DataError, match="the gate needs"):
+        judge(CONTRACT, images, f32(), f32(), 1.0)

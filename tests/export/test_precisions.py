@@ -161,11 +161,16 @@ def test_what_the_quantiser_cannot_do_is_an_error_of_the_model(tmp_path, images)
         Quantised(write_model(tmp_path / "m.onnx"), images[:, :, 1:])
 
 
-def test_too_few_studies_are_refused_before_anything_is_made(tmp_path):
-    plates = with_folds(write_plates(tmp_path, 100, views=1))
+def test_images_that_cannot_judge_are_refused_before_any_is_decoded(tmp_path):
+    few = with_folds(write_plates(tmp_path, 100, views=1))
+    plates = with_folds(write_plates(tmp_path, 208, views=1, name="more"))
+    of_one_class = plates.replace({**plates.columns, "label": [1] * len(plates)})
+    for picture in tmp_path.rglob("*.png"):
+        picture.unlink()
     path, out = write_model(tmp_path / "f32.onnx"), tmp_path / "m.onnx"
-    with pytest.raises(DataError, match="at least 100 studies"):
-        add_precisions(path, Request(["int8"], plates, plates), out)
+    for gate, said in ((few, "at least 100 studies, found 52"), (of_one_class, "normal and abnormal studies")):
+        with pytest.raises(DataError, match=said):
+            add_precisions(path, Request(["int8"], plates, gate), out)
     assert not out.exists()
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from mskscreen.contract import MIN_STUDIES, Gate, ModelContract
+from mskscreen.contract import MIN_STUDIES, TASKS, Gate, ModelContract
 from mskscreen.errors import DataError
-from mskscreen.export.images import Images
+from mskscreen.export.images import Images, Truth
 from mskscreen.inference import Engine
 from mskscreen.predictions import softmax
 
@@ -55,34 +55,36 @@ def judge(contract: ModelContract, images: Images, f32: Scores, found: Scores, s
     """The gate's outcome for scores at another precision against those at f32 from the same engine.
 
     AUROC (the joint's is the mean over the joint types present) and decisions are of studies, by the mean over
-    their images; the change of p and the correlation of the maps are means over images. Where an output is not a
-    number everywhere, the changes are 1, and the gate fails. Raises DataError as `require_evidence`.
+    their images; the change of p and the correlation of the maps are means over images. A task that the model did
+    not learn is not judged. Where an output is not a number everywhere, the changes are 1, and the gate fails.
+    Raises DataError as `require_evidence`.
     """
-    require_evidence(images)
+    require_evidence(images, contract.tasks)
     sizes = {"images": float(len(images)), "studies": float(images.study.max() + 1), "speed": speed}
-    if not (f32.finite and found.finite):
-        flips = [_FLIPPED + name for name in contract.operating_points]
-        return Gate(False, dict.fromkeys(["auroc_change", "joint_auroc_change", "p_change", *flips], 1.0) | sizes)
-    measures = {
-        "auroc_change": _auroc_change(images, f32, found),
-        "joint_auroc_change": _joint_auroc_change(images, f32, found),
-        "p_change": float(np.abs(found.p - f32.p).mean()),
-    }
-    before, after = (_by_study(images, values.p) for values in (f32, found))
-    for name, threshold in contract.operating_points.items():
-        measures[_FLIPPED + name] = float(((before >= threshold) != (after >= threshold)).mean())
-    if f32.maps is not None and found.maps is not None:
-        measures["map_correlation"] = _correlation(f32.maps, found.maps)
-    return Gate(worst(measures) <= 1, measures | sizes)
+    finite = f32.finite and found.finite
+    measures: dict[str, float] = {}
+    if "abnormality" in contract.tasks:
+        measures["auroc_change"] = _auroc_change(images, f32, found) if finite else 1.0
+        measures["p_change"] = float(np.abs(found.p - f32.p).mean()) if finite else 1.0
+        before, after = (_by_study(images, values.p) for values in (f32, found))
+        for name, threshold in contract.operating_points.items():
+            flipped = float(((before >= threshold) != (after >= threshold)).mean())
+            measures[_FLIPPED + name] = flipped if finite else 1.0
+        if finite and f32.maps is not None and found.maps is not None:
+            measures["map_correlation"] = _correlation(f32.maps, found.maps)
+    if "joint" in contract.tasks:
+        measures["joint_auroc_change"] = _joint_auroc_change(images, f32, found) if finite else 1.0
+    return Gate(finite and worst(measures) <= 1, measures | sizes)
 
 
-def require_evidence(images: Images) -> None:
-    """Raise DataError where images cannot judge: under 100 studies, of one class, or of one joint type."""
-    studies = len(np.unique(images.study))
+def require_evidence(truth: Truth, tasks: Sequence[str] = TASKS) -> None:
+    """Raise DataError where images cannot judge `tasks`: under 100 studies, of one class, or of one joint type."""
+    studies = len(np.unique(truth.study))
+    classes = len(np.unique(_study_truth(truth, truth.label)))
     for enough, needed in (
         (studies >= MIN_STUDIES, f"at least {MIN_STUDIES} studies, found {studies}"),
-        (len(np.unique(_study_truth(images, images.label))) > 1, "normal and abnormal studies"),
-        (len(_joints(images)) > 1, "studies of at least two joint types"),
+        ("abnormality" not in tasks or classes > 1, "normal and abnormal studies"),
+        ("joint" not in tasks or len(_joints(truth)) > 1, "studies of at least two joint types"),
     ):
         if not enough:
             raise DataError(f"the gate needs {needed}; give it more development images")
@@ -91,9 +93,9 @@ def require_evidence(images: Images) -> None:
 def worst(measures: Mapping[str, float]) -> float:
     """The largest share of its limit that a measure takes: at most 1 where the gate is passed."""
     shares = [
-        measures["auroc_change"] / MAX_AUROC_CHANGE,
-        measures["joint_auroc_change"] / MAX_AUROC_CHANGE,
-        measures["p_change"] / MAX_P_CHANGE,
+        measures.get("auroc_change", 0.0) / MAX_AUROC_CHANGE,
+        measures.get("joint_auroc_change", 0.0) / MAX_AUROC_CHANGE,
+        measures.get("p_change", 0.0) / MAX_P_CHANGE,
         *(value / MAX_FLIPPED for name, value in measures.items() if name.startswith(_FLIPPED)),
         (1 - measures.get("map_correlation", 1.0)) / (1 - MIN_MAP_CORRELATION),
     ]
@@ -121,13 +123,13 @@ def _by_study(images: Images, values: np.ndarray) -> np.ndarray:
     return means.reshape(len(sizes), *values.shape[1:])
 
 
-def _study_truth(images: Images, values: np.ndarray) -> np.ndarray:
+def _study_truth(images: Truth, values: np.ndarray) -> np.ndarray:
     truth = np.full(images.study.max() + 1, -1)
     np.maximum.at(truth, images.study, values)
     return truth
 
 
-def _joints(images: Images) -> list[int]:
+def _joints(images: Truth) -> list[int]:
     """The joint types that are present."""
     return [joint for joint in np.unique(_study_truth(images, images.joint)) if joint >= 0]
 

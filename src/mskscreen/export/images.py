@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +23,32 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Images:
-    """Model inputs `pixels` (n, 1, H, W) float32 in [0, 1] with what is known of them.
+class Truth:
+    """What is known of images: `label` (n,) is 1 for abnormal, `joint` (n,) an index or -1.
 
-    `label` (n,) is 1 for abnormal, `joint` (n,) an index or -1, `study` (n,) numbers the study from 0.
+    `study` (n,) numbers the study from 0.
     """
 
-    pixels: np.ndarray
     label: np.ndarray
     joint: np.ndarray
     study: np.ndarray
+
+    @staticmethod
+    def of(manifest: Manifest, rows: Sequence[int] | np.ndarray) -> Truth:
+        """That of rows of a manifest, without decoding them."""
+        number = {name: index for index, name in enumerate(JOINT_LABELS)}
+        return Truth(
+            manifest.numbers("label")[rows],
+            np.array([number.get(manifest["joint"][row], -1) for row in rows]),
+            np.unique([manifest["study"][row] or manifest["image"][row] for row in rows], return_inverse=True)[1],
+        )
+
+
+@dataclass(frozen=True)
+class Images(Truth):
+    """Model inputs `pixels` (n, 1, H, W) float32 in [0, 1] with what is known of them."""
+
+    pixels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -133,14 +149,8 @@ def load_images(
             advance(1)
     if not kept:
         raise DataError("none of the images of the manifest can be read; index the folder again")
-    number = {name: index for index, name in enumerate(JOINT_LABELS)}
-    studies = [manifest["study"][row] or manifest["image"][row] for row in kept]
-    return Images(
-        pixels[: len(kept)],
-        manifest.numbers("label")[kept],
-        np.array([number.get(manifest["joint"][row], -1) for row in kept]),
-        np.unique(studies, return_inverse=True)[1],
-    )
+    known = Truth.of(manifest, kept)
+    return Images(known.label, known.joint, known.study, pixels[: len(kept)])
 
 
 def _identities(manifest: Manifest, rows: np.ndarray) -> set[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from mskscreen.contract import METADATA_KEY, SCHEMA, Gate, ModelContract, Variant, gate_key
@@ -21,6 +22,7 @@ from mskscreen.errors import DataError, ModelError, MskscreenError
 from mskscreen.export import gate as gates
 from mskscreen.export.images import (
     Images,
+    Truth,
     calibration_rows,
     development_fold,
     development_rows,
@@ -118,11 +120,13 @@ def add_precisions(
     job = request.digest(model)
     if out.is_file() and _is_outcome(out, job):
         return read_contract(out), False
+    judged = _judged(request, contract)
     only_gated = "int8" in request.precisions and request.calibration is None
     there = _existing_int8(model, contract) if only_gated else None
     with work_folder(out, "precisions") as work:
-        calibration = _calibration(request, contract, work, track) if "int8" in request.precisions else None
-        judge = _judge(request, model, contract, work, track)
+        int8_wanted = "int8" in request.precisions
+        calibration = _calibration(request, judged, contract, work, track) if int8_wanted else None
+        judge = _judge(request, judged, model, contract, work, track)
         approved, notes = dict(contract.approved), {**_notes(contract), "job": job}
         if "bf16" in request.precisions and judge:
             approved |= judge.gates(model, "bf16")
@@ -171,24 +175,35 @@ def _existing_int8(model: Path, contract: ModelContract) -> Path:
     return choose(contract, model, "onnxruntime", "int8", {"int8"}, unapproved=True).path
 
 
-def _calibration(request: Request, contract: ModelContract, work: Path, track: Track) -> Images | None:
+def _judged(request: Request, contract: ModelContract) -> np.ndarray | None:
+    """Rows that the gate judges; DataError, before anything is decoded, where they cannot."""
+    if request.gate is None:
+        return None
+    rows = development_rows(request.gate, development_fold(request.gate, contract))
+    gates.require_evidence(Truth.of(request.gate, rows), contract.tasks)
+    return rows
+
+
+def _calibration(
+    request: Request, judged: np.ndarray | None, contract: ModelContract, work: Path, track: Track
+) -> Images | None:
     manifest = request.calibration
     if manifest is None:
         return None
     fold = development_fold(manifest, contract)
     rows = calibration_rows(manifest, request.calibration_images, request.seed, fold)
-    if request.gate is not None:
-        judged = development_rows(request.gate, development_fold(request.gate, contract))
+    if request.gate is not None and judged is not None:
         require_apart(manifest, rows, request.gate, judged)
     return load_images(manifest, rows, contract, work, track("calibration images", len(rows)))
 
 
-def _judge(request: Request, model: Path, contract: ModelContract, work: Path, track: Track) -> _Judge | None:
-    if request.gate is None:
+def _judge(
+    request: Request, judged: np.ndarray | None, model: Path, contract: ModelContract, work: Path, track: Track
+) -> _Judge | None:
+    if request.gate is None or judged is None:
         return None
-    rows = development_rows(request.gate, development_fold(request.gate, contract))
-    images = load_images(request.gate, rows, contract, work, track("development images", len(rows)))
-    gates.require_evidence(images)
+    images = load_images(request.gate, judged, contract, work, track("development images", len(judged)))
+    gates.require_evidence(images, contract.tasks)  # of those that could be read
     return _Judge(model, images)
 
 
