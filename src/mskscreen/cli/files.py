@@ -18,6 +18,7 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
     from mskscreen.inference.files import passed_over
 
+    names = _radiographs(names)
     found: dict[str, Path] = {}
     idle: list[str] = []
     passed: Counter[str] = Counter()
@@ -42,6 +43,21 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     if left:
         common.err.print(f"passed over: {left}")
     return files
+
+
+def _radiographs(names: list[str]) -> list[str]:
+    """The names without those of predictions tables, which are no radiographs; nothing but tables is refused."""
+    from mskscreen.predictions import is_table
+
+    tables = [name for name in names if is_table(Path(name))]
+    if not tables:
+        return names
+    left = [name for name in names if name not in tables]
+    said = f"'{tables[0]}' is a predictions table, not a radiograph; judge it with: mskscreen evaluate {tables[0]}"
+    if not left:
+        raise typer.BadParameter(f"{said} (or compare, calibrate, robustness, review pack)")
+    common.err.print(common.plain(f"passed over: {said}"))
+    return left
 
 
 def _images(name: str, passed: Counter[str]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 `predict` writes this table; evaluation, comparison, calibration, reports and DICOM objects read it.
 """
 
-from mskscreen.predictions.formats import FORMATS, read_images, render, row_of, table_format, write_table
+from mskscreen.predictions.formats import FORMATS, is_table, read_images, render, row_of, table_format, write_table
 from mskscreen.predictions.rows import (
     FLAG_CONFLICT,
     FLAG_ERROR,
@@ -31,6 +31,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "StudyPrediction",
+    "is_table",
     "read_images",
     "render",
     "row_of",

@@ -18,6 +18,7 @@ from mskscreen.predictions.study import StudyTally
 from mskscreen.storage import replacing
 
 FORMATS = ("json", "jsonl", "csv", "parquet")
+_HEAD = 1 << 16
 
 
 def read_images(path: Path) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
@@ -30,6 +31,22 @@ def read_images(path: Path) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
         raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file looks like a predictions table, by its name and what it begins with."""
+    form = path.suffix.lstrip(".").lower()
+    if form not in FORMATS or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            if form != "parquet":
+                return b"p_abnormal" in stream.read(_HEAD)
+        import pyarrow.parquet as pq
+
+        return "p_abnormal" in pq.read_schema(path).names
+    except (OSError, ImportError, ValueError):
+        return False
 
 
 def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
