@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mskscreen
 from mskscreen.anatomy import JOINT_LABELS
-from mskscreen.contract import Calibration, ModelContract, Novelty
+from mskscreen.contract import Calibration, ModelContract, Novelty, Provenance
 from mskscreen.errors import DataError
 from mskscreen.evaluation.table import read_table
 from mskscreen.predictions import (
@@ -23,6 +23,7 @@ from mskscreen.predictions import (
     Prediction,
     Predictions,
     StudyPrediction,
+    is_table,
     score,
     softmax,
     studies,
@@ -232,3 +233,41 @@ def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(DataError, match="xlsx"):
         Predictions(()).write(tmp_path / "a.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+SAID = {"abnormality": ("p_abnormal", "abnormal", "pred1"), "joint": ("joint", "p_joint", "pred2")}
+
+
+@pytest.mark.parametrize(("learned", "other"), [("joint", "abnormality"), ("abnormality", "joint")])
+def test_a_task_that_was_not_learned_has_no_say_in_images_and_studies(
+    learned: str, other: str, tmp_path: Path
+) -> None:
+    contract = dataclasses.replace(
+        CONTRACT, provenance=Provenance(protocol={"tasks": learned}), joint_confidence=0.9
+    )
+    fields = score(contract, np.zeros(2), np.zeros(7))
+    images = (Prediction("a", "s", **fields), Prediction("b", "s", **fields), Prediction("c", "s", error="empty"))
+    table = Predictions(images, {"name": "m"}, 0.5)
+    (study,) = table.studies
+    assert (study.images, study.errors) == (3, 1)
+    for name in SAID[other]:
+        assert getattr(images[0], name) is None
+        assert getattr(study, name, None) is None
+    for name in SAID[learned]:
+        assert getattr(images[0], name) is not None
+    assert study.flags == ((FLAG_LOW_CONFIDENCE,) if learned == "joint" else ())
+    for form in FORMATS:
+        table.write(tmp_path / f"table.{form}")
+        assert Predictions.read(tmp_path / f"table.{form}").images == images
+        assert read_table(tmp_path / f"table.{form}").silent == (learned == "joint")
+
+
+def test_a_table_is_told_from_other_files_of_its_suffix(tmp_path: Path) -> None:
+    table = Predictions((Prediction("a", "s", p_abnormal=0.3, abnormal=False),), {"name": "m"}, 0.5)
+    for form in FORMATS:
+        table.write(tmp_path / f"table.{form}")
+        assert is_table(tmp_path / f"table.{form}")
+    (tmp_path / "labels.csv").write_text("study,label\ns,1\n")
+    (tmp_path / "none.parquet").write_bytes(b"p_abnormal")
+    (tmp_path / "table.png").write_bytes((tmp_path / "table.csv").read_bytes())
+    assert not any(is_table(tmp_path / name) for name in ("labels.csv", "none.parquet", "table.png", "absent.csv"))

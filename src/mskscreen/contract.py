@@ -23,6 +23,7 @@ from mskscreen.errors import ContractError
 
 SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
+TASKS = ("abnormality", "joint")
 MIN_STUDIES = 100  # Of fewer, a single flipped decision is more than a gate allows.
 
 
@@ -189,6 +190,15 @@ class ModelContract:
                     f"contract of model '{self.name}': field variants.{precision}.file is '{variant.file}', "
                     "not the bare name of a file"
                 )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the model learned, of `TASKS`, by the protocol of its training; without one, all.
+
+        The output of another task says nothing, and no table shows it.
+        """
+        only = self.provenance.protocol.get("tasks")
+        return (only,) if only in TASKS else TASKS
 
     def gate(self, engine: str, precision: str, machine: str) -> Gate | None:
         """The gate of a precision that was measured on this kind of machine, else one that holds on any."""

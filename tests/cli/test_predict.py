@@ -69,13 +69,47 @@ def mura(tmp_path: Path, write_png: Callable) -> Path:
     return root
 
 
-def test_what_a_model_cannot_say_is_said(
-    run: Callable[..., Done], model: Path, mura: Path, tmp_path: Path
+@pytest.mark.parametrize("learned", ["joint", "abnormality"])
+def test_what_a_model_did_not_learn_it_does_not_say(
+    run: Callable[..., Done], model: Path, mura: Path, tmp_path: Path, learned: str
 ) -> None:
-    notes = "The abnormality output was not trained and says nothing."
-    contract = dataclasses.replace(read_contract(model), provenance=Provenance(notes=notes))
-    write_metadata(model, METADATA_KEY, contract.to_json(), tmp_path / "joint.onnx")
-    assert f"model {contract.name}: {notes}\n" in run(mura, model=tmp_path / "joint.onnx").err
+    notes, joint_only = "The other output was not trained and says nothing.", learned == "joint"
+    provenance = Provenance(notes=notes, protocol={"tasks": learned})
+    contract = dataclasses.replace(read_contract(model), provenance=provenance)
+    one = tmp_path / "one.onnx"
+    write_metadata(model, METADATA_KEY, contract.to_json(), one)
+    table = json.loads(run(mura, "--format", "json", model=one).out)
+    assert table["model"]["tasks"] == [learned]
+    for row in (*table["images"][:4], *table["studies"]):
+        for name in ("p_abnormal", "abnormal", "p_joint", "joint"):
+            assert (row[name] is None) == (("abnormal" in name) == joint_only)
+    done = run(mura, model=one)
+    assert f"model {contract.name}: {notes}\n" in done.err
+    assert re.search(r" (yes|no) \d", done.out) is None or not joint_only
+    assert ("abnormal from" in done.err) != joint_only
+    assert ("which did not learn abnormality" in done.err) == joint_only
+    maps = run(mura, "--maps", tmp_path / "maps", model=one)
+    assert maps.code == (2 if joint_only else 3)
+    assert ("did not learn abnormality, which maps are of" in _plainly(maps.err)) == joint_only
+
+
+def test_a_predictions_table_is_told_from_a_radiograph(
+    run: Callable[..., Done], mura: Path, tmp_path: Path
+) -> None:
+    for form in ("json", "jsonl", "csv", "parquet"):
+        table = tmp_path / f"table.{form}"
+        assert run(mura, "-o", table).code == 3
+        done = run(table)
+        assert (done.code, done.out) == (2, "")
+        assert "is a predictions table, not a radiograph; judge it with: mskscreen evaluate" in _plainly(done.err)
+    done = run(mura / "XR_ELBOW", table, "--format", "jsonl")
+    assert (done.code, len(done.out.splitlines())) == (0, 2)
+    assert f"passed over: '{table}' is a predictions table" in done.err
+
+
+def _plainly(text: str) -> str:
+    """A message of the command line without the box around it."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
 def test_json_has_model_images_and_studies(run: Callable, mura: Path, model: Path) -> None:

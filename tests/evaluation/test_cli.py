@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
-from mskscreen.contract import Gate, gate_key
+from mskscreen.contract import Gate, Provenance, gate_key
 from mskscreen.errors import DataError
 from mskscreen.inference.catalogue import read_contract
 
@@ -174,3 +174,51 @@ def test_evaluating_needs_neither_torch_nor_scipy_nor_pandas(folder):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.endswith("set()\n")
+
+
+def test_what_was_not_learned_is_not_judged(folder, tmp_path):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    table, report = tmp_path / "joint.json", tmp_path / "joint.html"
+    make_predictions(150, contract=contract).write(table)
+    result = run("evaluate", table, "--resamples", 30, "--report", report)
+    assert "Joint type by study" in result.stdout
+    assert "AUROC, abnormality" not in result.stdout
+    assert "kappa" not in result.stdout
+    assert "abnormality: the model did not learn abnormality\njoint type: accuracy " in result.stderr
+    page = report.read_text()
+    assert "The model did not learn abnormality." in page
+    assert "is called abnormal" not in page
+    write_tiny_model(tmp_path / "joint.onnx", contract)
+    for command in (
+        ("compare", folder / "a.json", table),
+        ("calibrate", table, "--model", tmp_path / "joint.onnx", "--out", tmp_path / "out.onnx"),
+        ("evaluate", table, "--codalab", tmp_path / "calls.csv"),
+        ("evaluate", table, "--dev", folder / "dev.json", "--calibration", "isotonic"),
+    ):
+        with pytest.raises(DataError, match=r"joint\.json: the model did not learn abnormality, which "):
+            run(*command)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_model_that_learned_abnormality_alone_is_judged_and_calibrated(folder, tmp_path):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "abnormality"}))
+    make_predictions(150, contract=contract).write(tmp_path / "one.json")
+    result = run("evaluate", tmp_path / "one.json", "--resamples", 30)
+    assert "joint type: the table holds no probabilities of joint types" in result.stderr
+    write_tiny_model(tmp_path / "one.onnx", contract)
+    out = tmp_path / "out.onnx"
+    run("calibrate", tmp_path / "one.json", "--model", tmp_path / "one.onnx", "--out", out)
+    assert read_contract(out).calibration.joint_temperature == 1
+    assert read_contract(out).calibration.abnormality_temperature != 1
+
+
+def test_evaluate_says_of_how_many_joint_types_a_mean_is(folder, tmp_path):
+    make_predictions(130).write(tmp_path / "a.json")
+    averaged = json.loads(run("evaluate", tmp_path / "a.json", "--resamples", 30, "--format", "json").stdout)
+    count = len(averaged["study"]["averaged"])
+    assert 0 < count < 7
+    lines = run("evaluate", tmp_path / "a.json", "--resamples", 30).stdout.splitlines()
+    assert any(f"average of {count}" in line for line in lines)
+    few = [line for line in lines if "too few" in line]
+    assert len(few) == 7 - count
+    assert all(line.count("too few") == 6 for line in few)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
+from mskscreen.anatomy import JOINT_LABELS
+from mskscreen.contract import Provenance
 from mskscreen.errors import DataError
-from mskscreen.evaluation.metrics import ABNORMALITY
-from mskscreen.evaluation.summary import TOO_FEW, summarise
+from mskscreen.evaluation.metrics import ABNORMALITY, TOO_FEW
+from mskscreen.evaluation.summary import partial_averages, summarise
 
-from .conftest import make_cases
+from .conftest import CONTRACT, make_cases
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,52 @@ def test_the_reasons_are_the_right_ones(cases):
 
 def test_no_case_is_reported_as_too_few(cases):
     assert summarise(cases.select(np.zeros(0, int)), resamples=20).overall.cases == 0
+
+
+def test_joint_types_with_too_few_cases_have_no_figure_and_enter_no_mean():
+    cases = make_cases(130)
+    summary = summarise(cases, resamples=20)
+    counts = np.bincount(cases.joint, minlength=7)
+    enough = [joint for joint, count in zip(JOINT_LABELS, counts, strict=True) if count >= TOO_FEW]
+    assert 0 < len(enough) < 7
+    assert list(summary.averaged) == enough
+    areas, recalls = [], []
+    for k, joint in enumerate(JOINT_LABELS):
+        found = summary.joint[f"auroc_{joint}"]
+        if joint in enough:
+            areas.append(sk.roc_auc_score(cases.joint == k, cases.p_joint[:, k]))
+            recalls.append((cases.p_joint[cases.joint == k].argmax(axis=1) == k).mean())
+            assert found.value == pytest.approx(areas[-1], abs=1e-12)
+        else:
+            assert (found.value, found.reason) == (None, f"fewer than 20 cases of {joint}")
+    assert summary.joint["auroc_macro"].value == pytest.approx(np.mean(areas), abs=1e-12)
+    assert summary.joint["balanced_accuracy"].value == pytest.approx(np.mean(recalls), abs=1e-12)
+
+
+def test_where_every_joint_type_has_too_few_cases_there_is_no_mean():
+    summary = summarise(make_cases(40), resamples=20)
+    assert (summary.averaged, summary.joint["auroc_macro"].reason) == ([], "fewer than 20 cases of any joint type")
+    assert summary.joint["accuracy"].value is not None
+
+
+def test_a_mean_of_fewer_joint_types_is_said():
+    cases = make_cases(300)
+    labels = cases.labels & (cases.joint != 2)
+    cases = dataclasses.replace(cases, labels=labels)
+    summary = summarise(cases, resamples=20)
+    of = len(summary.averaged) - 1
+    said = f"the average of AUROC is of {of} joints: it is undefined for {JOINT_LABELS[2]}"
+    assert partial_averages(summary, ("auroc", "accuracy")) == [said]
+
+
+def test_of_a_table_that_is_silent_on_abnormality_only_joints_are_judged():
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    cases = make_cases(200, contract=contract)
+    summary = summarise(cases, resamples=20, points={})
+    assert summary.joint["accuracy"].value == pytest.approx((cases.p_joint.argmax(axis=1) == cases.joint).mean())
+    for found in (summary.overall.abnormality, summary.average, summary.groups["joint"][0].abnormality):
+        assert set(found) == set(ABNORMALITY)
+        assert {(e.value, e.reason) for e in found.values()} == {(None, "the model did not learn abnormality")}
+    assert summary.overall.confusion == {}
+    with pytest.raises(DataError, match="did not learn abnormality, and the truth names no joint type"):
+        summarise(dataclasses.replace(cases, joint=np.full(len(cases), -1)), resamples=20)

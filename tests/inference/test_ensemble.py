@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from mskscreen.cli import main
+from mskscreen.contract import Provenance
 from mskscreen.errors import ModelError
 from mskscreen.inference import Screener
 from mskscreen.inference.ensemble import Ensemble
@@ -116,3 +117,27 @@ def test_only_models_that_are_known_to_be_the_same_count_as_one(models: list[Pat
         assert Ensemble([first, other, same]).weights == [2, 1]
     without = [changed(screener, digest="") for screener in (first, first)]
     assert Ensemble(without).weights == [1, 1]
+
+
+def test_each_task_is_averaged_over_the_members_that_learned_it(
+    tmp_path: Path, tiny_model: Callable, tiny_contract: Callable, images: list[Path]
+) -> None:
+    def learned(tasks: str, **fields: Any) -> Path:
+        contract = tiny_contract(name=tasks, provenance=Provenance(protocol={"tasks": tasks}), **fields)
+        return tiny_model(tmp_path / f"{tasks}.onnx", contract=contract)
+
+    one = learned("joint", operating_points={"balanced": 0.9})
+    other = learned("abnormality", operating_points={"balanced": 0.2, "sensitive": 0.1}, joint_confidence=1.0)
+    both = Ensemble.load([one, other])
+    assert both.operating_points == {"balanced": 0.2, "sensitive": 0.1}
+    assert both.describe()["tasks"] == ["abnormality", "joint"]
+    joints, abnormal = (list(Screener.load(model).predict(images)) for model in (one, other))
+    for row, joint, call in zip(both.stream(images), joints, abnormal, strict=True):
+        assert (row.error is None) == (joint.error is None)
+        assert (row.joint, row.flags) == (joint.joint, joint.flags)
+        if row.error is None:
+            assert row.p_abnormal == pytest.approx(call.p_abnormal)
+            assert row.p_joint == pytest.approx(joint.p_joint)
+            assert row.abnormal == (row.p_abnormal >= 0.2)
+    alone = Ensemble.load([one, learned("joint", joint_confidence=0.5)])
+    assert {row.p_abnormal for row in alone.stream(images)} == {None}

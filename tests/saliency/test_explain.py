@@ -1,5 +1,6 @@
 """`mskscreen explain`: what it writes, and that maps lie where they belong on the original pixels."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
-from mskscreen.errors import DataError
+from mskscreen.contract import METADATA_KEY, Provenance
+from mskscreen.errors import DataError, ModelError
 from mskscreen.evaluation.explain import files
+from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.onnx_file import write_metadata
 from mskscreen.saliency.maps import MapRecord, read_records
 from mskscreen.saliency.overlay import LONG_SIDE
 
@@ -211,3 +215,22 @@ def test_a_map_with_a_pickle_of_another_size_or_not_finite_is_refused(tmp_path):
         np.save(tmp_path / "a.npy", values, allow_pickle=True)
         with pytest.raises(DataError, match=r"a\.npy"):
             record.values(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("learned", "of", "other"), [("joint", "abnormal", "joint"), ("abnormality", "wrist", "abnormal")]
+)
+def test_what_a_model_did_not_learn_is_not_explained(bright_model, write_png, tmp_path, learned, of, other):
+    write_png(tmp_path / "a.png", 4)
+    model, out = tmp_path / "one.onnx", tmp_path / "maps"
+    contract = read_contract(bright_model())
+    contract = dataclasses.replace(contract, provenance=Provenance(protocol={"tasks": learned}))
+    write_metadata(bright_model(), METADATA_KEY, contract.to_json(), model)
+    arguments = [str(tmp_path / "a.png"), "--model", str(model), "--out", str(out)]
+    with pytest.raises(ModelError, match=f"did not learn .*with --of {other}"):
+        RUN.invoke(app, ["explain", *arguments, "--of", of], catch_exceptions=False)
+    assert not out.exists()
+    explain(*arguments, "--of", other)
+    (record,) = read_records(out)
+    assert record.map
+    assert (record.joint is None, record.p_abnormal is None) == (learned == "abnormality", learned == "joint")

@@ -15,6 +15,8 @@ from mskscreen.cli.common import Format
 from mskscreen.storage import write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mskscreen.evaluation.agreement import Agreement
     from mskscreen.evaluation.assess import Assessment
     from mskscreen.evaluation.cases import Joined
@@ -152,28 +154,30 @@ def evaluate(
 
 
 def _show(a: Assessment) -> None:
-    study = a.study
+    from mskscreen.evaluation.summary import partial_averages
+
+    study, silent = a.study, a.cases.table.silent
     rows: list[dict[str, Any]] = []
+
+    def add(
+        joint: str, n: object, abnormal: object, found: Mapping[str, Estimate], own: str, why: str | None
+    ) -> None:
+        shown = {title: _cell(found.get(name), why) for name, title in _COLUMNS.items()}
+        row = {"joint": joint, "n": n, "abnormal": abnormal}
+        rows.append({**row, **({} if silent else shown), "joint AUROC": own})
+
     for group in study.groups["joint"]:
-        shown = {title: _cell(group.abnormality.get(name), group.reason) for name, title in _COLUMNS.items()}
-        own = _cell(study.joint.get(f"auroc_{group.name}"))
-        rows.append(
-            {"joint": group.name, "n": group.cases, "abnormal": group.abnormal, **shown, "joint AUROC": own}
-        )
-    average = {title: _cell(study.average[name]) for name, title in _COLUMNS.items()}
+        own = _cell(study.joint.get(f"auroc_{group.name}"), group.reason)
+        add(group.name, group.cases, group.abnormal, group.abnormality, own, group.reason)
     macro = _cell(study.joint.get("auroc_macro"))
-    rows.append({"joint": "average", "n": "", "abnormal": "", **average, "joint AUROC": macro})
-    overall = {title: _cell(study.overall.abnormality[name]) for name, title in _COLUMNS.items()}
-    rows.append(
-        {
-            "joint": "all",
-            "n": study.overall.cases,
-            "abnormal": study.overall.abnormal,
-            **overall,
-            "joint AUROC": "",
-        }
-    )
-    common.show(rows, Format.TABLE, title=f"Abnormality by study, called at {study.threshold:.3f}; 95 % intervals")
+    add(f"average of {len(study.averaged)}", "", "", study.average, macro, None)
+    add("all", study.overall.cases, study.overall.abnormal, study.overall.abnormality, "", None)
+    what = "Joint type by study" if silent else f"Abnormality by study, called at {study.threshold:.3f}"
+    common.show(rows, Format.TABLE, title=f"{what}; 95 % intervals")
+    if silent:
+        common.err.print(f"abnormality: {a.cases.table.no_scores}")
+    for note in partial_averages(study, tuple(_COLUMNS)):
+        common.err.print(note)
     accuracy = study.joint.get("accuracy")
     common.err.print(f"joint type: {'accuracy ' + str(accuracy) if accuracy else study.joint_reason}")
     for name, point in study.points.items():

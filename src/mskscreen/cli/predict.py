@@ -234,11 +234,15 @@ def _check_format(form: str | None, output: Path | None) -> None:
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     from mskscreen.mura_path import unlabelled
     from mskscreen.pixels import displayed
-    from mskscreen.saliency.overlay import draw_overlay, overlay_name
+    from mskscreen.saliency.overlay import draw_overlay, overlay_name, said
 
     contract = screener.engine.contract
     if contract.map is None:
         raise typer.BadParameter(f"model '{contract.name}' has no evidence map; leave out --maps")
+    if "abnormality" not in contract.tasks:
+        raise typer.BadParameter(
+            f"model '{contract.name}' did not learn abnormality, which maps are of; leave out --maps"
+        )
     folder.mkdir(parents=True, exist_ok=True)
 
     def draw(image: Screened) -> None:
@@ -247,8 +251,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         pixels = displayed(image.radiograph)
         evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         row = image.prediction
-        name = Path(row.file).name
-        caption = f"{name}: {row.joint}, abnormal: {row.p_abnormal:.2f} (model {contract.name})"
+        caption = f"{Path(row.file).name}: {said(row.joint, row.p_abnormal)} (model {contract.name})"
         picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
         picture.save(folder / overlay_name(unlabelled(row.file), row.file), compress_level=1)
 

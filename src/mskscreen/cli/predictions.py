@@ -33,18 +33,17 @@ def show_predictions(table: Predictions) -> None:
     for error in errors[:ERRORS_SHOWN]:
         common.alarm.print(f"error: {error}")
     model = table.model
-    common.err.print(
-        f"model {common.plain(model['name'])} ({model['engine']}, {model['precision']}), operating point "
-        f"{model['operating_point']}: abnormal from {table.threshold:.2f}."
-    )
+    called = f"operating point {model['operating_point']}: abnormal from {table.threshold:.2f}"
+    if "abnormality" not in model["tasks"]:
+        called = "which did not learn abnormality"
+    common.err.print(f"model {common.plain(model['name'])} ({model['engine']}, {model['precision']}), {called}.")
 
 
 def _result(row: Prediction | StudyPrediction) -> dict[str, str]:
-    if row.joint is None or row.p_joint is None or row.p_abnormal is None:
-        return {"joint": "-", "abnormal": "-"}
+    call = "yes" if row.abnormal else "no"
     return {
-        "joint": f"{row.joint} {max(row.p_joint):.2f}",
-        "abnormal": f"{'yes' if row.abnormal else 'no'} {row.p_abnormal:.2f}",
+        "joint": "-" if row.p_joint is None else f"{row.joint} {max(row.p_joint):.2f}",
+        "abnormal": "-" if row.p_abnormal is None else f"{call} {row.p_abnormal:.2f}",
     }
 
 

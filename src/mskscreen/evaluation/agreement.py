@@ -19,8 +19,7 @@ from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.intervals import Part, draw
 from mskscreen.evaluation.keys import study_key
 from mskscreen.evaluation.labels import parse_label
-from mskscreen.evaluation.metrics import Statistic, threshold_statistic
-from mskscreen.evaluation.summary import TOO_FEW
+from mskscreen.evaluation.metrics import TOO_FEW, Statistic, threshold_statistic
 
 MODEL = "model"
 UNRATED = -1

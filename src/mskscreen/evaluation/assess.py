@@ -143,9 +143,11 @@ def assess(
     dev = development.cases("study") if development else None
     shared = require_apart(dev, cases, other_set=other_set) if dev else 0
     _require_one_model(cases, dev, contract)
+    if calibration != "as-is":
+        cases.table.require_abnormality("a calibration")
     if calibration != "as-is" and dev is None:
         raise DataError(f"calibration '{calibration}' needs development predictions; pass --dev")
-    soft = not cases.table.hard
+    soft = cases.table.no_scores is None
     calibrators = _calibrators(dev, soft)
     diagrams = (
         _diagrams(cases, {name: _apply(name, cases, calibrators).p for name in calibrators}, resamples, seed)
@@ -155,7 +157,7 @@ def assess(
     cases, images = (_apply(calibration, part, calibrators) for part in (cases, images))
     if dev is not None:
         dev = _apply(calibration, dev, calibrators)
-    points, reason = _points(dev, contract, cases.table.hard, rules)
+    points, reason = _points(dev, contract, cases.table.no_scores, rules)
     thresholds = {name: p.threshold if isinstance(p, OperatingPoint) else p for name, p in points.items()}
     if at is None and calibration != "as-is":
         at = "balanced"
@@ -194,8 +196,10 @@ def _require_one_model(cases: Cases, dev: Cases | None, contract: ModelContract 
         require_not_chosen_on(contract, cases)
     if dev is None:
         return
-    if dev.table.hard and not cases.table.hard:
-        raise DataError(f"{dev.table.name}: holds calls, from which nothing can be chosen; predict the images")
+    if dev.table.no_scores and not cases.table.no_scores:
+        raise DataError(
+            f"{dev.table.name}: nothing can be chosen, since {dev.table.no_scores}; predict the images"
+        )
     made_by = {table.model.get("contract") for table in (cases.table, dev.table)} - {None}
     if len(made_by) > 1:
         raise DataError(f"{dev.table.name} and {cases.table.name} are of different models; predict both with one")
@@ -233,11 +237,11 @@ def _diagrams(cases: Cases, ways: Mapping[str, np.ndarray], resamples: int, seed
 
 
 def _points(
-    dev: Cases | None, contract: ModelContract | None, hard: bool, rules: Mapping[str, Rule]
+    dev: Cases | None, contract: ModelContract | None, no_scores: str | None, rules: Mapping[str, Rule]
 ) -> tuple[Mapping[str, OperatingPoint | float], str | None]:
     """Operating points to judge, and the reason where there are none."""
-    if hard:
-        return {}, "the table holds calls, not probabilities"
+    if no_scores:
+        return {}, no_scores
     if dev is not None:
         return choose_all(dev, rules), None
     if contract is None:
@@ -248,6 +252,8 @@ def _points(
 def worst_errors(a: Assessment) -> dict[str, np.ndarray]:
     """Cases that are called wrongly, the most confident errors first, as indices into `a.cases`."""
     cases, calls = a.cases, a.cases.p >= a.study.threshold
+    if cases.table.silent:
+        return {}
     missed, alarms = np.flatnonzero(cases.labels & ~calls), np.flatnonzero(~cases.labels & calls)
     return {
         "false negatives": missed[np.argsort(cases.p[missed], kind="stable")],

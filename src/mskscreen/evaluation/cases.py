@@ -36,8 +36,9 @@ class Step(NamedTuple):
 class Cases:
     """Scored and labelled cases (n,) of one table.
 
-    `keys` are unique; `patient` numbers the patient of each case from 0 without gaps, `patients` names them;
-    `joint` is -1 where the truth is unknown; `rows[offsets[i]:offsets[i + 1]]` are the table's rows of case i.
+    `keys` are unique; `p` is NaN where the table is silent on abnormality; `patient` numbers the patient of each
+    case from 0 without gaps, `patients` names them; `joint` is -1 where the truth is unknown;
+    `rows[offsets[i]:offsets[i + 1]]` are the table's rows of case i.
     """
 
     level: Level
@@ -199,7 +200,8 @@ def _usable(table: Table, labels: Labels, truth: np.ndarray) -> np.ndarray:
 
 
 def _scored(table: Table) -> np.ndarray:
-    return (table.p_abnormal >= 0) & (table.p_abnormal <= 1)
+    p = table.p_joint.max(axis=1) if table.silent else table.p_abnormal
+    return (p >= 0) & (p <= 1)
 
 
 def _labelled(labels: Labels, truth: np.ndarray) -> np.ndarray:

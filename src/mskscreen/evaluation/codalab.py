@@ -62,8 +62,10 @@ def submission(table: Table, threshold: float | None = None) -> str:
     A study is called abnormal where the mean probability of its images is at least the threshold. It is named by
     its folder from the name of the release on, as the competition's list of images names it.
 
-    Raises DataError where a study is not of a MURA tree or has no scored image.
+    Raises DataError where the table is silent on abnormality, or a study is not of a MURA tree or has no scored
+    image.
     """
+    table.require_abnormality("a submission")
     at = table.threshold if threshold is None else threshold
     scores: dict[str, list[float]] = {}
     first_row: dict[str, int] = {}

@@ -96,6 +96,8 @@ def compare(
     """
     if len(models) < 2:
         raise DataError("a comparison needs at least two predictions tables; name another")
+    for cases in models.values():
+        cases.table.require_abnormality("a comparison")
     aligned = same_cases(models)
     at = {name: (thresholds or {}).get(name, cases.table.threshold) for name, cases in aligned.items()}
     first = next(iter(aligned.values()))
@@ -123,7 +125,7 @@ def compare(
         cases=len(first),
         patients=len(first.patients),
         models={
-            name: estimates(ABNORMALITY, draws, name, occurs[name], len(first), scores=not cases.table.hard)
+            name: estimates(ABNORMALITY, draws, name, occurs[name], len(first), cases.table.no_scores)
             for name, cases in aligned.items()
         },
         pairs=_corrected(pairs),
@@ -134,7 +136,7 @@ def compare(
 def _differences(
     draws: Draws, aligned: Mapping[str, Cases], occurs: Mapping[str, Mapping[str, int]], one: str, other: str
 ) -> dict[str, Estimate]:
-    scores = not (aligned[one].table.hard or aligned[other].table.hard)
+    no_scores = aligned[one].table.no_scores or aligned[other].table.no_scores
     both = {need: min(count, occurs[other][need]) for need, count in occurs[one].items()}
 
     def minus(values: Mapping[str, Mapping[str, Any]], metric: str) -> Any:
@@ -142,8 +144,8 @@ def _differences(
 
     found = {}
     for name, metric in ABNORMALITY.items():
-        why = reason(metric, both, len(aligned[one]), scores=scores)
-        if metric.scores and not scores:
+        why = reason(metric, both, len(aligned[one]), no_scores)
+        if metric.scores and no_scores:
             found[name] = Estimate(None, reason=why)
         else:
             found[name] = estimate(

@@ -24,15 +24,19 @@ _MARK = 10
 def fit_calibration(cases: Cases) -> Calibration:
     """Temperatures of both tasks that minimise the log loss of `cases`, at the level of the cases.
 
-    The joint temperature is 1 where fewer than two joint types are known. Raises DataError where raw scores or a
-    class are missing.
+    The joint temperature is 1 where fewer than two joint types are known or the model did not learn them. Raises
+    DataError where raw scores or a class are missing.
     """
+    cases.table.require_abnormality("a calibration")
     pred1, pred2 = cases.table.pred1[cases.rows], cases.table.pred2[cases.rows]
-    if not (np.isfinite(pred1).all() and np.isfinite(pred2).all()):
+    jointless = np.isnan(pred2).all()  # of a model that did not learn joints
+    if not (np.isfinite(pred1).all() and (jointless or np.isfinite(pred2).all())):
         raise DataError(
             f"{cases.table.name}: a temperature needs the raw scores pred1 and pred2; run predict again"
         )
     abnormality = fit_temperature(pred1, cases.labels.astype(np.intp), cases.group)
+    if jointless:
+        return Calibration(abnormality, 1.0)
     known = np.flatnonzero(cases.joint >= 0)
     if len(np.unique(cases.joint[known])) < 2:
         return Calibration(abnormality, 1.0)

@@ -77,15 +77,14 @@ def estimates(
     part: str,
     occurs: Mapping[str, int],
     cases: int,
-    *,
-    scores: bool = True,
+    no_scores: str | None = None,
 ) -> dict[str, Estimate]:
     """Estimates of every metric of a part of the draws, in the order of `metrics`."""
     values = draws.estimate[part]
     again, left_out = draws.replicates.get(part), draws.jackknife.get(part)
     found = {}
     for name, metric in metrics.items():
-        why = reason(metric, occurs, cases, scores=scores)
+        why = reason(metric, occurs, cases, no_scores)
         if metric.biased and f"{name}_gaps" in values:
             gaps = f"{name}_gaps"
             found[name] = estimate_of_gaps(values[gaps], again[gaps] if again else None, why)

@@ -18,6 +18,8 @@ from mskscreen.evaluation.calibration import BINS, bin_index, recalibration_stat
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
+# Of fewer cases no figure is given, and none enters a mean.
+TOO_FEW = 20
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -58,13 +60,17 @@ ABNORMALITY: Mapping[str, Metric] = {
     "calibration_slope": Metric("Calibration slope", _BOTH, True, None),
     "calibration_intercept": Metric("Calibration intercept", _BOTH, True, None),
 }
+_ENOUGH = f"{TOO_FEW} cases of "
+_ANY = f"{_ENOUGH}any joint type"
 JOINT: Mapping[str, Metric] = {
     "accuracy": Metric("Accuracy"),
-    "balanced_accuracy": Metric("Balanced accuracy"),
-    "auroc_macro": Metric("AUROC, macro", ("second joint type",), scores=True),
+    "balanced_accuracy": Metric("Balanced accuracy", (_ANY,)),
+    "auroc_macro": Metric("AUROC, macro", ("second joint type", _ANY), scores=True),
     **{
         f"auroc_{joint}": Metric(
-            f"AUROC, {joint} against the rest", (f"case of {joint}", f"case beside {joint}"), True
+            f"AUROC, {joint} against the rest",
+            (f"case of {joint}", _ENOUGH + joint, f"case beside {joint}"),
+            True,
         )
         for joint in JOINT_LABELS
     },
@@ -191,17 +197,18 @@ def abnormality_statistic(
     return _together(parts)
 
 
-def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
+def joint_statistic(truth: np.ndarray, p: np.ndarray, least: int = TOO_FEW) -> Statistic:
     """Every metric of `JOINT` for joint indices `truth` (n,) and probabilities `p` (n, 7).
 
-    Balanced accuracy and macro AUROC average over the joint types that occur.
+    A joint type has an AUROC, and a part in balanced accuracy and macro AUROC, from `least` cases on.
     """
     classes = p.shape[1]
     right, confidence = p.argmax(axis=1) == truth, p.max(axis=1)
     loss = -np.log(np.clip(p[np.arange(len(truth)), truth], _EPSILON, 1))
     index, gap = bin_index(confidence), confidence - right
     cell = 2 * truth + right
-    rankings = {int(k): ranking_statistic(truth == k, p[:, k], average=False) for k in np.unique(truth)}
+    enough = np.flatnonzero(np.bincount(truth, minlength=classes) >= max(least, 1)).tolist()
+    rankings = {k: ranking_statistic(truth == k, p[:, k], average=False) for k in enough}
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         missed, recalled = _binned(weights, cell, 2 * classes).reshape(-1, classes, 2).transpose(2, 0, 1)
@@ -213,7 +220,7 @@ def joint_statistic(truth: np.ndarray, p: np.ndarray) -> Statistic:
             gaps = _binned(weights * gap, index, BINS) / total[:, None]
             return {
                 "accuracy": recalled.sum(axis=1) / total,
-                "balanced_accuracy": nanmean(recalled / (missed + recalled), axis=1),
+                "balanced_accuracy": nanmean((recalled / (missed + recalled))[:, enough], axis=1),
                 "auroc_macro": nanmean(areas, axis=0),
                 **{f"auroc_{joint}": areas[k] for k, joint in enumerate(JOINT_LABELS)},
                 "log_loss": weighted_sum(weights, loss) / total,
@@ -258,16 +265,18 @@ def present_joints(truth: np.ndarray) -> dict[str, int]:
         "second joint type": int((counts > 0).sum() > 1),
         **{f"case of {joint}": count for joint, count in named.items()},
         **{f"case beside {joint}": len(truth) - count for joint, count in named.items()},
+        **{_ENOUGH + joint: int(count >= TOO_FEW) for joint, count in named.items()},
+        _ANY: int((counts >= TOO_FEW).any()),
     }
 
 
-def reason(metric: Metric, occurs: Mapping[str, int], cases: int, *, scores: bool = True) -> str:
-    """Why `metric` is not defined on these cases, in words."""
+def reason(metric: Metric, occurs: Mapping[str, int], cases: int, no_scores: str | None = None) -> str:
+    """Why `metric` is not defined on these cases, in words; `no_scores` is that of the table."""
     if not cases:
         return "no cases"
-    if metric.scores and not scores:
-        return "the table holds calls, not probabilities"
+    if metric.scores and no_scores:
+        return no_scores
     missing = [need for need in metric.needs if occurs.get(need) == 0]
     if missing:
-        return f"no {missing[0]}"
+        return ("fewer than " if missing[0].startswith(_ENOUGH) else "no ") + missing[0]
     return "the classes are separated by the score, or the scores do not vary"

@@ -8,8 +8,7 @@ import numpy as np
 
 from mskscreen.evaluation.intervals import delong, delong_interval, wilson
 from mskscreen.evaluation.keys import keys
-from mskscreen.evaluation.metrics import loss_statistic
-from mskscreen.evaluation.summary import TOO_FEW
+from mskscreen.evaluation.metrics import TOO_FEW, loss_statistic
 from mskscreen.phantom.manifest import Row
 from mskscreen.predictions import Predictions
 

@@ -81,11 +81,11 @@ def _disturbed(
     batch = [screener.preprocessing(radiograph.with_pixels(disturb(pixels))) for disturb in disturbances.values()]
     outputs = screener.engine.run(np.stack(batch))
     contract = screener.engine.contract
-    scored = (score(contract, outputs["pred1"][k], outputs["pred2"][k]) for k in range(len(disturbances)))
-    return {
-        name: replace(row, **fields | {"abnormal": fields["p_abnormal"] >= at})
-        for name, fields in zip(disturbances, scored, strict=True)
-    }
+    scored = [score(contract, outputs["pred1"][k], outputs["pred2"][k]) for k in range(len(disturbances))]
+    for fields in scored:
+        if fields["p_abnormal"] is not None:
+            fields["abnormal"] = fields["p_abnormal"] >= at
+    return {name: replace(row, **fields) for name, fields in zip(disturbances, scored, strict=True)}
 
 
 def some_studies(base: Predictions, count: int, seed: int = 0) -> Predictions:

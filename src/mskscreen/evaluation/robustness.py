@@ -61,14 +61,15 @@ def robustness_of(
     every = np.arange(len(reference))
     parts: dict[str, Part] = {}
     for name, cases in aligned.items():
-        parts[f"{name} ranking"] = Part(every, ranking_statistic(cases.labels, cases.p, average=False))
-        parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= threshold))
+        if not base.table.silent:
+            parts[f"{name} ranking"] = Part(every, ranking_statistic(cases.labels, cases.p, average=False))
+            parts[f"{name} calls"] = Part(every, threshold_statistic(cases.labels, cases.p >= threshold))
         parts[f"{name} flips"] = Part(every, _share_statistic(_flips(reference, cases, threshold)))
     draws = draw(parts, reference.patient, resamples=resamples, seed=seed)
 
     def values(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
         part = f"{name} {_PARTS.get(metric, 'calls')}"
-        return kind[part][metric] if part in kind else None
+        return kind[part].get(metric) if part in kind else None
 
     def change(kind: Mapping[str, Mapping[str, np.ndarray]], name: str, metric: str) -> np.ndarray | None:
         now, before = values(kind, name, metric), values(kind, UNDISTURBED, metric)
@@ -76,8 +77,10 @@ def robustness_of(
 
     kinds = (draws.estimate, draws.replicates, draws.jackknife)
 
+    why = base.table.no_scores or "a class is missing"
+
     def found(name: str, metric: str) -> Estimate:
-        return _estimate(*(values(kind, name, metric) for kind in kinds))
+        return _estimate(why, *(values(kind, name, metric) for kind in kinds))
 
     rows = [Robustness(UNDISTURBED, len(reference), {m: found(UNDISTURBED, m) for m in METRICS})]
     return rows + [
@@ -85,7 +88,7 @@ def robustness_of(
             name,
             len(reference),
             {m: found(name, m) for m in METRICS},
-            {m: _estimate(*(change(kind, name, m) for kind in kinds)) for m in METRICS},
+            {m: _estimate(why, *(change(kind, name, m) for kind in kinds)) for m in METRICS},
             found(name, "flipped"),
             found(name, "joint_flipped"),
         )
@@ -93,15 +96,17 @@ def robustness_of(
     ]
 
 
-def _estimate(value: np.ndarray | None, replicates: np.ndarray | None, jackknife: np.ndarray | None) -> Estimate:
-    return estimate(np.nan if value is None else float(value), replicates, jackknife, "a class is missing")
+def _estimate(
+    why: str, value: np.ndarray | None, replicates: np.ndarray | None, jackknife: np.ndarray | None
+) -> Estimate:
+    return estimate(np.nan if value is None else float(value), replicates, jackknife, why)
 
 
 def _flips(reference: Cases, disturbed: Cases, at: float) -> dict[str, np.ndarray]:
-    return {
-        "flipped": (reference.p >= at) != (disturbed.p >= at),
-        "joint_flipped": reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1),
-    }
+    found = {"joint_flipped": reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1)}
+    if not reference.table.silent:
+        found["flipped"] = (reference.p >= at) != (disturbed.p >= at)
+    return found
 
 
 def _share_statistic(marks: Mapping[str, np.ndarray]) -> Statistic:

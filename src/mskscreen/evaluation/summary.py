@@ -17,6 +17,7 @@ from mskscreen.evaluation.intervals import Draws, Interval, Part, draw
 from mskscreen.evaluation.metrics import (
     ABNORMALITY,
     JOINT,
+    TOO_FEW,
     Statistic,
     abnormality_statistic,
     confusion,
@@ -28,14 +29,16 @@ from mskscreen.evaluation.metrics import (
 )
 from mskscreen.evaluation.operating import projected
 
-TOO_FEW = 20
 # A column with more values than this is a name, not a group.
 _MAX_GROUPS = 60
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some of the cases. `abnormality` is empty, and `reason` says why, where there are fewer than 20."""
+    """Some of the cases. `abnormality` is empty, and `reason` says why, where there are fewer than 20.
+
+    Where the table is silent on abnormality, it has the reason in place of every value, and `confusion` is empty.
+    """
 
     name: str
     cases: int
@@ -60,8 +63,8 @@ class PointResult:
 class Summary:
     """Every figure at one level. `joint` is empty and `joint_reason` says why where no joint type is known.
 
-    `average` is the unweighted mean over the joint types with enough cases; `joint_confusion` (7, 7) counts
-    truth by row and call by column.
+    `average` is the unweighted mean over the joint types with enough cases, which `averaged` names;
+    `joint_confusion` (7, 7) counts truth by row and call by column.
     """
 
     level: str
@@ -72,6 +75,7 @@ class Summary:
     joint_confusion: np.ndarray
     groups: Mapping[str, Sequence[Group]]
     average: Mapping[str, Estimate]
+    averaged: Sequence[str]
     points: Mapping[str, PointResult]
     settings: Mapping[str, Any]
 
@@ -89,7 +93,8 @@ def summarise(
     """Evaluate `cases` overall, per joint, per number of views and per value of each column in `by`.
 
     `threshold` is that of the table unless given; `points` are thresholds, by name, to be judged besides. All
-    figures come from the same resamples of patients. Raises DataError for an unknown column.
+    figures come from the same resamples of patients. Raises DataError for an unknown column, and where neither
+    abnormality nor a joint type can be judged.
     """
     threshold = cases.table.threshold if threshold is None else threshold
     columns = {name: _groups_of(cases, name) for name in ("joint", VIEW_COUNT, *by)}
@@ -99,8 +104,8 @@ def summarise(
         for value, rows in values.items()
         if len(rows) >= TOO_FEW
     }
-    scores = not cases.table.hard
-    parts = {"all": np.arange(len(cases)), **enough}
+    parts = {} if cases.table.silent else {"all": np.arange(len(cases)), **enough}
+    scores = cases.table.no_scores is None
     statistics = {
         name: Part(rows, abnormality_statistic(cases.labels[rows], cases.p[rows], threshold, scores=scores))
         for name, rows in parts.items()
@@ -110,28 +115,52 @@ def summarise(
         statistics["joint"] = Part(known, joint_statistic(cases.joint[known], cases.p_joint[known]))
     for name, value in (points or {}).items():
         statistics[f"point {name}"] = Part(parts["all"], _point_statistic(cases, value, prevalence))
+    if not statistics:
+        why = cases.table.no_scores
+        raise DataError(
+            f"{cases.table.name}: {why}, and the truth names no joint type; name one in a column joint"
+        )
     draws = draw(statistics, cases.patient, resamples=resamples, seed=seed)
-    joints = [f"joint={joint}" for joint in JOINT_LABELS if f"joint={joint}" in enough]
+    joints = [joint for joint in JOINT_LABELS if f"joint={joint}" in enough]
     return Summary(
         level=cases.level,
         threshold=threshold,
-        overall=_group(cases, "all", "all", parts["all"], threshold, draws),
+        overall=_group(cases, "all", "all", np.arange(len(cases)), threshold, draws),
         joint=estimates(JOINT, draws, "joint", present_joints(cases.joint[known]), len(known))
         if len(known)
         else {},
-        joint_reason=None if len(known) else "no joint type is known of these cases",
+        joint_reason=None if len(known) else _no_joint(cases),
         joint_confusion=_joint_confusion(cases, known),
         groups={
             column: [_group(cases, f"{column}={v}", v, rows, threshold, draws) for v, rows in values.items()]
             for column, values in columns.items()
         },
-        average=_average(draws, joints, scores=scores),
+        average=_average(draws, [f"joint={joint}" for joint in joints], cases.table.no_scores),
+        averaged=joints,
         points={
             name: _point(cases, f"point {name}", value, draws, prevalence)
             for name, value in (points or {}).items()
         },
         settings={"resamples": resamples, "seed": seed, "prevalence": prevalence, "confidence": intervals.LEVEL},
     )
+
+
+def _no_joint(cases: Cases) -> str:
+    if (cases.joint < 0).all():
+        return "no joint type is known of these cases"
+    return "the table holds no probabilities of joint types"
+
+
+def partial_averages(summary: Summary, metrics: Sequence[str] = tuple(ABNORMALITY)) -> list[str]:
+    """What to say of the averages of `metrics` that are of fewer joint types than `averaged`, one undefined."""
+    groups = [group for group in summary.groups["joint"] if group.name in summary.averaged]
+    found = []
+    for name in metrics:
+        lacking = [group.name for group in groups if group.abnormality[name].value is None]
+        if lacking and summary.average[name].value is not None:
+            of = f"{len(groups) - len(lacking)} joints: it is undefined for {', '.join(lacking)}"
+            found.append(f"the average of {ABNORMALITY[name].title} is of {of}")
+    return found
 
 
 def _groups_of(cases: Cases, column: str) -> dict[str, np.ndarray]:
@@ -151,15 +180,21 @@ def _groups_of(cases: Cases, column: str) -> dict[str, np.ndarray]:
 def _group(cases: Cases, part: str, name: str, rows: np.ndarray, threshold: float, draws: Draws) -> Group:
     labels, p = cases.labels[rows], cases.p[rows]
     group = Group(name, len(rows), int(labels.sum()), len(np.unique(cases.patient[rows])))
-    if part not in draws.estimate:
+    no_scores, calls = cases.table.no_scores, p >= threshold
+    if len(rows) < TOO_FEW and part != "all":
         return replace(group, reason=f"too few: fewer than {TOO_FEW}")
-    scores, calls = not cases.table.hard, p >= threshold
-    found = estimates(ABNORMALITY, draws, part, present(labels, calls), len(rows), scores=scores)
+    if cases.table.silent:
+        return replace(group, abnormality=_without(no_scores), reason=no_scores)
+    found = estimates(ABNORMALITY, draws, part, present(labels, calls), len(rows), no_scores)
     cells = confusion(labels, calls)
     extra = {name: _wilson(cells, *m.proportion) for name, m in ABNORMALITY.items() if m.proportion}
-    if scores:
+    if no_scores is None:
         extra["auroc"] = {"delong": intervals.delong_interval(labels, p)}
     return replace(group, abnormality=_with(found, extra) if group.patients > 1 else found, confusion=cells)
+
+
+def _without(reason: str | None) -> dict[str, Estimate]:
+    return dict.fromkeys(ABNORMALITY, Estimate(None, reason=reason))
 
 
 def _wilson(
@@ -181,8 +216,12 @@ def _with(
     return added
 
 
-def _average(draws: Draws, joints: Sequence[str], *, scores: bool) -> dict[str, Estimate]:
+def _average(draws: Draws, joints: Sequence[str], no_scores: str | None) -> dict[str, Estimate]:
     """Unweighted mean over joints of every metric, with the intervals of that mean."""
+    if not joints:
+        return _without("no joint type with enough cases")
+    if not all(joint in draws.estimate for joint in joints):
+        return _without(no_scores)
 
     def mean(values: Mapping[str, Mapping[str, Any]], name: str) -> np.ndarray | None:
         if not all(joint in values for joint in joints):
@@ -191,8 +230,8 @@ def _average(draws: Draws, joints: Sequence[str], *, scores: bool) -> dict[str, 
 
     found = {}
     for name, metric in ABNORMALITY.items():
-        if not joints or (metric.scores and not scores):
-            found[name] = Estimate(None, reason="no joint type with enough cases" if not joints else "calls only")
+        if metric.scores and no_scores:
+            found[name] = Estimate(None, reason=no_scores)
             continue
         if metric.biased:
             # The mean of sums over bins is one sum over the bins of all joints.

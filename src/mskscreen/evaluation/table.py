@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    @cached_property
+    def silent(self) -> bool:
+        """Whether it says nothing of abnormality, only of joints: its model did not learn that."""
+        return bool(np.isfinite(self.p_joint).any() and not np.isfinite(self.p_abnormal).any())
+
+    @property
+    def no_scores(self) -> str | None:
+        """Why it holds no probabilities of abnormality, None where it does."""
+        if self.silent:
+            return "the model did not learn abnormality"
+        return "the table holds calls, not probabilities" if self.hard else None
+
+    def require_abnormality(self, what: str) -> None:
+        """Raise DataError where the table is `silent`; `what` needs more."""
+        if self.silent:
+            raise DataError(f"{self.name}: {self.no_scores}, which {what} needs; predict with a model that did")
 
     @classmethod
     def of(cls, predictions: Predictions, name: str = "predictions") -> Table:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mskscreen.anatomy import JointType
+from mskscreen.contract import TASKS, ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.inference.engines import EngineName, Precision
 from mskscreen.inference.grouping import StudyBy
@@ -29,8 +30,8 @@ _USUAL = Limits()
 class Ensemble:
     """Screeners whose probabilities are averaged; one given twice weighs twice and runs once.
 
-    The threshold at an operating point, and the confidence below which a joint is flagged, are the means over
-    the members.
+    Each task is averaged over the members that learned it. So are the threshold at an operating point, and the
+    confidence below which a joint is flagged.
     """
 
     def __init__(self, screeners: Sequence[Screener]) -> None:
@@ -75,11 +76,17 @@ class Ensemble:
     @property
     def operating_points(self) -> dict[str, float]:
         """Thresholds of the points that every member has."""
-        contracts = [screener.engine.contract for screener in self.screeners]
+        contracts, weights = self._of("abnormality")
         names = [
             name for name in contracts[0].operating_points if all(name in c.operating_points for c in contracts)
         ]
-        return {name: mean([threshold(c, name) for c in contracts], self.weights) for name in names}
+        return {name: mean([threshold(c, name) for c in contracts], weights) for name in names}
+
+    def _of(self, task: str) -> tuple[list[ModelContract], list[int]]:
+        """Contracts and weights of the members that learned a task; of all where none did."""
+        members = list(zip((each.engine.contract for each in self.screeners), self.weights, strict=True))
+        found = [member for member in members if task in member[0].tasks] or members
+        return [contract for contract, _ in found], [weight for _, weight in found]
 
     def describe(self, at: str = "balanced") -> dict[str, Any]:
         """What a predictions table says of the models that made it: as `Screener.describe`, with its `members`."""
@@ -98,6 +105,7 @@ class Ensemble:
             "sha256": digest("sha256"),
             "contract": digest("contract"),
             "precision": either("precision"),
+            "tasks": [task for task in TASKS if any(task in member["tasks"] for member in members)],
             "members": [
                 {key: member[key] for key in ("name", "sha256", "server") if key in member} | {"weight": weight}
                 for weight, member in zip(self.weights, members, strict=True)
@@ -114,7 +122,8 @@ class Ensemble:
     ) -> Generator[Prediction]:
         """Rows as of `Screener.stream`, averaged one by one; an image that a member cannot score is an error."""
         files = list(sources)
-        confidence = mean([s.engine.contract.joint_confidence for s in self.screeners], self.weights)
+        contracts, weights = self._of("joint")
+        confidence = mean([contract.joint_confidence for contract in contracts], weights)
         point = self.operating_points[at]
         with ExitStack() as stack:
             streams = [
@@ -135,27 +144,28 @@ def averaged(
 ) -> Prediction:
     """One row from those of several models for the same image: the weighted means of the calibrated probabilities.
 
-    Scores are the logarithms of the means, whose softmax gives the means again. Flags are those that any member
-    raised, save for the low confidence of a joint, which is judged afresh. `threshold` is that of abnormality.
+    Of a task that a row does not speak of, the mean is that of the others. Scores are the logarithms of the means,
+    whose softmax gives the means again. Flags are those that any member raised, save for the low confidence of a
+    joint, which is judged afresh. `threshold` is that of abnormality.
     """
-    first = next((row for row in rows if row.error), rows[0])
-    if any(row.p_abnormal is None or row.p_joint is None for row in rows):
+    first = next((row for row in rows if not row.scored), rows[0])
+    if not first.scored:
         return first
-    p_abnormal = mean([row.p_abnormal or 0.0 for row in rows], weights)
-    p_joint = tuple(mean(column, weights) for column in zip(*(row.p_joint or () for row in rows), strict=True))
     flags = {flag: None for row in rows for flag in row.flags if flag != FLAG_LOW_CONFIDENCE}
-    low = (FLAG_LOW_CONFIDENCE,) if max(p_joint) < joint_confidence else ()
-    return replace(
-        first,
-        joint=JointType(int(np.argmax(p_joint))).label,
-        p_joint=p_joint,
-        p_abnormal=p_abnormal,
-        abnormal=p_abnormal >= threshold,
-        pred1=_logarithms((1 - p_abnormal, p_abnormal)),
-        pred2=_logarithms(p_joint),
-        flags=(*low, *flags),
-        novelty=None,
-    )
+    found: dict[str, Any] = {"flags": tuple(flags), "novelty": None}
+    both = list(zip(rows, weights, strict=True))
+    if abnormal := [(row.p_abnormal, weight) for row, weight in both if row.p_abnormal is not None]:
+        p_abnormal = mean(*zip(*abnormal, strict=True))
+        scores = _logarithms((1 - p_abnormal, p_abnormal))
+        found |= {"p_abnormal": p_abnormal, "abnormal": p_abnormal >= threshold, "pred1": scores}
+    if joint := [(row.p_joint, weight) for row, weight in both if row.p_joint is not None]:
+        values, of = zip(*joint, strict=True)
+        p_joint = tuple(mean(column, of) for column in zip(*values, strict=True))
+        label = JointType(int(np.argmax(p_joint))).label
+        found |= {"joint": label, "p_joint": p_joint, "pred2": _logarithms(p_joint)}
+        if max(p_joint) < joint_confidence:
+            found["flags"] = (FLAG_LOW_CONFIDENCE, *flags)
+    return replace(first, **found)
 
 
 def averaged_tables(tables: Sequence[Predictions], weights: Sequence[int]) -> Predictions:

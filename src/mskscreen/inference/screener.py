@@ -173,6 +173,7 @@ class Screener:
         return {
             "name": contract.name,
             "architecture": contract.architecture,
+            "tasks": list(contract.tasks),
             "sha256": self.engine.digest,
             "contract": contract.digest,
             "engine": self.engine.name,
@@ -289,9 +290,12 @@ def _doing(
     return lambda screened: pool.submit(inspected, screened).result
 
 
-def _conflict(joint: str, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The flag for a DICOM file whose Body Part Examined (0018,0015) names another part than the model."""
+def _conflict(joint: str | None, dicom: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The flag for a DICOM file whose Body Part Examined (0018,0015) names another part than the model.
+
+    Without a `joint` only a part that is none of the seven is another.
+    """
     text = (dicom or {}).get("body_part_examined") or ""
     declared = JointType.from_body_part(text)
-    other = declared.label != joint if declared is not None else JointType.is_other_part(text)
+    other = declared.label != (joint or declared.label) if declared is not None else JointType.is_other_part(text)
     return (FLAG_CONFLICT,) if other else ()

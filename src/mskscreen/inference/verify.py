@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mskscreen.contract import METADATA_KEY, ModelContract
+from mskscreen.contract import METADATA_KEY, TASKS, ModelContract
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference import selftest
 from mskscreen.inference.backends import BACKENDS
@@ -139,6 +139,8 @@ def compare(a: Path, b: Path) -> list[Difference]:
         results.append(open_as_filed(path, contract, "onnxruntime").run(image))
     temperatures = [dataclasses.astuple(contract.calibration) for contract in contracts]
     for task, label in enumerate(("p_abnormal", "p_joint")):
+        if not all(TASKS[task] in contract.tasks for contract in contracts):
+            continue
         p, q = (
             softmax(result[f"pred{task + 1}"][0], temperature[task])
             for result, temperature in zip(results, temperatures, strict=True)

@@ -26,8 +26,8 @@ class Prediction:
 
     `pred1` (2,) and `pred2` (7,) are the raw scores in the release's order; `p_abnormal` and `p_joint` (7,)
     are calibrated probabilities; `abnormal` is the decision at the operating point in force. They are None,
-    and `error` says why in one sentence, where the image could not be scored. `digest` is the SHA-256 of the
-    decode record.
+    and `error` says why in one sentence, where the image could not be scored; those of a task that the model did
+    not learn are None throughout. `digest` is the SHA-256 of the decode record.
     """
 
     file: str
@@ -43,6 +43,11 @@ class Prediction:
     patient: str | None = None
     novelty: float | None = None
     digest: str | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the model says anything of the image."""
+        return self.p_abnormal is not None or self.p_joint is not None
 
     @property
     def sure_joint(self) -> str | None:
@@ -67,27 +72,26 @@ def score(
 ) -> dict[str, Any]:
     """Fields of a Prediction that follow from the raw scores `pred1` (2,) and `pred2` (7,) of one image.
 
+    Those of a task that the model did not learn are None.
     Raises DataError where the contract has no operating point `at` or a score is not finite.
     """
     if not (np.isfinite(pred1).all() and np.isfinite(pred2).all()):
         raise DataError("the model's scores are not finite; the model file is damaged or the precision overflows")
-    p_abnormal = float(softmax(pred1, contract.calibration.abnormality_temperature)[1])
-    p_joint = softmax(pred2, contract.calibration.joint_temperature)
+    found: dict[str, Any] = dict.fromkeys(("joint", "p_joint", "p_abnormal", "abnormal", "pred1", "pred2"))
     flags = []
-    if p_joint.max() < contract.joint_confidence:
-        flags.append(FLAG_LOW_CONFIDENCE)
+    if "abnormality" in contract.tasks:
+        p_abnormal = float(softmax(pred1, contract.calibration.abnormality_temperature)[1])
+        abnormal = p_abnormal >= threshold(contract, at)
+        found |= {"p_abnormal": p_abnormal, "abnormal": abnormal, "pred1": tuple(map(float, pred1))}
+    if "joint" in contract.tasks:
+        p_joint = softmax(pred2, contract.calibration.joint_temperature)
+        joint = JointType(int(p_joint.argmax())).label
+        found |= {"joint": joint, "p_joint": tuple(map(float, p_joint)), "pred2": tuple(map(float, pred2))}
+        if p_joint.max() < contract.joint_confidence:
+            flags.append(FLAG_LOW_CONFIDENCE)
     if contract.novelty and novelty is not None and novelty > contract.novelty.threshold:
         flags.append(FLAG_NOVEL)
-    return {
-        "joint": JointType(int(p_joint.argmax())).label,
-        "p_joint": tuple(map(float, p_joint)),
-        "p_abnormal": p_abnormal,
-        "abnormal": p_abnormal >= threshold(contract, at),
-        "pred1": tuple(map(float, pred1)),
-        "pred2": tuple(map(float, pred2)),
-        "novelty": novelty,
-        "flags": tuple(flags),
-    }
+    return {**found, "novelty": novelty, "flags": tuple(flags)}
 
 
 def threshold(contract: ModelContract, at: str) -> float:

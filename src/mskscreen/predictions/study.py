@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ class StudyPrediction:
     """What a model says of one study: the mean over its scored images.
 
     `flags` are those of its images, and `mixed-joints` where they show different joints, none of them in doubt.
+    What no image says is None.
     """
 
     study: str
@@ -68,27 +69,26 @@ class StudyTally:
         views = self._studies.setdefault(image.study, _Views(image.patient))
         views.images += 1
         views.flags.update(image.flags)
-        if image.p_abnormal is not None and image.p_joint is not None:
+        views.scored += image.scored
+        if image.p_abnormal is not None:
             views.p_abnormal.append(image.p_abnormal)
+        if image.p_joint is not None:
             views.p_joint.append(image.p_joint)
 
     def rows(self) -> Iterator[StudyPrediction]:
         """Study rows in order of first appearance; a study without a scored image has None for its scores."""
         for name, views in self._studies.items():
-            scored = len(views.p_abnormal)
             mixed = {FLAG_MIXED_JOINTS} if name in self._joints.mixed else set()
             flags = tuple(sorted(views.flags | mixed))
             row = StudyPrediction(
-                name, None, None, None, None, views.images, views.images - scored, flags, views.patient
+                name, None, None, None, None, views.images, views.images - views.scored, flags, views.patient
             )
-            if scored:
-                p_abnormal = math.fsum(views.p_abnormal) / scored
-                p_joint = tuple(math.fsum(column) / scored for column in zip(*views.p_joint, strict=True))
-                joint = JointType(int(np.argmax(p_joint))).label
-                abnormal = p_abnormal >= self._at
-                row = dataclasses.replace(
-                    row, joint=joint, p_joint=p_joint, p_abnormal=p_abnormal, abnormal=abnormal
-                )
+            if views.p_abnormal:
+                p_abnormal = _mean(views.p_abnormal)
+                row = dataclasses.replace(row, p_abnormal=p_abnormal, abnormal=p_abnormal >= self._at)
+            if views.p_joint:
+                p_joint = tuple(map(_mean, zip(*views.p_joint, strict=True)))
+                row = dataclasses.replace(row, joint=JointType(int(np.argmax(p_joint))).label, p_joint=p_joint)
             yield row
 
 
@@ -96,9 +96,14 @@ class StudyTally:
 class _Views:
     patient: str | None
     images: int = 0
+    scored: int = 0
     flags: set[str] = field(default_factory=set)
     p_abnormal: list[float] = field(default_factory=list)
     p_joint: list[tuple[float, ...]] = field(default_factory=list)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def studies(images: Iterable[Prediction], at: float) -> list[StudyPrediction]:

@@ -77,9 +77,10 @@ def make_pack(
     that made the table. Pictures are decoded anew and hold nothing but pixels. Without a map of the model there
     is no aided phase.
 
-    Raises DataError where the pack would hold its key, the key cannot be written, cases are too few, or an image
-    cannot be read any more or has another score than in the table.
+    Raises DataError where the table is silent on abnormality, the pack would hold its key, the key cannot be
+    written, cases are too few, or an image cannot be read any more or has another score than in the table.
     """
+    cases.table.require_abnormality("a review")
     if key_path.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{key_path}: the key may not lie in the pack that readers get; name another place")
     out.parent.mkdir(parents=True, exist_ok=True)

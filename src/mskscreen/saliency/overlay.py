@@ -99,6 +99,12 @@ def colours(values: npt.NDArray) -> npt.NDArray[np.float32]:
     return np.stack([np.interp(values, steps, channel) for channel in _VIRIDIS.T], axis=-1).astype(np.float32)
 
 
+def said(joint: str | None, p_abnormal: float | None) -> str:
+    """What a model said of an image, as captions give it; None is what it did not learn."""
+    abnormal = None if p_abnormal is None else f"abnormal: {p_abnormal:.2f}"
+    return ", ".join(part for part in (joint, abnormal) if part)
+
+
 def overlay_name(shown: str, file: str) -> str:
     """A file name without folders for the overlay of `file`, distinct for distinct files.
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
+from mskscreen.contract import TASKS
 from mskscreen.errors import DataError
 
 # Log-odds (n,) of a class for model inputs (n, 1, H, W).
@@ -36,6 +37,11 @@ class Target:
                 return cls(output, labels.index(label))
         known = ", ".join((*ABNORMALITY_LABELS, JOINT, *JOINT_LABELS))
         raise DataError(f"class '{text}' is unknown; choose from {known}")
+
+    @property
+    def task(self) -> str:
+        """The task of its head, of `contract.TASKS`."""
+        return TASKS[self.output == "pred2"]
 
     @property
     def label(self) -> str:

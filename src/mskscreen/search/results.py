@@ -19,8 +19,7 @@ from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases, join
 from mskscreen.evaluation.labels import Labels, read_labels
-from mskscreen.evaluation.metrics import joint_statistic, nanmean, ranking_statistic, threshold_statistic
-from mskscreen.evaluation.summary import TOO_FEW
+from mskscreen.evaluation.metrics import TOO_FEW, joint_statistic, nanmean, ranking_statistic, threshold_statistic
 from mskscreen.evaluation.table import read_table
 from mskscreen.networks.complexity import Complexity
 from mskscreen.search.cost import complexity_of, trained
@@ -206,7 +205,7 @@ def _score(plan: Plan, run: Run, labels: Labels) -> float:
     if run.protocol.labels == plan.labels or run.protocol.tasks == "joint":
         done = json.loads((plan.of(run) / "done.json").read_text(encoding="utf-8"))
         return float(done["metrics"][name])
-    found = figures(join(read_table(plan.of(run) / DEVELOPMENT), labels).cases())
+    found = figures(join(read_table(plan.of(run) / DEVELOPMENT), labels).cases(), run.protocol.tasks)
     if name not in found:
         raise DataError(
             f"{plan.data}: the runs learned different label columns, and '{plan.labels}', by which they are "

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mskscreen.contract import METADATA_KEY, ModelContract, Provenance
+from mskscreen.contract import METADATA_KEY, TASKS, ModelContract, Provenance
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import ProtocolError
 from mskscreen.inference.machine import machine_kind
@@ -159,7 +159,7 @@ def contract_of(
     notes: Sequence[str] = (),
 ) -> ModelContract:
     """The contract of the weights that reached the figures `found` on the development fold."""
-    untaught = {"abnormality": ["The joint output"], "joint": ["The abnormality output"]}.get(protocol.tasks, [])
+    untaught = [f"The {task} output" for task in TASKS if task not in learned(protocol)]
     return ModelContract(
         name=name,
         architecture=str(Architecture.parse(protocol.architecture)),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
+from mskscreen.contract import TASKS
 from mskscreen.training.loader import UNKNOWN
 from mskscreen.training.protocol import Protocol
 
@@ -78,7 +79,7 @@ class ScreeningLoss(nn.Module):
 
 def learned(protocol: Protocol) -> tuple[str, ...]:
     """The tasks of a protocol."""
-    return ("abnormality", "joint") if protocol.tasks == "both" else (protocol.tasks,)
+    return TASKS if protocol.tasks == "both" else (protocol.tasks,)
 
 
 def study_type_weights(labels: np.ndarray, joints: np.ndarray) -> np.ndarray:

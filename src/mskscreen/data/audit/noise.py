@@ -20,6 +20,8 @@ def study_probabilities(manifest: Manifest, tables: Sequence[Predictions]) -> di
     """
     rows = {image: row for row, image in enumerate(manifest["image"])}
     matched: dict[int, float] = {}
+    if not any(row.p_abnormal is not None for table in tables for row in table.images):
+        raise DataError("predictions: none has a probability of abnormality; predict with a model that learned it")
     for prediction in (row for table in tables for row in table.images):
         row = rows.get(_below(manifest.root, prediction.file))
         if row is None or prediction.p_abnormal is None:

@@ -184,11 +184,11 @@ def _one_head(
 
 def _outcome(head: str, row: Prediction | None, truth: Truth | None, record: MapRecord) -> str:
     scored, missed, no_truth, no_row, no_map, empty, called_normal = _OUTCOMES
-    if row is None or row.abnormal is None:
+    if row is None or not row.scored:
         return no_row
     if truth is None:
         return no_truth
-    right = row.abnormal if head == _ABNORMAL else row.joint == (truth.joint or row.joint) == record.of
+    right = bool(row.abnormal) if head == _ABNORMAL else row.joint == (truth.joint or row.joint) == record.of
     if not right:
         return called_normal if truth is UNKNOWN else missed
     size = _size(record)

@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
-from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
+from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer, require_learned
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import FLAG_BURNED_IN, Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
-from mskscreen.saliency.overlay import CELL, contact_sheet, draw_overlay, overlay_name
+from mskscreen.saliency.overlay import CELL, contact_sheet, draw_overlay, overlay_name, said
 from mskscreen.saliency.target import Target
 from mskscreen.storage import replacing
 
@@ -66,8 +67,10 @@ def explain_files(
     """Write overlay, raw map and record of each method for every image into `folder`, image by image.
 
     An image that cannot be scored gives no record and its error. `advance` counts forward passes, and for each
-    image as many as it may cost at most. Raises ModelError where the model does not allow a method.
+    image as many as it may cost at most. Raises ModelError where the model does not allow a method or did not
+    learn the class.
     """
+    require_learned(screener.engine.contract, Target.parse(request.of, JOINT_LABELS[0]))
     folder.mkdir(parents=True, exist_ok=True)
     most = sum(explainer.settings.most_passes(method) for method in request.methods)
     for path in files:
@@ -105,7 +108,7 @@ def _explain_file(
         columns=image.radiograph.values.shape[1],
         orientation=image.radiograph.record.orientation,
     )
-    if not row.abnormal and not request.normal:
+    if row.abnormal is False and not request.normal:
         draft = replace(draft, reason="called normal")
         records = [replace(draft, method=method, job=job) for method, job in jobs.items()]
     else:
@@ -179,8 +182,8 @@ def _overlays(
     request: Request, radiograph: Radiograph, shown: dict[str, np.ndarray], draft: MapRecord, stem: Path
 ) -> list[str]:
     """Write the pictures and give the name of that of each method."""
-    said = f"{draft.joint}, abnormal: {draft.p_abnormal:.2f} (model {draft.model['name']}), why '{draft.of}'"
-    caption = f"{PurePath(draft.file).name}: {said}"
+    what = f"{said(draft.joint, draft.p_abnormal)} (model {draft.model['name']}), why '{draft.of}'"
+    caption = f"{PurePath(draft.file).name}: {what}"
     together = request.layout == "side-by-side"
     pages = [list(shown)] if together else [[method] for method in shown]
     names = []

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mskscreen.errors import DataError, DecodeError, ModelError
-from mskscreen.evaluation.explain.explainer import Explainer
+from mskscreen.evaluation.explain.explainer import Explainer, require_learned
 from mskscreen.inference.backends import OpenVino
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.engines import open_engine
@@ -35,10 +35,11 @@ def sanity(screener: Screener, files: Sequence[Path], shuffled: Path | None = No
     """All checks on some images: `cascade`, `repeatability` and, with a model for it, `label randomisation`.
 
     `shuffled` is a model of the same architecture that was trained on shuffled labels. `unreadable` says which
-    images were left out and why. Raises ModelError where `shuffled` is of another architecture or preprocessing,
-    and DataError where no image can be read.
+    images were left out and why. Raises ModelError where the model did not learn abnormality or `shuffled` is of
+    another architecture or preprocessing, and DataError where no image can be read.
     """
     path = screener.engine.path
+    require_learned(screener.engine.contract, ABNORMAL)
     if shuffled:
         require_same_network(path, shuffled)
     radiographs, unreadable = [], []

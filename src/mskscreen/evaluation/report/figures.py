@@ -11,7 +11,7 @@ from mskscreen.evaluation.metrics import ABNORMALITY
 from mskscreen.evaluation.report import charts
 from mskscreen.evaluation.report.charts import Axes, ForestRow, Series
 from mskscreen.evaluation.report.markup import tag
-from mskscreen.evaluation.report.tables import cell, metric_titles, table
+from mskscreen.evaluation.report.tables import cell, metric_titles, sentence, table
 
 # Bins with fewer studies jump about.
 _MIN_BIN = 10
@@ -20,7 +20,7 @@ _MIN_BIN = 10
 def curves(a: Assessment) -> list[object]:
     """ROC and precision-recall with pointwise bands."""
     if not a.curves:
-        return [tag("p", "The table holds calls, not probabilities: there are no curves.")]
+        return [tag("p", sentence(a.cases.table.no_scores))]
     overall = a.study.overall
     marks = [
         (f"{name}: {p.threshold:.3f}", 1 - p.metrics["specificity"].value, p.metrics["sensitivity"].value)
@@ -55,7 +55,7 @@ def curves(a: Assessment) -> list[object]:
 def calibration(a: Assessment) -> list[object]:
     """Reliability as predicted and after each calibration fitted on development studies."""
     if not a.reliability:
-        return [tag("p", "The table holds calls, not probabilities: there is no calibration.")]
+        return [tag("p", sentence(a.cases.table.no_scores))]
     colours = (charts.BLUE, charts.VERMILLION, charts.GREEN)
     series = [
         Series(
@@ -101,6 +101,8 @@ def _drawn(diagram: Reliability) -> list[ReliabilityBin]:
 
 def forest(a: Assessment) -> list[object]:
     """AUROC and kappa of every joint."""
+    if a.cases.table.silent:
+        return [tag("p", sentence(a.cases.table.no_scores))]
     plots = []
     for metric, chance in (("auroc", 0.5), ("kappa", 0.0)):
         groups = [(group.name, group.abnormality.get(metric)) for group in a.study.groups["joint"]]

@@ -14,6 +14,7 @@ from mskscreen.errors import MskscreenError
 from mskscreen.evaluation.assess import Assessment, worst_errors
 from mskscreen.evaluation.cases import VIEW_COUNT
 from mskscreen.evaluation.report.markup import Markup, tag
+from mskscreen.evaluation.report.tables import sentence
 from mskscreen.evaluation.repredict import find_image
 
 SHOWN = 6
@@ -32,6 +33,8 @@ class Pictures:
 
 def gallery(a: Assessment, pictures: Pictures) -> list[Markup]:
     """The false negatives with the lowest and the false positives with the highest probability."""
+    if a.cases.table.silent:
+        return [tag("p", sentence(a.cases.table.no_scores))]
     parts = []
     for title, rows in worst_errors(a).items():
         shown = [_case(a, int(i), pictures) for i in rows[:SHOWN]]

@@ -14,7 +14,17 @@ from mskscreen.evaluation.metrics import ABNORMALITY, JOINT
 from mskscreen.evaluation.report import charts
 from mskscreen.evaluation.report.charts import Axes, Series
 from mskscreen.evaluation.report.markup import Markup, tag
-from mskscreen.evaluation.report.tables import MAIN, cell, group_rows, matrix, metric_titles, table, two_by_two
+from mskscreen.evaluation.report.tables import (
+    MAIN,
+    cell,
+    group_rows,
+    matrix,
+    metric_titles,
+    sentence,
+    table,
+    two_by_two,
+)
+from mskscreen.evaluation.summary import partial_averages
 
 
 def summary(a: Assessment) -> list[object]:
@@ -34,13 +44,18 @@ def summary(a: Assessment) -> list[object]:
         tag(
             "p",
             f"{a.study.overall.cases} studies of {a.study.overall.patients} patients, "
-            f"{a.study.overall.abnormal} of them abnormal. A study is called abnormal at a probability of "
-            f"{a.study.threshold:.3f} or more, "
-            + (f"the operating point '{a.at}'. " if a.at else "the threshold of the table. ")
-            + "Intervals are of 95 % and, unless said otherwise, from resampling patients.",
+            f"{a.study.overall.abnormal} of them abnormal. {_called(a)}"
+            "Intervals are of 95 % and, unless said otherwise, from resampling patients.",
         ),
         tag("div", *tiles, class_="tiles"),
     ]
+
+
+def _called(a: Assessment) -> str:
+    if a.cases.table.silent:
+        return f"No study is called: {a.cases.table.no_scores}. "
+    at = f"the operating point '{a.at}'" if a.at else "the threshold of the table"
+    return f"A study is called abnormal at a probability of {a.study.threshold:.3f} or more, {at}. "
 
 
 def _tile(title: str, estimate: Estimate | None) -> Markup:
@@ -96,7 +111,7 @@ def main_table(a: Assessment) -> list[object]:
     header = ["Joint", "Studies", "Abnormal", *metric_titles(), "Joint AUROC"]
     rows = [[*row, cell(joint.get(f"auroc_{row[0]}"))] for row in group_rows(a.study.groups["joint"])]
     average = [
-        "Average of joints",
+        f"Average of {len(a.study.averaged)} joints",
         "",
         "",
         *(cell(a.study.average[m]) for m in MAIN),
@@ -105,15 +120,15 @@ def main_table(a: Assessment) -> list[object]:
     total = [[*group_rows([a.study.overall])[0], ""]]
     total[0][0] = "All studies"
     parts: list[object] = [table(header, [*rows, average, *total], total=2)]
+    parts += [tag("p", note, class_="note") for note in partial_averages(a.study)]
     others = [name for name in ABNORMALITY if name not in MAIN]
     both = [("Studies", a.study), ("Images", a.image)]
     parts.append(tag("h3", "Every metric, by study and by image"))
-    parts.append(
-        table(
-            ("Abnormality", *(name for name, _ in both)),
-            [[ABNORMALITY[m].title, *(cell(s.overall.abnormality[m]) for _, s in both)] for m in (*MAIN, *others)],
-        )
-    )
+    if not a.cases.table.silent:
+        found = [
+            [ABNORMALITY[m].title, *(cell(s.overall.abnormality[m]) for _, s in both)] for m in (*MAIN, *others)
+        ]
+        parts.append(table(("Abnormality", *(name for name, _ in both)), found))
     if joint:
         rows = [[JOINT[m].title, *(cell(s.joint.get(m)) for _, s in both)] for m in JOINT]
         parts.append(table(("Joint type", *(name for name, _ in both)), rows))
@@ -124,10 +139,9 @@ def main_table(a: Assessment) -> list[object]:
 
 def confusion(a: Assessment) -> list[object]:
     """Cross tables of both tasks."""
-    parts: list[object] = [
-        tag("h3", f"Abnormality at {a.study.threshold:.3f}"),
-        two_by_two(a.study.overall.confusion),
-    ]
+    parts: list[object] = []
+    if a.study.overall.confusion:
+        parts += [tag("h3", f"Abnormality at {a.study.threshold:.3f}"), two_by_two(a.study.overall.confusion)]
     if a.study.joint:
         parts += [
             tag("h3", "Joint type: truth by row, call by column"),
@@ -179,7 +193,7 @@ def subgroups(a: Assessment) -> list[object]:
 def selective(a: Assessment) -> list[object]:
     """Risk against coverage, and the conformal undetermined."""
     if not a.curves:
-        return [tag("p", "The table holds calls, not probabilities.")]
+        return [tag("p", sentence(a.cases.table.no_scores))]
     risk = a.curves["risk"]
     highest = float(np.nanmax([*risk.y, *risk.high[np.isfinite(risk.high)], 0.01]))
     axes = Axes("coverage: share of studies called", "error rate of the calls", y_range=(0, highest * 1.1))

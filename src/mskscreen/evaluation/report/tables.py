@@ -51,6 +51,11 @@ def cell(estimate: Estimate | None) -> Markup:
     return tag("span", number(estimate.value), tag("small", f"{number(interval.low)} to {number(interval.high)}"))
 
 
+def sentence(reason: str | None) -> str:
+    """A reason as a sentence."""
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
 def number(value: float) -> str:
     """Three decimals, and no minus before a zero."""
     return f"{round(value, 3) + 0.0:.3f}"
@@ -61,7 +66,7 @@ def group_rows(groups: Sequence[Group], metrics: Sequence[str] = MAIN) -> list[l
     rows: list[list[object]] = []
     for group in groups:
         shown: list[object] = [cell(group.abnormality.get(name)) for name in metrics]
-        if not group.abnormality:
+        if group.reason:
             shown = [tag("span", group.reason), *([""] * (len(metrics) - 1))]
         rows.append([group.name, group.cases, group.abnormal, *shown])
     return rows
