@@ -67,6 +67,8 @@ def compare(
 
 def _names(paths: list[Path]) -> list[str]:
     """File names without suffix where they differ, else whole paths."""
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise typer.BadParameter(f"'{twice[0]}' is named twice; name the tables of two models")
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 

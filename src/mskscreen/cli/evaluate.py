@@ -179,7 +179,8 @@ def _show(a: Assessment) -> None:
     for note in partial_averages(study, tuple(_COLUMNS)):
         common.err.print(note)
     accuracy = study.joint.get("accuracy")
-    common.err.print(f"joint type: {'accuracy ' + str(accuracy) if accuracy else study.joint_reason}")
+    alone = f" ({accuracy.reason})" if accuracy and accuracy.reason else ""
+    common.err.print(f"joint type: {f'accuracy {accuracy}{alone}' if accuracy else study.joint_reason}")
     for name, point in study.points.items():
         found = ", ".join(f"{key} {point.metrics[key]}" for key in ("sensitivity", "specificity", "ppv", "npv"))
         common.err.print(f"at '{name}' ({point.threshold:.3f}): {found}")
