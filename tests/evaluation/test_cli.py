@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -201,6 +202,11 @@ def test_what_was_not_learned_is_not_judged(folder, tmp_path):
         with pytest.raises(DataError, match=r"joint\.json: the model did not learn abnormality, which "):
             run(*command)
     assert not (tmp_path / "out.onnx").exists()
+    (tmp_path / "e.json").write_text(run("evaluate", table, "--resamples", 30, "--format", "json").stdout)
+    card = run("card", tmp_path / "joint.onnx", "--evaluation", tmp_path / "e.json").stdout
+    assert "there are no operating points" in card
+    assert "Accuracy of joint types: 0.9" in card
+    assert not re.search("balanced|sensitive|called abnormal|normal, abnormal", card, re.IGNORECASE)
 
 
 def test_a_model_that_learned_abnormality_alone_is_judged_and_calibrated(folder, tmp_path):

@@ -77,11 +77,15 @@ def _details(contract: ModelContract, path: Path) -> list[str]:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     height, width = contract.input_size
     seen = contract.map
+    outputs = {
+        "abnormality": "abnormality (normal, abnormal)",
+        "joint": f"joint type ({', '.join(contract.joints)})",
+    }
     rows = {
         "Architecture": contract.architecture,
         "Input": f"one grayscale radiograph, {height} x {width}",
         "Preprocessing": f"`{contract.preprocessing}`",
-        "Outputs": "abnormality (normal, abnormal) and joint type (" + ", ".join(contract.joints) + ")",
+        "Outputs": " and ".join(outputs[task] for task in contract.tasks),
         "Evidence map": f"{seen.method} of the {seen.layer}, one cell for {seen.stride} pixels"
         if seen
         else "none",
@@ -100,6 +104,8 @@ def _factors(evaluation: Mapping[str, Any] | None) -> list[str]:
 
 
 def _metrics(contract: ModelContract) -> list[str]:
+    if "abnormality" not in contract.tasks:
+        return ["- The model learned joint types alone: there are no operating points."]
     lines = [
         "- Primary level: the study, whose probability is the mean over its images.",
         "- AUROC, sensitivity, specificity and Cohen's kappa with 95 % intervals from resampling patients.",
@@ -113,11 +119,15 @@ def _metrics(contract: ModelContract) -> list[str]:
 def _evaluation_data(evaluation: Mapping[str, Any] | None) -> list[str]:
     if evaluation is None:
         return [AUTHOR]
-    overall = evaluation["study"]["overall"]
+    overall, called = evaluation["study"]["overall"], evaluation["study"]["overall"]["confusion"]
     table = evaluation["provenance"]["tables"]["evaluation"]
     return [
         f"- {overall['cases']} studies of {overall['patients']} patients, {overall['abnormal']} abnormal.",
-        f"- Called abnormal at a probability of {evaluation['study']['threshold']:.4f} or more.",
+        *(
+            [f"- Called abnormal at a probability of {evaluation['study']['threshold']:.4f} or more."]
+            if called
+            else []
+        ),
         f"- Labels: {_cell(table['labels'])}. Studies: SHA-256 `{table['studies_sha256']}`.",
     ]
 
@@ -141,6 +151,8 @@ def _analyses(contract: ModelContract, evaluation: Mapping[str, Any] | None) -> 
     if evaluation is None:
         return figures or [AUTHOR]
     study = evaluation["study"]
+    if "abnormality" not in contract.tasks:
+        return [*figures, f"- Accuracy of joint types: {_estimate(study['joint'].get('accuracy'))}"]
     header = ["Group", "Studies", *(ABNORMALITY[name].title for name in _QUOTED)]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for column, groups in {"": [study["overall"]], **study["groups"]}.items():
