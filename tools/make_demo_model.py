@@ -66,9 +66,12 @@ class Part:
     weights: Weights | None = None
 
 
-def _again(steps: int, seeds: tuple[int, int], precision: Literal["f32", "bf16"] = "f32") -> tuple[Part, Part]:
+def _again(
+    steps: int, seeds: tuple[int, int], precision: Literal["f32", "bf16"] = "f32", worn: float = 1.0
+) -> tuple[Part, Part]:
     """Whole images once more and half-way back, then the layers behind the pooling alone."""
-    whole = Schedule((Phase(steps, SIZE, turned=0.5),), FROZEN, rate=2e-4, seed=seeds[0], precision=precision)
+    phase = Phase(steps, SIZE, turned=0.5, worn=worn)
+    whole = Schedule((phase,), FROZEN, rate=2e-4, seed=seeds[0], precision=precision)
     last = Phase(150, SIZE, turned=0.5, worn=0.6)
     behind = Schedule((last,), ("stem", "backbone"), rate=5e-4, seed=seeds[1], precision=precision)
     return (
@@ -78,7 +81,7 @@ def _again(steps: int, seeds: tuple[int, int], precision: Literal["f32", "bf16"]
 
 
 # Small views and close-ups first; then whole images, without which the pooling of small views stays. The same
-# again on other phantoms and finer images, then the layers behind the pooling alone; the last two twice more.
+# again on other phantoms and finer images, then the layers behind the pooling alone; the last two thrice more.
 COURSE = (
     Part(
         "train",
@@ -115,6 +118,7 @@ COURSE = (
     ),
     *_again(620, (8, 9)),
     *_again(1300, (10, 11), "bf16"),
+    *_again(1000, (12, 13), "bf16", worn=0.5),
 )
 STEPS = sum(schedule.steps for part in COURSE for schedule in part.schedules)
 NEVER = (
