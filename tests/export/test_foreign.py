@@ -144,7 +144,7 @@ def test_an_operator_of_another_set_may_be_called_reshape_and_take_no_shape(tmp_
 def test_triton_is_told_of_a_foreign_input_by_its_own_name(tmp_path):
     path, out = write_published(tmp_path / "old.onnx"), tmp_path / "new.onnx"
     import_model(path, out, describe(tmp_path / "contract.toml"))
-    config = (write_triton(out, tmp_path / "repository") / "config.pbtxt").read_text()
+    config = (write_triton(out, tmp_path / "repository")[0] / "config.pbtxt").read_text()
     (port,) = onnx.load(out).graph.input
     assert re.findall(r'input { name: "(\w+)"', config) == [port.name] == ["input"]
 

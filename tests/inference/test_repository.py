@@ -45,7 +45,7 @@ def test_triton_reads_the_config_and_finds_the_ports_of_the_model(
 ) -> None:
     contract = tiny_contract(batch=batch, name="../a model: 1")
     model = tiny_model(tmp_path / "m.onnx", batch=batch, contract=contract)
-    place = write_triton(model, tmp_path / "repository")
+    place, _ = write_triton(model, tmp_path / "repository")
     assert place == tmp_path / "repository" / "a-model-1"
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "repository"}
     config = parse((place / "config.pbtxt").read_text())
@@ -65,7 +65,7 @@ def test_triton_reads_the_config_and_finds_the_ports_of_the_model(
 
 
 def test_triton_is_told_of_a_number_for_each_image(tmp_path: Path, with_novelty: Path) -> None:
-    config = (write_triton(with_novelty, tmp_path / "repository") / "config.pbtxt").read_text()
+    config = (write_triton(with_novelty, tmp_path / "repository")[0] / "config.pbtxt").read_text()
     (port,) = [port for port in parse(config).output if port.name == "novelty"]
     assert (list(port.dims), port.HasField("reshape"), list(port.reshape.shape)) == ([1], True, [])
 
@@ -92,7 +92,7 @@ def test_what_is_checked_is_the_file_that_is_copied_and_unapproved_only_if_force
         write(unapproved, tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
     for model in (f32, int8, unapproved):
-        place = write(model, tmp_path / "repository", unapproved=model is unapproved)
+        place, _ = write(model, tmp_path / model.name.replace(".", "-"), unapproved=model is unapproved)
         assert (place / "1" / "model.onnx").read_bytes() == model.read_bytes()
     assert opened == [f32, int8, unapproved]
     assert not (tmp_path / "cache").exists()
@@ -102,12 +102,12 @@ def test_ovms_reads_the_config_and_a_second_model_joins_the_first(
     tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
 ) -> None:
     folder = tmp_path / "repository"
-    for name in ("one", "two", "one"):
+    for name in ("one", "two"):
         write_ovms(tiny_model(tmp_path / f"{name}.onnx", contract=tiny_contract(name=name)), folder)
     config = json.loads((folder / "config.json").read_text())
     assert set(config) == {"model_config_list"}
     entries = [entry["config"] for entry in config["model_config_list"]]
-    assert [entry["name"] for entry in entries] == ["two", "one"]
+    assert [entry["name"] for entry in entries] == ["one", "two"]
     for entry in entries:
         assert all(isinstance(value, OVMS[key]) for key, value in entry.items())
         # The server compiles with these settings; an unknown one would be an error here, too.
@@ -121,6 +121,43 @@ def test_a_config_that_is_not_one_is_left_alone(tmp_path: Path, model: Path) -> 
     with pytest.raises(ModelError, match="is not a configuration"):
         write_ovms(model, tmp_path)
     assert (tmp_path / "config.json").read_text() == "[]"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("write", [write_triton, write_ovms])
+def test_another_model_of_the_same_name_is_refused_and_the_same_one_left_as_it_is(
+    tmp_path: Path, model: Path, tiny_model: Callable, tiny_contract: Callable, write: Callable
+) -> None:
+    folder = tmp_path / "repository"
+    place, new = write(model, folder)
+    assert new
+    config = place / "config.pbtxt" if write is write_triton else folder / "config.json"
+    # A server's owner may have changed it.
+    config.write_text(config.read_text() + "\n")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    assert write(model, folder) == (place, False)
+    other = tiny_model(tmp_path / "other.onnx", contract=tiny_contract(joint_confidence=0.3))
+    with pytest.raises(ModelError, match="holds another model named 'tiny'; choose another folder, or remove"):
+        write(other, folder)
+    assert before == {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()
+    }
+    # What a killed run left is finished.
+    config.unlink()
+    (place / "1" / ".model.partial.onnx").write_bytes(b"half")
+    assert write(model, folder) == (place, True)
+    (place / "2").mkdir()
+    (place / "2" / "model.onnx").write_bytes(other.read_bytes())
+    with pytest.raises(ModelError, match="another model"):
+        write(model, folder)
+
+
+def test_a_model_that_the_config_keeps_in_another_folder_is_not_replaced(tmp_path: Path, model: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_config_list": [{"config": {"name": "tiny", "base_path": "/models/tiny"}}]}')
+    with pytest.raises(ModelError, match="names another folder for a model 'tiny'"):
+        write_ovms(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_export_writes_a_repository_of_a_file_that_is_onnx_already(
@@ -129,9 +166,12 @@ def test_export_writes_a_repository_of_a_file_that_is_onnx_already(
     one, two = tmp_path / "triton", tmp_path / "ovms"
     command = ["mskscreen", "export", str(model), "--triton", str(one), "--ovms", str(two)]
     monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as caught:
-        main.run()
-    assert not caught.value.code
-    assert capsys.readouterr().out.split() == [str(one / "tiny"), str(two / "tiny")]
+    for said in (0, 2):
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        assert not caught.value.code
+        printed = capsys.readouterr()
+        assert printed.out.split() == [str(one / "tiny"), str(two / "tiny")]
+        assert printed.err.count("nothing to do") == said
     assert (one / "tiny" / "config.pbtxt").exists()
     assert (two / "config.json").exists()

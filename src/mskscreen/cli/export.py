@@ -109,7 +109,10 @@ def _write_repositories(model: Path, triton: Path | None, ovms: Path | None, una
 
     for folder, write in ((triton, write_triton), (ovms, write_ovms)):
         if folder:
-            print(write(model, folder, unapproved=unapproved))
+            place, new = write(model, folder, unapproved=unapproved)
+            if not new:
+                err.print(f"{place}: is there already; nothing to do")
+            print(place)
 
 
 def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:

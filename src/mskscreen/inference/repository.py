@@ -18,41 +18,59 @@ from mskscreen.errors import ModelError
 from mskscreen.inference.backends import Shape
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.engines import Engine, EngineName, expected_outputs, open_engine
+from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.remote import SHA256_KEY
 from mskscreen.storage import replacing, write_text
 
 _LARGEST_BATCH = 8
+# Both servers look for version 1 there.
+_FILE = Path("1", "model.onnx")
+_ELSEWHERE = "choose another folder, or remove that model first"
 
 
-def write_triton(model: Path, folder: Path, *, unapproved: bool = False) -> Path:
+def write_triton(model: Path, folder: Path, *, unapproved: bool = False) -> tuple[Path, bool]:
     """Write `folder/NAME/config.pbtxt` and `folder/NAME/1/model.onnx` for Triton's ONNX Runtime backend.
 
     The contract is in the configuration's parameters, where `Screener(remote=...)` finds it. Returns the folder of
-    the model. Raises ModelError where the model cannot be run, or holds weights of another precision than f32 that
-    did not pass their gate on this engine and this kind of machine, unless `unapproved`.
+    the model and whether anything was written: what is there of this very file is left as it is. Raises ModelError
+    where the folder holds another model of the same name, where the model cannot be run, or where it holds weights
+    of another precision than f32 that did not pass their gate on this engine and this kind of machine, unless
+    `unapproved`.
     """
     engine = _open(model, "onnxruntime", unapproved)
-    place = _copy(engine, folder)
-    write_text(place / "config.pbtxt", triton_config(engine, place.name))
-    return place
+    place, here = _place(engine, folder)
+    config = place / "config.pbtxt"
+    if here and config.is_file():
+        return place, False
+    _copy(engine, place)
+    write_text(config, triton_config(engine, place.name))
+    return place, True
 
 
-def write_ovms(model: Path, folder: Path, *, unapproved: bool = False) -> Path:
+def write_ovms(model: Path, folder: Path, *, unapproved: bool = False) -> tuple[Path, bool]:
     """Write `folder/config.json` and `folder/NAME/1/model.onnx` for OpenVINO Model Server.
 
-    A configuration that is there already keeps its other models. Returns the folder of the model. `unapproved` is
-    as in `write_triton`. Raises ModelError also where the configuration is not one.
+    A configuration that is there already keeps its other models. Returns and raises what `write_triton` does, and
+    raises ModelError also where the configuration is not one.
     """
-    place = _copy(_open(model, "openvino", unapproved), folder)
+    engine = _open(model, "openvino", unapproved)
+    place, here = _place(engine, folder)
     config = folder / "config.json"
     try:
         value = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {"model_config_list": []}
-        others = [entry for entry in value["model_config_list"] if entry["config"]["name"] != place.name]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = list(value["model_config_list"])
+        bases = {entry["config"]["name"]: entry["config"]["base_path"] for entry in entries}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{config}: is not a configuration of OpenVINO Model Server; choose another") from error
-    value["model_config_list"] = [*others, {"config": ovms_config(place.name)}]
-    write_text(config, json.dumps(value, indent=1) + "\n")
-    return place
+    if here and place.name in bases:
+        return place, False
+    if bases.get(place.name, place.name) != place.name:
+        raise ModelError(f"{config}: names another folder for a model '{place.name}'; {_ELSEWHERE}")
+    _copy(engine, place)
+    if place.name not in bases:
+        value["model_config_list"] = [*entries, {"config": ovms_config(place.name)}]
+        write_text(config, json.dumps(value, indent=1) + "\n")
+    return place, True
 
 
 def triton_config(engine: Engine, name: str) -> str:
@@ -89,13 +107,27 @@ def _open(model: Path, engine: EngineName, unapproved: bool) -> Engine:
     return open_engine(model, engine, precision, unapproved=unapproved, cached=False)
 
 
-def _copy(engine: Engine, folder: Path) -> Path:
-    """Put the model where both servers look for version 1; its name becomes one that is safe for a folder."""
-    place = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "-", engine.contract.name).strip(".-") or "model")
-    (place / "1").mkdir(parents=True, exist_ok=True)
-    with replacing(place / "1" / "model.onnx") as partial:
+def _place(engine: Engine, folder: Path) -> tuple[Path, bool]:
+    """Where both servers look for the model, and whether it is there; its name becomes one safe for a folder.
+
+    A model of the same name is not given a version beside it: the contract in Triton's configuration is one for all
+    versions. Raises ModelError.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", engine.contract.name).strip(".-") or "model"
+    place = folder / name
+    found = {path.relative_to(place) for path in place.rglob("[!.]*") if path.is_file()}
+    here = _FILE in found and sha256_of(place / _FILE) == engine.digest
+    versions = {path.parts[0] for path in found if path.parts[0].isdecimal()}
+    if found and (not here or versions != {_FILE.parts[0]}):
+        raise ModelError(f"{place}: holds another model named '{name}'; {_ELSEWHERE}")
+    return place, here
+
+
+def _copy(engine: Engine, place: Path) -> None:
+    file = place / _FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
         shutil.copyfile(engine.path, partial)
-    return place
 
 
 def _port(kind: str, name: str, found: Shape, expected: tuple[int | None, ...], rows: int | None) -> str:
