@@ -23,7 +23,7 @@ from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.explain import report
 from mskscreen.evaluation.explain.cases import resampled, right_cases
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
-from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
+from mskscreen.evaluation.explain.faithful import asking, pictures
 from mskscreen.evaluation.explain.files import Request, explain_files
 from mskscreen.evaluation.explain.sanity import sanity
 from mskscreen.evaluation.explain.score import GAIN, Row, development_levels, measure, table
@@ -133,10 +133,8 @@ def _few(
 ) -> list[Row]:
     """All methods and all measures, and the report."""
     joined = right_cases(predictions, read_records(folder), truths)
-    values = measure(joined, folder, levels)
     _say(f"{folder}: asking the model about {joined}")
-    measure_faithfulness(values, folder, screener, len(joined.cases))
-    rows = table(values)
+    rows = table(measure(joined, folder, levels, asked=asking(screener, joined.cases, len(joined.cases))))
     about = {"model": screener.engine.contract.name, "images": joined}
     about["fixed level of IoU"] = report.level_text(levels)
     about["intervals"] = f"95 %, by bootstrap over {resampled(joined.cases)}"

@@ -87,9 +87,23 @@ def test_a_map_that_cannot_be_read_is_named_and_the_others_are_scored(judged):
     assert (rows["hirescam"]["images"], rows["rise"]["images"], rows["random map"]["images"]) == (17, 15, 18)
     said = [line for line in found.stderr.splitlines() if line.startswith("left out: ")]
     assert len(said) == 4
+    assert "20 images: 18 scored, 2 missed by the classifier; 0 truths of other images" in found.stderr
     for number in (3, 5):
         sentence = "the map holds values that are not finite numbers; delete it and run explain again"
         assert f"left out: {judged / 'maps' / f'{number}.rise.npy'}: {sentence}" in said
+
+
+def test_an_image_without_a_map_that_can_be_read_is_not_scored(judged):
+    for path in (judged / "maps").glob("4.*.png"):
+        path.write_bytes(path.read_bytes()[:-40])
+    found = run(judged)
+    assert found.exit_code == 3
+    assert "20 images: 17 scored, 2 missed by the classifier, 1 without a map;" in found.stderr
+    for path in (judged / "maps").glob("*.png"):
+        path.write_bytes(b"no map")
+    found = run(judged)
+    assert "no image has a prediction that is right, a map and a visible truth" in str(found.exception)
+    assert "20 images: 2 missed by the classifier, 18 without a map" in str(found.exception)
 
 
 def test_a_truth_that_fits_two_images_is_refused(judged):

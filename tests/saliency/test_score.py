@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mskscreen.evaluation.explain.score import development_levels, location_prio
 from mskscreen.evaluation.explain.truth import read_truth
 from mskscreen.inference import Screener
 from mskscreen.predictions import Predictions
-from mskscreen.saliency.maps import read_records, write_values
+from mskscreen.saliency.maps import MapRecord, read_records, write_values
 
 
 def test_table_of_methods_beside_the_maps_that_know_no_image(judged):
@@ -44,6 +45,27 @@ def test_the_gain_is_over_the_better_prior(judged, better):
     for row in table(values, resamples=20):
         if row.method in ("hirescam", "rise"):
             assert row.measures["pointing gain"].value == row.measures["pointing"].value - 0.75
+
+
+def test_every_map_is_read_once_and_few_are_held(judged, bright_model, monkeypatch):
+    read, held, most = [], weakref.WeakSet(), []
+    values = MapRecord.values
+
+    class Held(np.ndarray):
+        __hash__ = object.__hash__
+
+    def noted(self, folder):
+        found = values(self, folder).view(Held)
+        read.append(self.map)
+        held.add(found)
+        most.append(len(held))
+        return found
+
+    monkeypatch.setattr(MapRecord, "values", noted)
+    score(judged, "--model", bright_model(), "--images", "18")
+    # The two that were missed are not judged.
+    assert sorted(read) == sorted(f"{k}.{method}.png" for k in range(18) for method in ("hirescam", "rise"))
+    assert max(most) <= 4
 
 
 def test_numbers_of_every_kind_and_joint(judged):
@@ -181,15 +203,15 @@ def test_measures_that_ask_the_model_prefer_the_map_that_is_right(judged, bright
 
 
 def test_the_counterfactual_of_phantom_twins_is_compared_by_rank(judged, bright_model):
-    from mskscreen.evaluation.explain.faithful import COUNTERFACTUAL, measure_faithfulness
+    from mskscreen.evaluation.explain.faithful import COUNTERFACTUAL, asking
 
     twin = judged / "twin.png"
     Image.fromarray(np.zeros(SHAPE, np.uint8)).save(twin)
     predictions, truths = Predictions.read(judged / "p.json"), read_truth(judged / "truth.csv")
     for truth in truths._known.values():
         object.__setattr__(truth, "twin", Path(twin))
-    values = measure(right_cases(predictions, read_records(judged / "maps"), truths), judged / "maps")
-    measure_faithfulness(values, judged / "maps", Screener.load(bright_model()), 2)
+    known = right_cases(predictions, read_records(judged / "maps"), truths)
+    values = measure(known, judged / "maps", asked=asking(Screener.load(bright_model()), known.cases, 2))
     found = {method: np.nanmean(measured[COUNTERFACTUAL]) for method, measured in values.found.items()}
     # The map's blur past the square's edges costs rank where most places are nought.
     assert found["hirescam"] > 0.5

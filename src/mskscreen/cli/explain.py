@@ -210,7 +210,7 @@ def score(
     with common.needs("phantom"):
         from mskscreen.evaluation.explain import report as pages
         from mskscreen.evaluation.explain.cases import UNTOLD, refuse_shared, resampled, right_cases
-        from mskscreen.evaluation.explain.faithful import measure_faithfulness, pictures
+        from mskscreen.evaluation.explain.faithful import asking, pictures
         from mskscreen.evaluation.explain.score import LOCATION, REFERENCES, development_levels, measure, table
         from mskscreen.evaluation.explain.truth import read_truth
     from mskscreen.inference import Screener
@@ -236,19 +236,19 @@ def score(
         records = read_records(dev_maps, left_out)
         development = right_cases(Predictions.read(dev_predictions), records, known, of, contract)
         refuse_shared(joined, development, patients=known.numbering == truths.numbering)
-        levels = development_levels(development, dev_maps)
-    values = measure(joined, maps, levels)
-    if screener:
-        with common.progress("asking the model", min(images, len(joined.cases))) as advance:
-            measure_faithfulness(values, maps, screener, images, advance, root)
+        levels = development_levels(development, dev_maps, left_out)
+    how: dict[str, Any] = {"asked": asking(screener, joined.cases, images, root)} if screener else {}
+    with common.progress("judging maps", len(joined.cases)) as advance:
+        values = measure(joined, maps, levels, left_out=left_out, advance=advance, **how)
+    joined = values.joined
     rows = table(values, resamples=resamples, seed=seed)
     common.show(pages.figures(rows) if form is common.Format.JSON else pages.lines(rows), form)
     if report:
         pages.write_report(report, rows, pages.described(joined, levels), pictures(joined.cases, maps, 24))
         common.err.print(f"{report}: written")
     common.err.print(f"{joined}; intervals over {resampled(joined.cases)}; {NOT_FOR_DIAGNOSIS}")
-    if truth and (alone := sum(prior is None for prior in values.priors)):
-        common.err.print(f"{alone} images have no {LOCATION}: no other patient has a truth")
+    if truth and values.alone:
+        common.err.print(f"{values.alone} images have no {LOCATION}: no other patient has a truth")
     raise typer.Exit(common.Exit.SOME_FAILED if broken else common.Exit.OK)
 
 

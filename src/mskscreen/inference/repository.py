@@ -110,8 +110,8 @@ def _open(model: Path, engine: EngineName, unapproved: bool) -> Engine:
 def _place(engine: Engine, folder: Path) -> tuple[Path, bool]:
     """Where both servers look for the model, and whether it is there; its name becomes one safe for a folder.
 
-    A model of the same name is not given a version beside it: the contract in Triton's configuration is one for all
-    versions. Raises ModelError.
+    A model of the same name is no further version: Triton's configuration has one contract for all of them. Raises
+    ModelError.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", engine.contract.name).strip(".-") or "model"
     place = folder / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,22 +135,18 @@ def write_values(path: Path, values: npt.NDArray[np.float32]) -> tuple[float, fl
 def read_records(folder: Path, left_out: Callable[[str], None] | None = None) -> Iterator[MapRecord]:
     """The records of a folder that `mskscreen explain` wrote, by name.
 
-    With `left_out` maps are read too, and it is told why one cannot be: its record then comes without a map, or
-    not at all. Raises DataError where the folder holds none, or a record cannot be read and nobody is told.
+    `left_out` is told of records that cannot be read. Raises DataError where the folder holds none, or one cannot
+    be read and nobody is told.
     """
     paths = sorted(folder.glob("*.map.json"))
     if not paths:
         raise DataError(f"{folder}: holds no maps; make them with: mskscreen explain FILES --out {folder}")
     for path in paths:
-        record = None
         try:
             record = MapRecord.read(path)
-            if left_out and record.map:
-                record.values(folder)
         except DataError as error:
             if left_out is None:
                 raise
             left_out(str(error))
-            record = record and replace(record, map=None, reason=str(error))
-        if record:
+        else:
             yield record

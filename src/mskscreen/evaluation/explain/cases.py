@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -20,9 +20,9 @@ from mskscreen.saliency.maps import MapRecord
 from mskscreen.saliency.target import JOINT
 
 _ABNORMAL = "abnormal"
-_SCORED = "scored"
+_SCORED, _NO_MAP = "scored", "without a map"
 _OUTCOMES = (
-    *(_SCORED, "missed by the classifier", "without truth", "without a prediction", "without a map"),
+    *(_SCORED, "missed by the classifier", "without truth", "without a prediction", _NO_MAP),
     *("whose mask is empty", "called normal"),
 )
 # Of an image whose truth nobody told.
@@ -68,6 +68,18 @@ class Joined:
         rest = "no truth" if self.unused is None else f"{self.unused} truths of other images"
         return f"{sum(self.outcomes.values())} images: {counts}; {rest}"
 
+    def only(self, cases: Sequence[Case]) -> Joined:
+        """With those of its `cases` alone whose maps could be read. Raises DataError where there are none."""
+        lost = len(self.cases) - len(cases)
+        counts = {_SCORED: self.outcomes[_SCORED] - lost, _NO_MAP: self.outcomes[_NO_MAP] + lost}
+        found = replace(self, cases=cases, outcomes={**self.outcomes, **counts})
+        if not cases:
+            raise DataError(
+                f"no image has a prediction that is right, a map and a visible truth ({found}); "
+                "name three that are of the same images"
+            )
+        return found
+
 
 def right_cases(
     table: Predictions,
@@ -107,13 +119,7 @@ def right_cases(
         outcomes[outcome] += 1
     left = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
     unused = None if truths is UNTOLD else len(left)
-    joined = Joined(cases, _others(table, truths, cases, seen), outcomes, unused, table.model)
-    if not cases:
-        raise DataError(
-            f"no image has a prediction that is right, a map and a visible truth ({joined}); "
-            "name three that are of the same images"
-        )
-    return joined
+    return Joined(cases, _others(table, truths, cases, seen), outcomes, unused, table.model).only(cases)
 
 
 def refuse_shared(judged: Joined, development: Joined, *, patients: bool) -> None:

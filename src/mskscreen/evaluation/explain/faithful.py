@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from mskscreen.errors import DataError
 from mskscreen.evaluation.explain.cases import Case
 from mskscreen.evaluation.explain.explainer import Explainer
-from mskscreen.evaluation.explain.score import Values
+from mskscreen.evaluation.explain.score import Asked
 from mskscreen.evaluation.repredict import find_image
 from mskscreen.inference.screener import Screener
 from mskscreen.pixels import Geometry, Radiograph, read_radiograph
@@ -25,39 +25,35 @@ FAITHFUL = ("insertion", "deletion", "road", "infidelity", COUNTERFACTUAL)
 _PATCHES = 16
 
 
-def measure_faithfulness(
-    values: Values,
-    folder: Path,
-    screener: Screener,
-    limit: int,
-    advance: Callable[[int], None] = lambda _: None,
-    root: Path | None = None,
-) -> None:
-    """Add the measures `FAITHFUL` of every map and reference, for at most `limit` cases spread evenly.
+def asking(screener: Screener, cases: Sequence[Case], limit: int, root: Path | None = None) -> Asked:
+    """Gives the measures `FAITHFUL` of every map and reference of at most `limit` of the cases, spread evenly.
 
     The last is taken where the truth has a twin. Images are read from the files that the records name or, if
-    given, below `root`. Raises DataError where one is not there.
+    given, below `root`; the measures raise DataError where one is not there.
     """
     explainer = Explainer(screener.engine)
-    for number in _spread(len(values.cases), limit):
-        case = values.cases[number]
+    chosen = set(_spread(len(cases), limit))
+
+    def ask(number: int, case: Case, maps: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        if number not in chosen:
+            return {}
         radiograph = _read(case, screener, root)
         image = screener.preprocessing(radiograph)
         geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
-        maps = values.maps(number, folder)
         score = explainer.score(_target(case))
-        evidence = {name: to_input(geometry, found) for name, found in maps.items()}
-        for name, share in infidelity(score, image, evidence, seed=number).items():
-            values.put(number, name, {"infidelity": share})
+        evidence = {name: to_input(geometry, values) for name, values in maps.items()}
+        shares = infidelity(score, image, evidence, seed=number)
         reference = _counterfactual(case, screener, score, image)
-        for name, found in maps.items():
-            ranked = to_input(geometry, found, margin=np.nan)
-            taken = insertion_deletion(score, image, ranked)
-            taken["road"] = road(score, image, ranked, seed=number)
+        found = {}
+        for name, values in maps.items():
+            ranked = to_input(geometry, values, margin=np.nan)
+            found[name] = {"infidelity": shares[name], **insertion_deletion(score, image, ranked)}
+            found[name]["road"] = road(score, image, ranked, seed=number)
             if reference is not None:
-                taken[COUNTERFACTUAL] = rank_in_box(geometry, evidence[name], reference)
-            values.put(number, name, taken)
-        advance(1)
+                found[name][COUNTERFACTUAL] = rank_in_box(geometry, evidence[name], reference)
+        return found
+
+    return ask
 
 
 def to_input(geometry: Geometry, values: np.ndarray, *, margin: float = 0.0) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from mskscreen.errors import DataError
 from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.explain.cases import Case, Joined
 from mskscreen.evaluation.intervals import RESAMPLES, Draws, Part, draw
@@ -26,31 +27,21 @@ GAIN = "pointing gain"
 _FEW = 12
 
 
-@dataclass
-class Values:
-    """Measures of every map of every case: `found[method][measure]` (n,), NaN where not measured.
+# Measures by method of one map each, of the case with this number: what a model says of them, for example.
+Asked = Callable[[int, Case, Mapping[str, np.ndarray]], Mapping[str, Mapping[str, float]]]
+LeftOut = Callable[[str], None]
 
-    `priors` are the `location_priors` of the cases.
+
+@dataclass(frozen=True)
+class Values:
+    """Measures of every map of every case of `joined`: `found[method][measure]` (n,), NaN where not measured.
+
+    `alone` counts the cases that have no location prior.
     """
 
-    cases: Sequence[Case]
-    priors: Sequence[np.ndarray | None]
-    found: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-
-    def put(self, case: int, method: str, measures: Mapping[str, float]) -> None:
-        """Note measures of one map of the case with this number."""
-        for name, value in measures.items():
-            line = self.found.setdefault(method, {})
-            line.setdefault(name, np.full(len(self.cases), np.nan))[case] = value
-
-    def maps(self, case: int, folder: Path) -> dict[str, np.ndarray]:
-        """The maps of a case by method, and those that know no image; the file's name seeds the random one."""
-        one = self.cases[case]
-        found = {method: record.values(folder) for method, record in one.records.items()}
-        found[CENTRE] = centre_prior(48, 48)
-        if (prior := self.priors[case]) is not None:
-            found[LOCATION] = prior
-        return found | {RANDOM: random_map(zlib.crc32(one.file.encode("utf-8", "surrogateescape")))}
+    joined: Joined
+    found: Mapping[str, dict[str, np.ndarray]]
+    alone: int
 
 
 @dataclass(frozen=True)
@@ -69,19 +60,65 @@ class Row:
         return max(self.images.values(), default=0)
 
 
-def measure(joined: Joined, folder: Path, levels: Mapping[str, float] = MappingProxyType({})) -> Values:
-    """Agreement of all maps and of the three references with the truth, where it was told.
+def measure(
+    joined: Joined,
+    folder: Path,
+    levels: Mapping[str, float] = MappingProxyType({}),
+    *,
+    asked: Asked = lambda *_: {},
+    left_out: LeftOut | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Values:
+    """Agreement of all maps and of the three references with the truth, where it was told, and what `asked` adds.
 
-    `levels` are the fixed levels of IoU by method, as `agreement` takes them; IoU is not taken without one.
+    `levels` are the fixed levels of IoU by method, as `agreement` takes them; IoU is not taken without one. Every
+    map is read once, the maps of one case at a time. `left_out` is told of maps that cannot be read; cases without
+    another are left out. Raises DataError where none is left, or a map cannot be read and nobody is told.
     """
-    values = Values(joined.cases, location_priors(joined))
-    for number, case in enumerate(values.cases):
+    cases: list[Case] = []
+    taken: list[dict[str, dict[str, float]]] = []
+    alone = 0
+    for number, case, maps in _read(joined, folder, left_out):
         mask = case.truth.mask(case.rows, case.columns)
-        if not mask.any():
-            continue
-        for method, found in values.maps(number, folder).items():
-            values.put(number, method, agreement(found, mask, levels.get(method)))
-    return values
+        judged = {name: agreement(values, mask, levels.get(name)) for name, values in maps.items() if mask.any()}
+        more = asked(number, case, maps)
+        taken.append({name: {**judged.get(name, {}), **more.get(name, {})} for name in maps})
+        cases.append(case)
+        alone += LOCATION not in maps
+        advance(1)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for number, measures in enumerate(taken):
+        for method, name, value in (
+            (m, name, value) for m, line in measures.items() for name, value in line.items()
+        ):
+            column = found.setdefault(method, {}).setdefault(name, np.full(len(cases), np.nan))
+            column[number] = value
+    return Values(joined.only(cases), found, alone)
+
+
+def _read(
+    joined: Joined, folder: Path, left_out: LeftOut | None
+) -> Iterator[tuple[int, Case, dict[str, np.ndarray]]]:
+    """Each case that has a map which can be read, with its number and its maps by method.
+
+    Among these are those that know no image; the file's name seeds the random one.
+    """
+    for number, (case, prior) in enumerate(zip(joined.cases, location_priors(joined), strict=True)):
+        maps = {}
+        for method, record in case.records.items():
+            try:
+                maps[method] = record.values(folder)
+            except DataError as error:
+                if left_out is None:
+                    raise
+                left_out(str(error))
+        if maps:
+            readable = replace(case, records={method: case.records[method] for method in maps})
+            maps[CENTRE] = centre_prior(48, 48)
+            if prior is not None:
+                maps[LOCATION] = prior
+            maps[RANDOM] = random_map(zlib.crc32(case.file.encode("utf-8", "surrogateescape")))
+            yield number, readable, maps
 
 
 def location_priors(joined: Joined) -> list[np.ndarray | None]:
@@ -107,23 +144,26 @@ def location_priors(joined: Joined) -> list[np.ndarray | None]:
     return found
 
 
-def development_levels(joined: Joined, folder: Path) -> dict[str, float]:
-    """The fixed level of IoU of each method, as a share of the maximum, that fits its development maps."""
-    values = Values(joined.cases, location_priors(joined))
-    known = LOCATION if any(prior is not None for prior in values.priors) else CENTRE
-    methods = dict.fromkeys(method for case in joined.cases for method in case.records)
-    found: dict[str, list[list[float]]] = {method: [] for method in (*methods, CENTRE, known, RANDOM)}
-    for number, case in enumerate(values.cases):
+def development_levels(joined: Joined, folder: Path, left_out: LeftOut | None = None) -> dict[str, float]:
+    """The fixed level of IoU of each method, as a share of the maximum, that fits its development maps.
+
+    Maps that cannot be read are left out as by `measure`.
+    """
+    cases: list[Case] = []
+    found: dict[str, list[list[float]]] = {}
+    for _, case, maps in _read(joined, folder, left_out):
         mask = case.truth.mask(case.rows, case.columns)
-        for method, evidence in values.maps(number, folder).items():
-            found[method].append(overlaps(evidence, mask))
+        for method, evidence in maps.items():
+            found.setdefault(method, []).append(overlaps(evidence, mask))
+        cases.append(case)
+    joined.only(cases)
     return {method: fixed_level(measured) for method, measured in found.items()}
 
 
 def table(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Row]:
     """Means, with intervals over patients as far as these are known: of all cases, of each kind and joint."""
-    patients, _ = numbered(case.patient for case in values.cases)
-    parts = {name: Part(rows, _means(values, rows)) for name, rows in _parts(values.cases)}
+    patients, _ = numbered(case.patient for case in values.joined.cases)
+    parts = {name: Part(rows, _means(values, rows)) for name, rows in _parts(values.joined.cases)}
     draws = draw(parts, patients, resamples=resamples, seed=seed)
     return [
         _row(values, name, method, part.rows, draws) for name, part in parts.items() for method in values.found
@@ -144,7 +184,7 @@ def _row(values: Values, part: str, method: str, rows: np.ndarray, draws: Draws)
             left_out[key] if left_out else None,
             "not measured",
         )
-    records = [values.cases[i].records.get(method) for i in rows]
+    records = [values.joined.cases[i].records.get(method) for i in rows]
     passes = [record.passes for record in records if record]
     return Row(part, method, float(np.mean(passes)) if passes else 0.0, found, taken)
 
