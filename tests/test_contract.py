@@ -106,6 +106,8 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"input_size": [0, 8]}, "input_size"),
         ({"input_size": [8]}, "input_size"),
         ({"batch": 0}, "batch"),
+        ({"batch": 10**9}, r"batch 1000000000 are below 1, or of more than 268,435,456 pixels"),
+        ({"input_size": [10**400, 1]}, r"input_size \(1000{36}\.\.\. and batch"),
         ({"joint_confidence": 10**400}, "joint_confidence"),
         ({"joint_confidence": math.nan}, "joint_confidence is nan"),
         ({"joint_confidence": 7}, "joint_confidence is 7"),

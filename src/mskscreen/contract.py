@@ -24,6 +24,8 @@ from mskscreen.errors import ContractError
 SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
 TASKS = ("abnormality", "joint")
+# A file may not ask for more memory than this: one run of 1 GiB of float32.
+MAX_INPUT = 1 << 28
 MIN_STUDIES = 100  # Of fewer, a single flipped decision is more than a gate allows.
 
 
@@ -180,9 +182,11 @@ class ModelContract:
                 f"contract of model '{self.name}': study_aggregation '{self.study_aggregation}' is unknown; "
                 "use 'mean'"
             )
-        if min(self.input_size) < 1 or (self.batch is not None and self.batch < 1):
+        sides = (*self.input_size, 1 if self.batch is None else self.batch)
+        if min(sides) < 1 or math.prod(sides) > MAX_INPUT:
             raise ContractError(
-                f"contract of model '{self.name}': input_size {self.input_size} or batch {self.batch} is below 1"
+                f"contract of model '{self.name}': input_size {_short(self.input_size)} and batch "
+                f"{_short(self.batch)} are below 1, or of more than {MAX_INPUT:,} pixels together"
             )
         for precision, variant in self.variants.items():
             if variant.file in ("", ".", "..") or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
@@ -247,6 +251,12 @@ class ModelContract:
 
 
 _SINCE_SCHEMA_2: dict[str, Any] = {"precision": "f32", "content_sha256": "", "selftest": None, "variants": {}}
+
+
+def _short(value: object) -> str:
+    """A value as text that ends where a message would be lost in it."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def gate_key(engine: str, precision: str, machine: str) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from typer.testing import CliRunner, Result
 from mskscreen.cli import common, main
 from mskscreen.cli.main import app
 from mskscreen.cli.screening import Run
+from mskscreen.errors import ModelError
+from mskscreen.inference.catalogue import model_path
 from mskscreen.pixels import FLAG_CONSTANT, read_radiograph
 from mskscreen.predictions import FLAG_LOW_CONFIDENCE, FLAG_MIXED_JOINTS, Prediction, Predictions, studies
 
@@ -31,6 +34,29 @@ def run(model: Path) -> Callable[..., Result]:
 def image(tmp_path: Path, write_png: Callable) -> Path:
     folder = tmp_path / "images"
     return Path(write_png(folder / "one.png") or folder / "one.png")
+
+
+@pytest.mark.parametrize("verb", ["show", "verify"])
+def test_a_model_cannot_steer_the_terminal_by_an_error(
+    tmp_path: Path, tiny_model: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, verb: str
+) -> None:
+    def rename(model: Any) -> None:
+        entry = model.metadata_props[0]
+        entry.value = entry.value.replace('"tiny"', '"\\u001b[31mred"').replace('"balanced":0.5', '"balanced":5.0')
+
+    path = tiny_model(tmp_path / "m.onnx", edit=rename)
+    monkeypatch.setattr("sys.argv", ["mskscreen", "model", verb, str(path)])
+    with pytest.raises(SystemExit):
+        main.run()
+    said = capsys.readouterr().err
+    assert "?[31mred" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(("name", "said"), [("gone.onnx", "is not there"), ("", "is a folder")])
+def test_a_model_that_is_no_file_is_said_to_be_what_it_is(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ModelError, match=f"{said}; name an ONNX file or a model"):
+        model_path(tmp_path / name)
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain", "inspect"])

@@ -199,6 +199,12 @@ def test_images_of_another_shape_are_refused(
         open_engine(tiny_model(tmp_path / "m.onnx"), engine).run(np.zeros(shape, np.float32))
 
 
+def test_a_name_that_no_engine_takes_is_refused_in_one_sentence(tmp_path: Path, tiny_model: Callable) -> None:
+    assert open_engine(tiny_model(tmp_path / "\u202eäö 模型.onnx"), "onnxruntime").run
+    with pytest.raises(ModelError, match="its name is not in UTF-8, which the engines ask for; rename it"):
+        open_engine(tiny_model(tmp_path / "\udcff.onnx"), "onnxruntime")
+
+
 def test_a_model_without_contract_says_how_to_give_it_one(tmp_path: Path, tiny_model: Callable) -> None:
     path = tiny_model(tmp_path / "m.onnx", contract=None)
     with pytest.raises(ContractError, match=r"m\.onnx: holds no contract.*m\.toml"):

@@ -78,7 +78,8 @@ def run() -> None:
     try:
         app()
     except (MskscreenError, OSError) as error:
-        common.alarm.print(f"error: {_without_folders(error) if isinstance(error, OSError) else error}")
+        said = _without_folders(error) if isinstance(error, OSError) else error
+        common.alarm.print(f"error: {common.plain(str(said))}")
         sys.exit(common.Exit.FAILURE)
 
 

@@ -93,6 +93,9 @@ def model_path(path_or_name: str | Path) -> Path:
             return file
         raise ModelError(f"model '{name}' is not here yet; fetch it with: mskscreen model download {name}")
     known = f"bundled: {', '.join(sorted(models)) or 'none'}; published: {', '.join(published())}"
+    if path.suffix or path.exists():
+        what = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "is not there"
+        raise ModelError(f"{path}: {what}; name an ONNX file or a model ({known})")
     raise ModelError(f"model '{path_or_name}' is neither an ONNX file nor a bundled model ({known})")
 
 

@@ -107,6 +107,8 @@ def open_engine(
     """
     path = Path(path)
     contract = read_contract(path)
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise ModelError(f"{path}: its name is not in UTF-8, which the engines ask for; rename it")
     name = _loadable(engine)
     kind = BACKENDS[name]
     choice = choose(contract, path, name, precision, kind.precisions(), unapproved=unapproved)

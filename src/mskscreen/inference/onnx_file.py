@@ -19,6 +19,7 @@ from mskscreen.storage import replacing
 MAX_FIELDS = 2_000_000
 MAX_DEPTH = 24
 MAX_TEXT = 4 << 20
+_AGAIN = "fetch or export it again"
 
 # Message -> field number -> message of that field: every way that leads to a TensorProto, and the metadata
 # (onnx.proto, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
@@ -62,7 +63,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             f"{path}: keeps tensors in external files, which are refused; save the model as one ONNX file"
         )
     if not found.nodes:
-        raise ModelError(f"{path}: not an ONNX file (it holds no graph)")
+        raise ModelError(f"{path}: not an ONNX file (it holds no graph); {_AGAIN}")
     return found.metadata
 
 
@@ -106,11 +107,11 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
         except ValueError as error:  # an empty file cannot be mapped
-            raise ModelError(f"{path}: not an ONNX file ({error})") from error
+            raise ModelError(f"{path}: not an ONNX file (it is empty); {_AGAIN}") from error
         try:
             yield data
         except (_MalformedError, ValueError) as error:
-            raise ModelError(f"{path}: not an ONNX file ({error})") from error
+            raise ModelError(f"{path}: not an ONNX file ({error}); {_AGAIN}") from error
 
 
 def _top_fields(data: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
