@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mskscreen.pixels.radiograph import Spacing
-from mskscreen.saliency.overlay import CONTOUR, FLOOR, LONG_SIDE, OPACITY, colours, draw_overlay, overlay_name
+from mskscreen.saliency.overlay import (
+    CONTOUR,
+    FLOOR,
+    LONG_SIDE,
+    OPACITY,
+    colours,
+    draw_overlay,
+    overlay_name,
+    said,
+)
 
 # Where pictures begin on a page.
 TOP = 86
@@ -106,6 +115,30 @@ def test_any_shape_gives_a_page_that_holds_all_its_words(shape: tuple[int, int])
     assert not lit[:, -4:].any()
     assert not lit[-4:].any()
     assert page.width < 3 * LONG_SIDE
+
+
+@pytest.mark.parametrize("shape", [(900, 20), (20, 900)])
+def test_titles_and_scales_of_slim_radiographs_do_not_lie_on_each_other(shape: tuple[int, int]) -> None:
+    pixels, dark = np.full(shape, 0.5, np.float32), np.zeros(shape, np.float32)
+    titles = {"HiResCAM": pixels, "integrated gradients": pixels}
+    whole = np.asarray(draw_overlay(pixels, titles, ""))
+    titled = np.flatnonzero((whole[48:70] > 60).any(axis=(0, 2)))
+    # Wider than the space between two words.
+    assert (np.diff(titled) > 14).sum() == len(titles)
+    assert draw_overlay(dark, titles, "").height >= 8 * 20 + 3 * 28
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (("wrist", 0.3, False), "wrist, abnormal: 0.30, called normal"),
+        (("wrist", 0.3, True), "wrist, abnormal: 0.30, called abnormal"),
+        (("wrist", None, None), "wrist"),
+        ((None, 0.3, True), "abnormal: 0.30, called abnormal"),
+    ],
+)
+def test_a_caption_says_the_call_and_nothing_that_was_not_learned(row: tuple, words: str) -> None:
+    assert said(*row) == words
 
 
 def test_the_colours_grow_lighter_evenly() -> None:

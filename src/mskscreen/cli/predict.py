@@ -251,7 +251,8 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         pixels = displayed(image.radiograph)
         evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         row = image.prediction
-        caption = f"{Path(row.file).name}: {said(row.joint, row.p_abnormal)} (model {contract.name})"
+        what = said(row.joint, row.p_abnormal, row.abnormal)
+        caption = f"{Path(row.file).name}: {what} (model {contract.name})"
         picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
         picture.save(folder / overlay_name(unlabelled(row.file), row.file), compress_level=1)
 

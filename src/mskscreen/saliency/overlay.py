@@ -24,6 +24,9 @@ OPACITY = 0.5
 UNIT = "log-odds"
 _RULERS = (200, 100, 50, 20, 10, 5, 2, 1)
 _MARGIN, _TEXT, _BAR = 20, 20, 24
+# Least height of a colour bar, at which its numbers do not touch.
+_SCALE = 8 * _TEXT
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _BLACK, _WHITE, _GREY = (0, 0, 0), (240, 240, 240), (170, 170, 170)
 
 # Ten even steps of viridis (van der Walt and Smith, CC0): even in lightness and told apart with any colour vision.
@@ -99,10 +102,12 @@ def colours(values: npt.NDArray) -> npt.NDArray[np.float32]:
     return np.stack([np.interp(values, steps, channel) for channel in _VIRIDIS.T], axis=-1).astype(np.float32)
 
 
-def said(joint: str | None, p_abnormal: float | None) -> str:
+def said(joint: str | None, p_abnormal: float | None, abnormal: bool | None) -> str:
     """What a model said of an image, as captions give it; None is what it did not learn."""
-    abnormal = None if p_abnormal is None else f"abnormal: {p_abnormal:.2f}"
-    return ", ".join(part for part in (joint, abnormal) if part)
+    parts = [joint] if joint else []
+    if p_abnormal is not None:
+        parts.append(f"abnormal: {p_abnormal:.2f}, called {'abnormal' if abnormal else 'normal'}")
+    return ", ".join(parts)
 
 
 def overlay_name(shown: str, file: str) -> str:
@@ -164,9 +169,10 @@ class _Panel(NamedTuple):
     picture: Image.Image
     top: float | None = None
 
-    @property
-    def width(self) -> int:
-        return self.picture.width + (_MARGIN if self.top is None else _MARGIN + _BAR + 6 * _TEXT)
+    def width(self, font: _Font) -> int:
+        """Of the picture with its scale, and not less than of the title."""
+        scale = 0 if self.top is None else _BAR + 6 * _TEXT
+        return _MARGIN + max(self.picture.width + scale, int(font.getlength(self.title)))
 
 
 def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None) -> Image.Image:
@@ -175,6 +181,8 @@ def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None)
     line = _TEXT + 8
     upper = _MARGIN + 2 * line + _MARGIN // 2
     height = panels[0].picture.height
+    if len(panels) > 1 or panels[0].top is not None:
+        height = max(height, _SCALE)
     notes = [NOT_FOR_DIAGNOSIS]
     if any(panel.top for panel in panels):
         notes = [
@@ -185,7 +193,7 @@ def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None)
     elif any(panel.top is not None for panel in panels):
         notes = [f"no evidence for the class '{of}' in this image", *notes]
     text_width = max(int(font.getlength(text)) for text in [caption, *notes])
-    width = max(_MARGIN + sum(panel.width for panel in panels), text_width + 2 * _MARGIN)
+    width = max(_MARGIN + sum(panel.width(font) for panel in panels), text_width + 2 * _MARGIN)
     lower = upper + height + _MARGIN + (line if ruler else 0)
     page = Image.new("RGB", (width, lower + len(notes) * line + _MARGIN), _BLACK)
     draw = ImageDraw.Draw(page)
@@ -196,7 +204,7 @@ def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None)
         page.paste(panel.picture, (left, upper))
         if panel.top is not None:
             _scale(page, draw, font, (left + panel.picture.width + _MARGIN, upper), height, panel.top)
-        left += panel.width
+        left += panel.width(font)
     if ruler:
         right, middle = _MARGIN + ruler.pixels, upper + height + line // 2
         draw.line((_MARGIN, middle, right, middle), _WHITE, 2)
@@ -211,7 +219,7 @@ def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None)
 def _scale(
     page: Image.Image,
     draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: _Font,
     corner: tuple[int, int],
     height: int,
     top: float,

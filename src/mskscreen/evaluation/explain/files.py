@@ -182,8 +182,8 @@ def _overlays(
     request: Request, radiograph: Radiograph, shown: dict[str, np.ndarray], draft: MapRecord, stem: Path
 ) -> list[str]:
     """Write the pictures and give the name of that of each method."""
-    what = f"{said(draft.joint, draft.p_abnormal)} (model {draft.model['name']}), why '{draft.of}'"
-    caption = f"{PurePath(draft.file).name}: {what}"
+    what = said(draft.joint, draft.p_abnormal, draft.abnormal)
+    caption = f"{PurePath(draft.file).name}: {what} (model {draft.model['name']}), why '{draft.of}'"
     together = request.layout == "side-by-side"
     pages = [list(shown)] if together else [[method] for method in shown]
     names = []
