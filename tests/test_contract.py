@@ -25,7 +25,7 @@ contracts = st.builds(
     name=words,
     architecture=words,
     preprocessing=words,
-    input_size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    input_size=st.tuples(st.integers(1, 2048), st.integers(1, 2048)),
     batch=st.none() | st.integers(1, 64),
     calibration=st.builds(Calibration, positive, positive),
     operating_points=st.dictionaries(words, probabilities, max_size=3).map(lambda d: d | {"balanced": 0.5}),
