@@ -36,7 +36,7 @@ examples: $(FULL)/ready  ## Regenerate examples/ from its seed.
 # training several times faster where page faults are dear.
 KEEP := MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184
 
-demo-model: $(FULL)/ready  ## Regenerate the bundled demonstration model from nothing (about seven hours on 2 cores).
+demo-model: $(FULL)/ready  ## Regenerate the bundled demonstration model from nothing (about eight hours on 2 cores).
 	$(KEEP) $(FULL)/bin/python tools/make_demo_model.py
 
 saliency-results: $(FULL)/ready  ## Measure all maps of the demonstration model on fresh phantoms into docs/results/saliency/.
