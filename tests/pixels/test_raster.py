@@ -204,3 +204,10 @@ def test_limits_are_settable():
             read_radiograph(data, limit)
     exact = Limits(file_bytes=len(data), pixels=GRAY.size, decoded_bytes=GRAY.size)
     assert read_radiograph(data, exact).pixels.shape == GRAY.shape
+
+
+def test_an_archive_is_to_be_unpacked():
+    with pytest.raises(DecodeError, match="unpack it"):
+        read_radiograph(b"PK\3\4" + bytes(200))
+    with pytest.raises(DecodeError, match="convert it to one"):
+        read_radiograph(b"PK" + bytes(200))

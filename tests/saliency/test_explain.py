@@ -152,6 +152,14 @@ def test_pages(bright_model, write_png, tmp_path):
     assert not (tmp_path / "each" / "contact-sheet.png").exists()
 
 
+def test_plain_cam_is_refused_before_an_image_is_looked_at(bright_model, write_png, tmp_path):
+    file = write_png(tmp_path / "a.png")
+    chosen = ["--method", "hirescam", "--method", "cam", "--model", str(bright_model(hidden=True))]
+    with pytest.raises(ModelError, match="plain CAM asks for one linear layer"):
+        RUN.invoke(app, ["explain", str(file), "--out", str(tmp_path / "out"), *chosen], catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, write_png, tmp_path):
     file, out = write_png(tmp_path / "a.png", 4), tmp_path / "out"
     base = [file, "--out", out, "--model", bright_model(), "--method", "rise"]

@@ -108,6 +108,16 @@ def test_the_scale_does_not_change_the_picture_only_the_numbers() -> None:
     assert np.abs(pages[0] - pages[1]).max() > 100
 
 
+def test_only_what_is_in_log_odds_is_called_so() -> None:
+    pages = {
+        title: np.asarray(draw_overlay(HALF, {title: HALF}, ""))[:, -8 * 20 :]
+        for title in ("RISE", "XXXX", "CAM", "Grad-CAM")
+    }
+    assert np.array_equal(pages["RISE"], pages["XXXX"])
+    assert np.array_equal(pages["CAM"], pages["Grad-CAM"])
+    assert (pages["RISE"] > 0).sum() > (pages["CAM"] > 0).sum()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3000, 20), (20, 3000), (700, 500)])
 def test_any_shape_gives_a_page_that_holds_all_its_words(shape: tuple[int, int]) -> None:
     page = draw_overlay(np.zeros(shape, np.float32), np.ones((2, 2), np.float32), "shoulder, abnormal: 0.50 " * 3)

@@ -22,6 +22,8 @@ CELL = 960
 FLOOR, CONTOUR = 0.2, 0.5
 OPACITY = 0.5
 UNIT = "log-odds"
+# Methods whose values only rank places.
+_UNITLESS = ("Grad-CAM", "CAM")
 _RULERS = (200, 100, 50, 20, 10, 5, 2, 1)
 _MARGIN, _TEXT, _BAR = 20, 20, 24
 # Least height of a colour bar, at which its numbers do not touch.
@@ -203,7 +205,7 @@ def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None)
         draw.text((left, _MARGIN + line), panel.title, _GREY, font)
         page.paste(panel.picture, (left, upper))
         if panel.top is not None:
-            _scale(page, draw, font, (left + panel.picture.width + _MARGIN, upper), height, panel.top)
+            _scale(page, draw, font, (left + panel.picture.width + _MARGIN, upper), height, panel)
         left += panel.width(font)
     if ruler:
         right, middle = _MARGIN + ruler.pixels, upper + height + line // 2
@@ -222,9 +224,10 @@ def _scale(
     font: _Font,
     corner: tuple[int, int],
     height: int,
-    top: float,
+    panel: _Panel,
 ) -> None:
     """The colour bar from 0 to the largest evidence of the map, black where nothing is drawn."""
+    top = panel.top or 0.0
     x, y = corner
     shades = np.linspace(1, 0, height)[:, None].repeat(_BAR, axis=1)
     page.paste(_image(colours(shades) * (shades >= FLOOR)[..., None]), corner)
@@ -233,5 +236,5 @@ def _scale(
         middle = y + (1 - share) * (height - 1)
         draw.line((x if share == CONTOUR else x + _BAR, middle, x + _BAR + 6, middle), _WHITE)
         draw.text((x + _BAR + 10, middle), f"{share * top:.2g}", _WHITE, font, anchor="lm")
-    if top > 0:
+    if top > 0 and panel.title not in _UNITLESS:
         draw.text((x + _BAR + 10, y + _TEXT + 8), UNIT, _GREY, font, anchor="lm")

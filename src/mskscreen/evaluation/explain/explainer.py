@@ -102,6 +102,14 @@ class Explainer:
             raise DataError(f"method '{method}' is unknown; choose from {', '.join(TITLES)}")
         return self._activation(image, method, target)
 
+    def require(self, method: str, target: Target) -> None:
+        """Raise ModelError where the model has no plain CAM, before an image is scored."""
+        if method == "cam" and not self.tail.linear(target.output):
+            raise ModelError(
+                f"model '{self.engine.contract.name}': plain CAM asks for one linear layer behind a global "
+                "average, and this model has more; use the method hirescam"
+            )
+
     def score(self, target: Target) -> Score:
         """The log-odds of a class as a function of model inputs (n, 1, H, W)."""
         return lambda batch: target.log_odds(self.engine.run(batch))
@@ -147,11 +155,7 @@ class Explainer:
         made = self.engine.contract.map
         if method == "hirescam" and target == Target.parse("abnormal") and made and made.method == "hirescam":
             return Explained(self.engine.run(image[None])["map"][0, 0], 1)
-        if method == "cam" and not self.tail.linear(target.output):
-            raise ModelError(
-                f"model '{self.engine.contract.name}': plain CAM asks for one linear layer behind a global "
-                "average, and this model has more; use the method hirescam"
-            )
+        self.require(method, target)
         features = self.tail.features(image)
         direction = target.direction(self.tail.scores(features, target.output))
         gradient = self.tail.gradient(features, target.output, direction)

@@ -70,7 +70,10 @@ def explain_files(
     image as many as it may cost at most. Raises ModelError where the model does not allow a method or did not
     learn the class.
     """
-    require_learned(screener.engine.contract, Target.parse(request.of, JOINT_LABELS[0]))
+    target = Target.parse(request.of, JOINT_LABELS[0])
+    require_learned(screener.engine.contract, target)
+    for method in request.methods:
+        explainer.require(method, target)
     folder.mkdir(parents=True, exist_ok=True)
     most = sum(explainer.settings.most_passes(method) for method in request.methods)
     for path in files:
