@@ -114,6 +114,7 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"novelty": {"method": "m", "threshold": math.nan, "quantile": 0.5}}, "threshold nan, not finite"),
         ({"novelty": {"method": "m", "threshold": 1.0, "quantile": 5}}, "quantile 5.0, outside"),
         ({"joints": ["elbow"]}, "order"),
+        ({"map": {"method": "hirescam", "layer": "top", "stride": 0}}, "map has a stride of 0, below 1"),
         *(
             ({"variants": {"int8": {"file": file, "bytes": 1, "sha256": ""}}}, "bare name")
             for file in (".", "..", "")

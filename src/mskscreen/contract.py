@@ -188,6 +188,8 @@ class ModelContract:
                 f"contract of model '{self.name}': input_size {_short(self.input_size)} and batch "
                 f"{_short(self.batch)} are below 1, or of more than {MAX_INPUT:,} pixels together"
             )
+        if self.map and self.map.stride < 1:
+            raise ContractError(f"contract of model '{self.name}': map has a stride of {self.map.stride}, below 1")
         for precision, variant in self.variants.items():
             if variant.file in ("", ".", "..") or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
                 raise ContractError(

@@ -182,6 +182,12 @@ def test_inspect_in_a_pipe_is_a_field_a_line(run: Callable, image: Path) -> None
     assert lines[0] == "format: PNG"
 
 
+def test_a_table_in_a_pipe_is_neither_folded_nor_padded(model: Path) -> None:
+    lines = CliRunner().invoke(app, ["model", "show", str(model)]).stdout.splitlines()
+    assert max(map(len, lines)) > 80
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_inspect_opens_folders_and_says_where_there_is_no_image(run: Callable, image: Path) -> None:
     assert run("inspect", image.parent).stdout.startswith(f"file: {image}")
     (image.parent / "none").mkdir()

@@ -120,9 +120,14 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(plain(value) for value in row.values()))
-    # A pipe has no width: give the table all it needs instead of folding it at 80 columns.
-    wide = out if out.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
-    wide.print(table)
+    if out.is_terminal:
+        out.print(table)
+        return
+    # A pipe has no width: give the table all it needs instead of folding it at 80 columns, and not a blank more.
+    wide = Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+    with wide.capture() as printed:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def plain(value: Any) -> str:
