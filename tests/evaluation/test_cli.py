@@ -80,7 +80,7 @@ def test_compare_prints_tests_and_refuses_other_studies(folder):
     result = run("compare", folder / "a.json", folder / "b.parquet", "--resamples", 30)
     twice = run("compare", folder / "a.json", folder / "a.json")
     assert twice.exit_code == 2
-    assert "is named twice" in " ".join(twice.stderr.split())
+    assert "is named twice" in " ".join(twice.stderr.replace("│", "").split())
     for word in ("DeLong", "McNemar", "Permutation", "p, Holm", "b - a"):
         assert word in result.stdout
     assert "not for diagnosis" in result.stderr

@@ -2,7 +2,7 @@
 
 python two_nodes.py DATA SPACE SEARCH worker    # kills the second node while a run is on it
 python two_nodes.py DATA SPACE SEARCH head      # kills itself, and so the head, after the first ending
-python two_nodes.py DATA SPACE SEARCH SIGINT    # the command, on one node, gets the signal when a run has begun
+python two_nodes.py DATA SPACE SEARCH signals   # the command, on one node, gets SIGINT in a run, and again SIGTERM
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def kill_head(cluster: Cluster, _: Run) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def press(plan: Plan, kind: signal.Signals) -> None:
-    """Send this process a signal as soon as a run has begun."""
-    while not any(list(events(plan.of(run))) for run in plan.runs):
+def press(plan: Plan, kind: signal.Signals, before: int) -> None:
+    """Send this process a signal as soon as runs have begun more than `before` times."""
+    while sum(event["event"] == "begin" for run in plan.runs for event in events(plan.of(run))) <= before:
         time.sleep(0.05)
     os.kill(os.getpid(), kind)
 
@@ -55,10 +55,14 @@ def press(plan: Plan, kind: signal.Signals) -> None:
 def main(data: str, space: str, search: str, victim: str) -> None:
     plan = Plan.make(Path(search), Path(data), Space.from_toml(space))
     cluster = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
-    if victim.startswith("SIG"):
-        threading.Thread(target=press, args=(plan, signal.Signals[victim]), daemon=True).start()
+    if victim == "signals":
         sys.argv = ["mskscreen", "search", data, "--space", space, "--out", search, "--ray", cluster.address]
-        command()
+        for before, kind in enumerate((signal.SIGINT, signal.SIGTERM)):
+            threading.Thread(target=press, args=(plan, kind, before), daemon=True).start()
+            try:
+                command()
+            except SystemExit as done:
+                print("exit code", done.code, flush=True)
     elif victim == "head":
         run_on_ray(plan, plan.todo(), address=cluster.address, ended=partial(kill_head, cluster))
     else:

@@ -85,7 +85,7 @@ def _statistic(result: Result, cases: Cases) -> Statistic:
     ranking = ranking_statistic(cases.labels, cases.p, average=False)
     calling = threshold_statistic(cases.labels, cases.p >= cases.table.threshold)
     known = np.flatnonzero(cases.joint >= 0)
-    joint = joint_statistic(cases.joint[known], cases.p_joint[known]) if len(known) else None
+    joint = joint_statistic(cases.joint[known], cases.p_joint[known], least=1) if len(known) else None
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = {}

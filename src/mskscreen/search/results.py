@@ -215,7 +215,11 @@ def _score(plan: Plan, run: Run, labels: Labels) -> float:
 
 
 def figures(cases: Cases, tasks: str = "both") -> dict[str, float]:
-    """Figures of the tasks on studies: see `Result`. A joint type with fewer than 20 studies has none."""
+    """Figures of the tasks on studies: see `Result`.
+
+    A joint type with fewer than 20 studies has none of its own; the joint AUROC is the mean over all that occur,
+    on the same studies for every run.
+    """
     every = np.ones((1, len(cases)))
     found: dict[str, float] = {}
     groups = {name: rows for k, name in enumerate(JOINT_LABELS) if len(rows := np.flatnonzero(cases.joint == k))}
@@ -229,7 +233,7 @@ def figures(cases: Cases, tasks: str = "both") -> dict[str, float]:
         truth, p = cases.joint[known], cases.p_joint[known]
         values = {
             name: float(value[0])
-            for name, value in joint_statistic(truth, p)(every[:, known]).items()
+            for name, value in joint_statistic(truth, p, least=1)(every[:, known]).items()
             if value.ndim == 1
         }
         found |= {"joint_auroc": values["auroc_macro"], "joint_accuracy": values["accuracy"]}
