@@ -82,17 +82,20 @@ def _aligned(results: Sequence[Result]) -> dict[str, Cases]:
 def _statistic(result: Result, cases: Cases) -> Statistic:
     """The figures of `FIGURES` and the accuracy that a run has, as functions of case weights."""
     tasks = result.run.protocol.tasks
-    ranking = ranking_statistic(cases.labels, cases.p, average=False)
-    calling = threshold_statistic(cases.labels, cases.p >= cases.table.threshold)
     known = np.flatnonzero(cases.joint >= 0)
-    joint = joint_statistic(cases.joint[known], cases.p_joint[known], least=1) if len(known) else None
+    ranking = calling = joint = None
+    if tasks != "joint":
+        ranking = ranking_statistic(cases.labels, cases.p, average=False)
+        calling = threshold_statistic(cases.labels, cases.p >= cases.table.threshold)
+    if tasks != "abnormality" and len(known):
+        joint = joint_statistic(cases.joint[known], cases.p_joint[known], least=1)
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = {}
-        if tasks != "joint":
+        if ranking and calling:
             found["abnormality_auroc"] = ranking(weights)["auroc"]
             found["abnormality_accuracy"] = calling(weights)["accuracy"]
-        if tasks != "abnormality" and joint is not None:
+        if joint:
             found["joint_auroc"] = joint(weights[:, known])["auroc_macro"]
         return found
 
