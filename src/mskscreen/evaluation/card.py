@@ -119,13 +119,13 @@ def _metrics(contract: ModelContract) -> list[str]:
 def _evaluation_data(evaluation: Mapping[str, Any] | None) -> list[str]:
     if evaluation is None:
         return [AUTHOR]
-    overall, called = evaluation["study"]["overall"], evaluation["study"]["overall"]["confusion"]
+    overall = evaluation["study"]["overall"]
     table = evaluation["provenance"]["tables"]["evaluation"]
     return [
         f"- {overall['cases']} studies of {overall['patients']} patients, {overall['abnormal']} abnormal.",
         *(
             [f"- Called abnormal at a probability of {evaluation['study']['threshold']:.4f} or more."]
-            if called
+            if overall["confusion"]
             else []
         ),
         f"- Labels: {_cell(table['labels'])}. Studies: SHA-256 `{table['studies_sha256']}`.",

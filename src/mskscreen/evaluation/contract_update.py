@@ -35,10 +35,8 @@ def fit_calibration(cases: Cases) -> Calibration:
             f"{cases.table.name}: a temperature needs the raw scores pred1 and pred2; run predict again"
         )
     abnormality = fit_temperature(pred1, cases.labels.astype(np.intp), cases.group)
-    if jointless:
-        return Calibration(abnormality, 1.0)
     known = np.flatnonzero(cases.joint >= 0)
-    if len(np.unique(cases.joint[known])) < 2:
+    if jointless or len(np.unique(cases.joint[known])) < 2:
         return Calibration(abnormality, 1.0)
     chosen = cases.select(known)
     return Calibration(abnormality, fit_temperature(cases.table.pred2[chosen.rows], chosen.joint, chosen.group))
