@@ -152,6 +152,14 @@ def test_pages(bright_model, write_png, tmp_path):
     assert not (tmp_path / "each" / "contact-sheet.png").exists()
 
 
+def test_integrated_gradients_without_their_checkpoint_are_a_wrong_call(bright_model, write_png, tmp_path):
+    chosen = ["--method", "integrated-gradients", "--out", str(tmp_path / "out"), "--model", str(bright_model())]
+    found = RUN.invoke(app, ["explain", str(write_png(tmp_path / "a.png")), *chosen])
+    assert found.exit_code == 2
+    assert "needs the model's --checkpoint" in " ".join(found.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_plain_cam_is_refused_before_an_image_is_looked_at(bright_model, write_png, tmp_path):
     file = write_png(tmp_path / "a.png")
     chosen = ["--method", "hirescam", "--method", "cam", "--model", str(bright_model(hidden=True))]
