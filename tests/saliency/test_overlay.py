@@ -98,8 +98,11 @@ def test_evidence_of_another_resolution_covers_the_same_frame() -> None:
 
 @pytest.mark.parametrize("evidence", [np.zeros((3, 3)), -np.ones((3, 3))])
 def test_without_evidence_nothing_is_coloured(evidence: np.ndarray) -> None:
-    plain, coloured = pictures(draw_overlay(HALF, evidence, ""))
+    page = np.asarray(draw_overlay(HALF, evidence, ""))
+    plain, coloured = pictures(Image.fromarray(page))
     assert np.array_equal(plain, coloured)
+    # Not the colour bar either, which would be a scale of nothing.
+    assert (page.max(-1) == page.min(-1)).all()
 
 
 def test_the_scale_does_not_change_the_picture_only_the_numbers() -> None:

@@ -250,11 +250,11 @@ def _scale(
     top = panel.top or 0.0
     x, y = corner
     shades = np.linspace(1, 0, height)[:, None].repeat(_BAR, axis=1)
-    page.paste(_image(colours(shades) * (shades >= FLOOR)[..., None]), corner)
+    page.paste(_image(colours(shades) * (shades >= (FLOOR if top > 0 else np.inf))[..., None]), corner)
     draw.rectangle((x, y, x + _BAR - 1, y + height - 1), outline=_GREY)
     for share in (0.0, FLOOR, CONTOUR, 1.0) if top > 0 else (0.0,):
         middle = y + (1 - share) * (height - 1)
         draw.line((x if share == CONTOUR else x + _BAR, middle, x + _BAR + 6, middle), _WHITE)
         draw.text((x + _BAR + 10, middle), f"{share * top:.2g}", _WHITE, font, anchor="lm")
-    if top > 0 and panel.title not in _UNITLESS:
-        draw.text((x + _BAR + 10, y + _TEXT + 8), UNIT, _GREY, font, anchor="lm")
+    unit = "none" if top <= 0 else "" if panel.title in _UNITLESS else UNIT
+    draw.text((x + _BAR + 10, y + _TEXT + 8), unit, _GREY, font, anchor="lm")
