@@ -192,12 +192,20 @@ def test_a_wrong_cell_is_named_by_file_line_and_field(opened, pack, fill, tmp_pa
         read_forms(forms, opened)
 
 
-def test_a_form_saved_by_a_spreadsheet_with_semicolons_is_the_same(opened, pack, fill, tmp_path):
+@pytest.mark.parametrize("between", [b";", b"\t"])
+def test_a_form_saved_by_a_spreadsheet_with_semicolons_or_tabs_is_the_same(opened, pack, fill, tmp_path, between):
     forms = fill(pack, tmp_path, answering(opened))
     before = read_forms(forms, opened)
     for form in forms:
-        form.write_bytes(b"\xef\xbb\xbf" + form.read_bytes().replace(b",", b";"))
+        form.write_bytes(b"\xef\xbb\xbf" + form.read_bytes().replace(b",", between))
     assert read_forms(forms, opened) == before
+
+
+def test_a_form_with_a_second_column_for_boxes_is_refused(opened, pack, fill, tmp_path):
+    form, *_ = fill(pack, tmp_path, lambda *_: {"call": "abnormal", "box": "1 1 1 9 9"})
+    form.write_text("".join(f"{line},box\n" for line in form.read_text().splitlines()))
+    with pytest.raises(DataError, match=r"two columns are named 'box'; keep one"):
+        read_forms([form], opened)
 
 
 def test_all_that_is_wrong_in_a_form_is_said_at_once(opened, pack, fill, tmp_path):

@@ -60,9 +60,13 @@ def test_the_tail_of_a_network_with_average_pooling_is_read_from_its_graph(resne
 def test_a_checkpoint_of_another_model_and_none_at_all_are_refused(resnet, bright_model):
     image = np.zeros((1, SIDE, SIDE), np.float32)
     engine = open_engine(bright_model(), threads=1)
+    target = Target.parse("abnormal")
     for checkpoint, message in ((None, "--checkpoint"), (resnet / "r.safetensors", "not what model")):
         with pytest.raises(ModelError, match=message):
-            Explainer(engine, checkpoint=checkpoint)(image, "integrated-gradients", Target.parse("abnormal"))
+            Explainer(engine, checkpoint=checkpoint)(image, "integrated-gradients", target)
+        # Before an image is scored, which may cost thousands of passes of other methods.
+        with pytest.raises(ModelError, match=message):
+            Explainer(engine, checkpoint=checkpoint).require("integrated-gradients", target)
 
 
 def test_a_checkpoint_of_other_weights_is_refused_and_one_is_hashed_once(resnet, monkeypatch):

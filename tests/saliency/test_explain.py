@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -72,6 +73,26 @@ def test_a_bright_square_is_found_where_it_is(bright_model, write_dicom, tmp_pat
         # A cell of the coarsest method, RISE, is a seventh of the input; the others are held to a tenth.
         reach = (0.15 if record.method == "rise" else 0.1) * max(shape)
         assert np.hypot(*(centre_of(record, tmp_path / "out") - centre)) < reach, record.method
+
+
+def test_a_model_without_a_map_or_a_contract_has_maps_too(bright_model, tmp_path):
+    """A foreign file as the release holds them: a description beside it says what it is."""
+    foreign = tmp_path / "foreign.onnx"
+    model = onnx.load(bright_model(with_map=False))
+    del model.metadata_props[:]
+    onnx.save(model, foreign)
+    (tmp_path / "foreign.toml").write_text(
+        'name = "foreign"\narchitecture = "bright"\ninput_size = [64, 64]\n'
+        'preprocessing = "decode|grayscale|window(auto)|letterbox(64,64,bilinear,antialias)|unit"\n'
+    )
+    centre = (70, 60)
+    Image.fromarray(with_square((101, 203), centre, 250).astype(np.uint8)).save(tmp_path / "a.png")
+    chosen = ["--method", "hirescam", "--method", "rise", "--method", "occlusion", "--normal", "--passes", 512]
+    explain(tmp_path / "a.png", "--out", tmp_path / "out", "--model", foreign, *chosen)
+    records = list(read_records(tmp_path / "out"))
+    assert len(records) == 3
+    for record in records:
+        assert np.hypot(*(centre_of(record, tmp_path / "out") - centre)) < 0.15 * 203, record.method
 
 
 def test_hirescam_is_exact_to_a_part_of_a_pixel(bright_model, tmp_path):
@@ -150,6 +171,14 @@ def test_pages(bright_model, write_png, tmp_path):
     sheet = Image.open(tmp_path / "one" / "contact-sheet.png")
     assert sheet.width > 2 * 600
     assert not (tmp_path / "each" / "contact-sheet.png").exists()
+
+
+def test_integrated_gradients_without_their_checkpoint_are_a_wrong_call(bright_model, write_png, tmp_path):
+    chosen = ["--method", "integrated-gradients", "--out", str(tmp_path / "out"), "--model", str(bright_model())]
+    found = RUN.invoke(app, ["explain", str(write_png(tmp_path / "a.png")), *chosen])
+    assert found.exit_code == 2
+    assert "needs the model's --checkpoint" in " ".join(found.stderr.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_plain_cam_is_refused_before_an_image_is_looked_at(bright_model, write_png, tmp_path):

@@ -10,11 +10,13 @@ from PIL import Image
 
 from mskscreen.pixels.radiograph import Spacing
 from mskscreen.saliency.overlay import (
+    CELL,
     CONTOUR,
     FLOOR,
     LONG_SIDE,
     OPACITY,
     colours,
+    contact_sheets,
     draw_overlay,
     overlay_name,
     said,
@@ -96,8 +98,11 @@ def test_evidence_of_another_resolution_covers_the_same_frame() -> None:
 
 @pytest.mark.parametrize("evidence", [np.zeros((3, 3)), -np.ones((3, 3))])
 def test_without_evidence_nothing_is_coloured(evidence: np.ndarray) -> None:
-    plain, coloured = pictures(draw_overlay(HALF, evidence, ""))
+    page = np.asarray(draw_overlay(HALF, evidence, ""))
+    plain, coloured = pictures(Image.fromarray(page))
     assert np.array_equal(plain, coloured)
+    # Not the colour bar either, which would be a scale of nothing.
+    assert (page.max(-1) == page.min(-1)).all()
 
 
 def test_the_scale_does_not_change_the_picture_only_the_numbers() -> None:
@@ -172,3 +177,24 @@ def test_a_name_keeps_what_a_reader_needs() -> None:
     name = overlay_name("/data/XR_HAND/patient00001/study1/image2.png", "x")
     assert name.startswith("patient00001-study1-image2-")
     assert "/" not in overlay_name("../../etc/passwd", "x")
+
+
+def test_pictures_of_any_shape_fill_their_contact_sheets(tmp_path) -> None:
+    """Nothing but the end of the last row is left black, and no sheet grows with the number of pictures."""
+    shapes = [(900, 5000), (880, 300), (880, 1600), (400, 2900), (900, 800)] * 20
+    paths = []
+    for number, (height, width) in enumerate(shapes):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (width // 10, height // 10), (255, 255, 255 - number)).save(paths[-1])
+    sheets = [np.asarray(sheet) for sheet in contact_sheets(paths)]
+    assert len(sheets) > 1
+    seen = []
+    assert all((sheet[..., 0] == 255).mean() > 0.99 for sheet in sheets[:-1])
+    for sheet in sheets:
+        assert sheet.shape[1] == 3 * CELL
+        assert len(sheet) <= 12 * CELL
+        seen += [255 - blue for blue in np.unique(sheet[sheet[..., 0] == 255][:, 2])]
+    assert sorted(seen) == list(range(len(paths)))
+    (one,) = contact_sheets(paths[1:2])
+    assert one.size == (round(CELL * 30 / 88), CELL)
+    assert list(contact_sheets([])) == []

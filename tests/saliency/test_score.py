@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judged_maps import RUN, SHAPE, change, development, joined, run, score, value
 
 from mskscreen.cli.main import app
+from mskscreen.evaluation.explain import masks
 from mskscreen.evaluation.explain.cases import right_cases
 from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.evaluation.explain.files import Request, explain_files
@@ -66,6 +67,13 @@ def test_every_map_is_read_once_and_few_are_held(judged, bright_model, monkeypat
     # The two that were missed are not judged.
     assert sorted(read) == sorted(f"{k}.{method}.png" for k in range(18) for method in ("hirescam", "rise"))
     assert max(most) <= 4
+
+
+def test_every_mask_is_drawn_once(judged, monkeypatch):
+    drawn, filled = [], masks._filled
+    monkeypatch.setattr(masks, "_filled", lambda *outline: drawn.append(outline) or filled(*outline))
+    score(judged)
+    assert len(drawn) == 20
 
 
 def test_numbers_of_every_kind_and_joint(judged):

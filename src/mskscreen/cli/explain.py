@@ -58,7 +58,7 @@ def files(
         Literal["side-by-side", "overlay"],
         typer.Option(help="The radiograph and all methods on one page, or each overlay alone."),
     ] = "side-by-side",
-    sheet: Annotated[bool, typer.Option("--sheet", help="Also all overlays on one contact sheet.")] = False,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also all overlays on contact sheets.")] = False,
     passes: Annotated[
         int,
         typer.Option(min=2, help="RISE: most forward passes for an image, rounded up to blocks of 128 (7 cells)."),
@@ -83,7 +83,7 @@ def files(
     A map shows what the model used, not where the lesion is. Exit code 3 says that some images could not be read.
     """
     from mskscreen.evaluation.explain.explainer import Explainer, Settings
-    from mskscreen.evaluation.explain.files import Request, explain_files, write_sheet
+    from mskscreen.evaluation.explain.files import Request, explain_files, write_sheets
     from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.saliency import rise
     from mskscreen.saliency.target import JOINT, Target
@@ -92,6 +92,8 @@ def files(
     for name, options in _OPTIONS.items():
         if name not in chosen:
             common.refuse_idle(context, f"without --method {name}", *options)
+    if "integrated-gradients" in chosen and checkpoint is None:
+        raise typer.BadParameter("--method integrated-gradients needs the model's --checkpoint")
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
     keep_freed_memory()
@@ -116,7 +118,7 @@ def files(
             errors += [f"image {done} of {len(paths)}, {made.error}"] if made.error else []
             if interrupted():
                 break
-    if sheet and (page := write_sheet(out, records)):
+    for page in write_sheets(out, records) if sheet else ():
         print(page)
     for error in errors:
         common.alarm.print(f"not explained: {error}")

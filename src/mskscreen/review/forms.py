@@ -106,9 +106,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Rows that are not empty, by name of the column, each with its line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        # Spreadsheets of half of the world write ; between cells.
+        # Spreadsheets of half of the world write ; between cells, and any may write tabs.
         first = text.partition("\n")[0]
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in first else ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
         head = [name.strip().lower() for name in next(reader, [])]
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -116,6 +116,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     missing = next((name for name in ("reader", "case", "call") if name not in head), None)
     if missing:
         raise DataError(f"{path}: no column '{missing}'; use the form of the pack")
+    twice = next((name for name in (*_FIXED, *_ANSWERS) if head.count(name) > 1), None)
+    if twice:
+        raise DataError(f"{path}: two columns are named '{twice}'; keep one, with several boxes in it parted by ;")
     return [(line, dict(zip_longest(head, row[: len(head)], fillvalue=""))) for line, row in rows if any(row)]
 
 

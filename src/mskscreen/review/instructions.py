@@ -24,7 +24,7 @@ def instructions(phase: str) -> str:
     ]
     if phase == AIDED:
         lines += [
-            "map         does the map in CODE-1-map.png mark what makes the case abnormal?",
+            "map         do the maps in CODE-1-map.png, CODE-2-map.png, ... mark what makes the case abnormal?",
             f"            {', '.join(JUDGEMENTS)}; leave it empty for a case without a map:",
             "            an image that the model calls normal has none",
             "",

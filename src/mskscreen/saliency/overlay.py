@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
 from mskscreen.pixels.radiograph import Spacing
 
 LONG_SIDE = 720
-# Side of a cell of a contact sheet: the words of a page are still read.
+# Side of a cell of a contact sheet: the words of a page are still read; and how many cells make a sheet.
 CELL = 960
+_ACROSS, _DOWN = 3, 12
 # Of the largest evidence of a map: what is below FLOOR is not drawn, a line runs at CONTOUR.
 FLOOR, CONTOUR = 0.2, 0.5
 OPACITY = 0.5
@@ -81,21 +82,40 @@ def draw_overlay(
     return _page(panels, caption, of, ruler)
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int = 3, cell: int = CELL) -> Image.Image:
-    """Overlays as one page of `columns` cells of `cell` pixels, in their order."""
-    small = [ImageOps.contain(picture, (cell, cell)) for picture in pictures]
-    lines = [small[start : start + columns] for start in range(0, len(small), columns)]
-    heights = [max(picture.height for picture in line) for line in lines]
-    width = max((sum(picture.width for picture in line) for line in lines), default=1)
-    page = Image.new("RGB", (width, max(1, sum(heights))), _BLACK)
+def contact_sheets(paths: Sequence[Path]) -> Iterator[Image.Image]:
+    """Pictures on pages of three cells across and twelve down, in their order.
+
+    Those of a row are equally high, at most a cell, and a row is as wide as the page: only the last ends before.
+    """
+    rows: list[list[tuple[Path, float]]] = [[]]
+    for path in paths:
+        with Image.open(path) as picture:
+            rows[-1].append((path, picture.width / picture.height))
+        if sum(shape for _, shape in rows[-1]) >= _ACROSS:
+            rows.append([])
+    rows = [row for row in rows if row]
+    for start in range(0, len(rows), _DOWN):
+        yield _sheet(rows[start : start + _DOWN])
+
+
+def _height(row: Sequence[tuple[Path, float]]) -> int:
+    """Of pictures, given with their width over their height, that together are as wide as a sheet."""
+    return max(1, min(CELL, int(_ACROSS * CELL / sum(shape for _, shape in row))))
+
+
+def _sheet(rows: Sequence[Sequence[tuple[Path, float]]]) -> Image.Image:
+    heights = [_height(row) for row in rows]
+    page = Image.new("RGB", (_ACROSS * CELL, sum(heights)), _BLACK)
     top = 0
-    for line, height in zip(lines, heights, strict=True):
-        left = 0
-        for picture in line:
-            page.paste(picture, (left, top))
-            left += picture.width
+    for row, height in zip(rows, heights, strict=True):
+        edges = np.cumsum([0.0, *(shape * height for _, shape in row)]).round().astype(int).tolist()
+        for (path, _), left, right in zip(row, edges[:-1], edges[1:], strict=True):
+            with Image.open(path) as picture:
+                small = picture.convert("RGB").resize((max(1, right - left), height), Image.Resampling.LANCZOS)
+            page.paste(small, (left, top))
         top += height
-    return page
+    # A single row may end before the edge.
+    return page if len(rows) > 1 else page.crop((0, 0, edges[-1], top))
 
 
 def colours(values: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -230,11 +250,11 @@ def _scale(
     top = panel.top or 0.0
     x, y = corner
     shades = np.linspace(1, 0, height)[:, None].repeat(_BAR, axis=1)
-    page.paste(_image(colours(shades) * (shades >= FLOOR)[..., None]), corner)
+    page.paste(_image(colours(shades) * (shades >= (FLOOR if top > 0 else np.inf))[..., None]), corner)
     draw.rectangle((x, y, x + _BAR - 1, y + height - 1), outline=_GREY)
     for share in (0.0, FLOOR, CONTOUR, 1.0) if top > 0 else (0.0,):
         middle = y + (1 - share) * (height - 1)
         draw.line((x if share == CONTOUR else x + _BAR, middle, x + _BAR + 6, middle), _WHITE)
         draw.text((x + _BAR + 10, middle), f"{share * top:.2g}", _WHITE, font, anchor="lm")
-    if top > 0 and panel.title not in _UNITLESS:
-        draw.text((x + _BAR + 10, y + _TEXT + 8), UNIT, _GREY, font, anchor="lm")
+    unit = "none" if top <= 0 else "" if panel.title in _UNITLESS else UNIT
+    draw.text((x + _BAR + 10, y + _TEXT + 8), unit, _GREY, font, anchor="lm")

@@ -103,7 +103,12 @@ class Explainer:
         return self._activation(image, method, target)
 
     def require(self, method: str, target: Target) -> None:
-        """Raise ModelError where the model has no plain CAM, before an image is scored."""
+        """Raise ModelError where the model has no plain CAM, or integrated gradients lack its checkpoint.
+
+        That is known before an image is scored.
+        """
+        if method == _INTEGRATED:
+            _ = self._network
         if method == "cam" and not self.tail.linear(target.output):
             raise ModelError(
                 f"model '{self.engine.contract.name}': plain CAM asks for one linear layer behind a global "

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
@@ -19,7 +18,7 @@ from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import FLAG_BURNED_IN, Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
-from mskscreen.saliency.overlay import CELL, contact_sheet, draw_overlay, overlay_name, said
+from mskscreen.saliency.overlay import contact_sheets, draw_overlay, overlay_name, said
 from mskscreen.saliency.target import Target
 from mskscreen.storage import replacing
 
@@ -124,20 +123,14 @@ def _explain_file(
     return Made(tuple(records), burned_in=drawn and FLAG_BURNED_IN in row.flags)
 
 
-def write_sheet(folder: Path, records: list[MapRecord]) -> Path | None:
-    """The overlays of all records as one page; None where there is none."""
+def write_sheets(folder: Path, records: list[MapRecord]) -> Iterator[Path]:
+    """Write the overlays of all records on as many contact sheets as they fill."""
     names = dict.fromkeys(record.overlay for record in records if record.overlay)
-    pictures = []
-    for name in names:
-        with Image.open(folder / name) as picture:
-            picture.thumbnail((CELL, CELL))
-            pictures.append(picture.convert("RGB"))
-    if not pictures:
-        return None
-    path = folder / SHEET
-    with replacing(path) as partial:
-        contact_sheet(pictures).save(partial, compress_level=1)
-    return path
+    for number, page in enumerate(contact_sheets([folder / name for name in names]), 1):
+        path = folder / (SHEET if number == 1 else SHEET.replace(".", f"-{number}."))
+        with replacing(path) as partial:
+            page.save(partial, compress_level=1)
+        yield path
 
 
 def _maps(

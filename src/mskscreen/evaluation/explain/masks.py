@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,10 +105,15 @@ def of_size(draw: Draw, size: tuple[int, int], name: str) -> Draw:
 
 
 def union(parts: list[Draw]) -> Draw:
-    """All that any of the parts marks."""
+    """All that any of the parts marks: drawn once for each size, and kept as compressed bits."""
+    kept: dict[tuple[int, int], bytes] = {}
 
     def mask(rows: int, columns: int) -> Mask:
-        found: Mask = np.logical_or.reduce([part(rows, columns) for part in parts])
-        return found
+        size = rows, columns
+        if size not in kept:
+            found = np.logical_or.reduce([part(rows, columns) for part in parts])
+            kept[size] = zlib.compress(np.packbits(found).tobytes(), 1)
+        bits = np.frombuffer(zlib.decompress(kept[size]), np.uint8)
+        return np.unpackbits(bits, count=rows * columns).reshape(size).view(bool)
 
     return mask

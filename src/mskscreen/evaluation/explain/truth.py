@@ -107,7 +107,7 @@ def _phantoms(folder: Path) -> Iterator[tuple[str, Truth]]:
     for row in read_manifest(folder):
         if row.mask is not None and not row.occult:
             twin = folder / row.twin if row.twin else None
-            mask = stored(folder, row.mask)
+            mask = union([stored(folder, row.mask)])
             truth = Truth(mask, row.kind, row.joint, row.views, row.patient, twin, (row.rows, row.columns))
             yield row.image, truth
             if row.dicom:
