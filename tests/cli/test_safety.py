@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.cli import common, main
 from mskscreen.cli.main import app
 from mskscreen.cli.screening import Run
 from mskscreen.errors import ModelError
 from mskscreen.inference.catalogue import model_path
 from mskscreen.pixels import FLAG_CONSTANT, read_radiograph
-from mskscreen.predictions import FLAG_LOW_CONFIDENCE, FLAG_MIXED_JOINTS, Prediction, Predictions, studies
+from mskscreen.predictions import FLAG_MIXED_JOINTS, Prediction, Predictions, studies
 
 
 @pytest.fixture
@@ -98,16 +99,23 @@ def test_what_is_no_table_is_not_overwritten(run: Callable, image: Path) -> None
     assert output.read_text() == "patient,label\n1,0\n"
 
 
-def row(study: str, joint: str | None, *flags: str) -> Prediction:
-    return Prediction(f"{study}/{joint}.png", study, joint, flags=flags)
+def row(study: str, joint: str | None = None, *, over: str = "elbow", times: float = 9) -> Prediction:
+    """An image that shows `joint`, so many `times` as likely as `over`, and nothing else."""
+    if joint is None:
+        return Prediction(f"{study}/broken.png", study)
+    p = np.zeros(len(JOINT_LABELS))
+    p[[JOINT_LABELS.index(joint), JOINT_LABELS.index(over)]] = times, 1
+    return Prediction(f"{study}/{joint}.png", study, joint, tuple(p / p.sum()))
 
 
 @pytest.mark.parametrize(
     ("rows", "mixed"),
     [
-        ([row("a", "hand"), row("a", "wrist"), row("b", "hand"), row("b", None)], True),
+        ([row("a", "hand"), row("a", "wrist"), row("b", "hand"), row("b")], True),
+        ([row("a", "hand"), row("a", "wrist", times=1.5), row("b", "hand")], True),
         ([row("a", "hand"), row("a", "hand"), row("b", "wrist")], False),
-        ([row("a", "hand"), row("a", "wrist", FLAG_LOW_CONFIDENCE)], False),
+        ([row("a", "hand"), row("a", "wrist", over="hand", times=1.5), row("b", "hand")], False),
+        ([row("a", "hand", over="wrist", times=1.5), row("a", "wrist", over="hand"), row("b", "hand")], False),
     ],
 )
 def test_studies_of_several_joints_are_said_and_flagged(

@@ -50,12 +50,12 @@ class Run:
 
     def report(self) -> common.Exit:
         """Say what is left to say on stderr."""
-        first, mixed = self.joints.first, self.joints.mixed
+        mixed = self.joints.mixed
         if mixed:
-            study, (number, joint) = next(iter(mixed.items()))
+            number, *joints = next(iter(mixed.values()))
             common.alarm.print(
-                f"{len(mixed)} of {len(first)} studies hold images of several joints, as that of image "
-                f"{number} of {' and '.join(sorted((first[study], joint)))}: each is one row of their mean, "
+                f"{len(mixed)} of {self.joints.studies} studies hold images of several joints, as that of image "
+                f"{number} of {' and '.join(sorted(joints))}: each is one row of their mean, "
                 "flagged mixed-joints; --study-by none keeps images apart"
             )
         if self.stopped:

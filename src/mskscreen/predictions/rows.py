@@ -49,11 +49,6 @@ class Prediction:
         """Whether the model says anything of the image."""
         return self.p_abnormal is not None or self.p_joint is not None
 
-    @property
-    def sure_joint(self) -> str | None:
-        """The joint, or None where it is in doubt (`low-confidence-joint`) or the image was not scored."""
-        return None if FLAG_LOW_CONFIDENCE in self.flags else self.joint
-
 
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax over the last axis of `scores` / `temperature`, in float64."""

@@ -12,13 +12,16 @@ import numpy as np
 from mskscreen.anatomy import JointType
 from mskscreen.predictions.rows import FLAG_MIXED_JOINTS, Prediction
 
+FIRMLY = 5.0
+"""How many times as likely one joint must be as another for an image to speak against that other."""
+
 
 @dataclass(frozen=True)
 class StudyPrediction:
     """What a model says of one study: the mean over its scored images.
 
-    `flags` are those of its images, and `mixed-joints` where they show different joints, none of them in doubt.
-    What no image says is None.
+    `flags` are those of its images, and `mixed-joints` where they contradict each other in the joint (see
+    `JointTally`). What no image says is None.
     """
 
     study: str
@@ -33,22 +36,42 @@ class StudyPrediction:
 
 
 class JointTally:
-    """Notices studies whose images show different joints, none of them in doubt.
+    """Notices studies whose images contradict each other: one shows joint A, at least FIRMLY times as likely as
+    joint B, and another joint B, as firmly before A.
 
-    `first` holds the first joint of each study, and `mixed` that of another with the number of its image, from 1.
+    `studies` counts those with an image of a joint. `mixed` holds of each that is contradicted the number of the
+    image, from 1, that first did so, its joint and the other.
     """
 
     def __init__(self) -> None:
-        self.first: dict[str, str] = {}
-        self.mixed: dict[str, tuple[int, str]] = {}
+        self.mixed: dict[str, tuple[int, str, str]] = {}
+        self._said: dict[str, int] = {}
         self._images = 0
+
+    @property
+    def studies(self) -> int:
+        """How many studies hold an image whose joint a model told."""
+        return len(self._said)
 
     def add(self, image: Prediction) -> None:
         """Count an image in its study."""
         self._images += 1
-        joint = image.sure_joint
-        if joint is not None and self.first.setdefault(image.study, joint) != joint:
-            self.mixed.setdefault(image.study, (self._images, joint))
+        if image.p_joint is None:
+            return
+        said, top = self._said.get(image.study, 0), int(np.argmax(image.p_joint))
+        for other, p in enumerate(image.p_joint):
+            if other == top or image.p_joint[top] < FIRMLY * p:
+                continue
+            said |= _bit(top, other)
+            if said & _bit(other, top):
+                labels = JointType(top).label, JointType(other).label
+                self.mixed.setdefault(image.study, (self._images, *labels))
+        self._said[image.study] = said
+
+
+def _bit(joint: int, other: int) -> int:
+    """Bit of a study's tally that says: an image shows `joint` rather than `other`."""
+    return 1 << (joint * len(JointType) + other)
 
 
 class StudyTally:
