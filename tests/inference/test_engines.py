@@ -1,6 +1,7 @@
 """Both engines keep the same promises, and refuse in the same words."""
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,25 @@ def test_a_model_of_another_shape_is_refused_in_one_sentence(
     with pytest.raises(ModelError, match=said) as caught:
         open_engine(tiny_model(tmp_path / "m.onnx", **make), engine)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda model: setattr(model.opset_import[0], "version", 99),
+            r"its operator set 99 is newer than \d+, the last",
+        ),
+        (lambda model: setattr(model, "ir_version", 99), r"\(Unsupported model IR version: 99, max"),
+        (lambda model: setattr(model.graph.node[0], "op_type", "Noop"), r"\(This is an invalid model"),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_without_the_places_in_its_source(
+    tmp_path: Path, tiny_model: Callable, edit: Callable, said: str
+) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        open_engine(tiny_model(tmp_path / "m.onnx", edit=edit), "onnxruntime")
+    assert not re.search(r"ONNXRuntimeError|Load model|::|\.(cc|h):", str(caught.value))
 
 
 @both
