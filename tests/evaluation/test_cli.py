@@ -102,7 +102,7 @@ def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
     assert read_contract(out).operating_points == points
     found = run("evaluate", folder / "a.json", "--model", out, "--resamples", 20, "--format", "json")
     assert {k: v["threshold"] for k, v in json.loads(found.stdout)["study"]["points"].items()} == points
-    with pytest.raises(DataError, match="were chosen on exactly these studies"):
+    with pytest.raises(DataError, match="was calibrated on exactly these studies"):
         run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20)
 
 
@@ -195,18 +195,34 @@ def test_what_was_not_learned_is_not_judged(folder, tmp_path):
     write_tiny_model(tmp_path / "joint.onnx", contract)
     for command in (
         ("compare", folder / "a.json", table),
-        ("calibrate", table, "--model", tmp_path / "joint.onnx", "--out", tmp_path / "out.onnx"),
         ("evaluate", table, "--codalab", tmp_path / "calls.csv"),
         ("evaluate", table, "--dev", folder / "dev.json", "--calibration", "isotonic"),
     ):
         with pytest.raises(DataError, match=r"joint\.json: the model did not learn abnormality, which "):
             run(*command)
-    assert not (tmp_path / "out.onnx").exists()
     (tmp_path / "e.json").write_text(run("evaluate", table, "--resamples", 30, "--format", "json").stdout)
     card = run("card", tmp_path / "joint.onnx", "--evaluation", tmp_path / "e.json").stdout
     assert "there are no operating points" in card
     assert "Accuracy of joint types: 0.9" in card
     assert not re.search("balanced|sensitive|called abnormal|normal, abnormal", card, re.IGNORECASE)
+
+
+def test_of_a_model_that_learned_joints_alone_only_their_temperature_is_fitted(tmp_path):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    table, out = tmp_path / "joint.json", tmp_path / "out.onnx"
+    make_predictions(150, contract=contract).write(table)
+    model = write_tiny_model(tmp_path / "joint.onnx", contract)
+    result = run("calibrate", table, "--model", model, "--out", out)
+    assert result.stdout == ""
+    before, after = map(float, re.findall(r"log loss ([\d.]+), ECE [\d.]+ \(joint type", result.stderr))
+    assert after < before
+    updated = read_contract(out)
+    assert updated.calibration.joint_temperature != 1
+    assert updated.calibration.abnormality_temperature == 1
+    assert updated.operating_points == contract.operating_points
+    make_predictions(150, contract=updated).write(tmp_path / "again.json")
+    with pytest.raises(DataError, match="was calibrated on exactly these studies"):
+        run("evaluate", tmp_path / "again.json", "--model", out, "--resamples", 20)
 
 
 def test_a_model_that_learned_abnormality_alone_is_judged_and_calibrated(folder, tmp_path):
