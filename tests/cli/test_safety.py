@@ -207,6 +207,9 @@ def test_a_table_in_a_pipe_is_neither_folded_nor_padded(model: Path) -> None:
     lines = CliRunner().invoke(app, ["model", "show", str(model)]).stdout.splitlines()
     assert max(map(len, lines)) > 80
     assert all(line == line.rstrip() for line in lines)
+    head = next(i for i, line in enumerate(lines) if line.split() == ["field", "value"])
+    assert set(lines[head + 1]) <= {" ", "─"}
+    assert len(lines[head + 1]) <= len(lines[head])
 
 
 def test_inspect_opens_folders_and_says_where_there_is_no_image(run: Callable, image: Path) -> None:

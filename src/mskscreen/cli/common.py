@@ -137,7 +137,11 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
     wide = Console(highlight=False, markup=False, width=_PIPE_WIDTH)
     with wide.capture() as printed:
         wide.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    above = ""
+    for line in map(str.rstrip, printed.get().splitlines()):
+        # The rule ends with the heads of the columns, however long a value below it is.
+        print(line[: len(above)] if line.strip(" ─") == "" and line else line)
+        above = line
 
 
 def plain(value: Any) -> str:
