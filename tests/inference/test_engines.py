@@ -1,8 +1,11 @@
 """Both engines keep the same promises, and refuse in the same words."""
 
+import contextlib
 import json
+import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,6 +315,32 @@ def test_compiled_models_are_kept_apart_by_content_and_a_damaged_one_is_made_aga
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:100])
     assert same(open_engine(path, "openvino").run(images), expected)
+
+
+def test_a_cache_that_another_process_clears_is_no_obstacle(
+    tmp_path: Path, tiny_model: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that start at once, one may take what the other is writing for damaged, and remove it."""
+    monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
+    path = tiny_model(tmp_path / "m.onnx")
+    open_engine(path, "openvino")
+    (blob,) = (tmp_path / "cache").rglob("*.blob")
+    blob.unlink()
+    done = threading.Event()
+
+    def clear() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(blob)  # noqa: PTH108 - as fast as can be
+
+    other = threading.Thread(target=clear)
+    other.start()
+    try:
+        for _ in range(20):
+            open_engine(path, "openvino")
+    finally:
+        done.set()
+        other.join()
 
 
 def test_an_unwritable_cache_is_no_obstacle(

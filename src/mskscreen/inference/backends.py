@@ -61,7 +61,13 @@ class OpenVino:
             except OSError as error:
                 log.warning("compiled models are not kept: the cache folder cannot be made (%s)", error.strerror)
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", config)
+            try:
+                self._model = openvino.Core().compile_model(str(path), "CPU", config)
+            except RuntimeError:
+                # Two processes that start at once may disturb each other in the cache.
+                if config.pop("CACHE_DIR", None) is None:
+                    raise
+                self._model = openvino.Core().compile_model(str(path), "CPU", config)
         except RuntimeError as error:
             raise ModelError(f"{path}: OpenVINO cannot compile this model ({reason_of(error)})") from error
         self._path = path
