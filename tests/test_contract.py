@@ -114,6 +114,16 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"novelty": {"method": "m", "threshold": math.nan, "quantile": 0.5}}, "threshold nan, not finite"),
         ({"novelty": {"method": "m", "threshold": 1.0, "quantile": 5}}, "quantile 5.0, outside"),
         ({"joints": ["elbow"]}, "order"),
+        ({"precision": "fp4"}, "precision 'fp4' is none of f32, int8"),
+        *(
+            (
+                {"variants": {name: {"file": "m", "bytes": 1, "sha256": ""}}},
+                f"variants.{name} is no other precision",
+            )
+            for name in ("f32", "bf16", "weird")
+        ),
+        ({"name": "\ud800"}, "not JSON .*surrogates not allowed"),
+        ({"provenance": {"protocol": {"a": ["\udfff"]}}}, "not JSON .*surrogates not allowed"),
         ({"map": {"method": "hirescam", "layer": "top", "stride": 0}}, "map has a stride of 0, below 1"),
         *(
             ({"variants": {"int8": {"file": file, "bytes": 1, "sha256": ""}}}, "bare name")

@@ -24,6 +24,7 @@ from mskscreen.errors import ContractError
 SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
 TASKS = ("abnormality", "joint")
+WEIGHTS = ("f32", "int8")  # What the weights of a file may be; bf16 is computed with those of f32.
 # A file may not ask for more memory than this: one run of 1 GiB of float32.
 MAX_INPUT = 1 << 28
 MIN_STUDIES = 100  # Of fewer, a single flipped decision is more than a gate allows.
@@ -190,7 +191,16 @@ class ModelContract:
             )
         if self.map and self.map.stride < 1:
             raise ContractError(f"contract of model '{self.name}': map has a stride of {self.map.stride}, below 1")
+        if self.precision not in WEIGHTS:
+            raise ContractError(
+                f"contract of model '{self.name}': precision '{self.precision}' is none of {', '.join(WEIGHTS)}"
+            )
         for precision, variant in self.variants.items():
+            if precision not in WEIGHTS or precision == self.precision:
+                raise ContractError(
+                    f"contract of model '{self.name}': field variants.{precision} is no other precision of "
+                    f"{', '.join(WEIGHTS)}"
+                )
             if variant.file in ("", ".", "..") or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
                 raise ContractError(
                     f"contract of model '{self.name}': field variants.{precision}.file is '{variant.file}', "
@@ -236,6 +246,7 @@ class ModelContract:
         """
         try:
             value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()  # JSON may hold halves of characters, tables cannot
         except (ValueError, RecursionError) as error:
             raise ContractError(f"the contract is not JSON ({error}); {remedy}") from error
         if not isinstance(value, dict):

@@ -99,6 +99,21 @@ def test_a_file_that_cannot_be_measured_is_one_clear_error(
     assert said in error
 
 
+def test_a_model_that_cannot_be_measured_does_not_take_the_others_with_it(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_text("no model")
+    options = ["--batch", "1", "--seconds", "0.02", "--threads", "1", "--format", "json"]
+    monkeypatch.setattr(sys, "argv", ["mskscreen", "bench", str(model), str(broken), str(model), *options])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    printed = capsys.readouterr()
+    assert caught.value.code == 3
+    assert [row["engine"] for row in json.loads(printed.out)] == ["openvino", "onnxruntime"] * 2
+    assert printed.err.startswith(f"error: {broken}: not an ONNX file")
+
+
 def test_operations_are_counted_as_the_layers_define_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image = ops.parameter([-1, 4, 10, 12], np.float32, "image")

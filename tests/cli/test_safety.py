@@ -71,6 +71,27 @@ def test_too_many_pixels_are_an_error_that_names_the_option(
     assert run(verb, image, *out, "--max-pixels", 10_000_000).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export m.safetensors -o notes.txt",
+        "model import m.onnx -o m.onnx",
+        "calibrate m.onnx --model demo -o m.onnx",
+    ],
+)
+def test_a_model_replaces_models_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Callable, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "m.onnx", contract=None)
+    for name in ("m.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("of years")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = CliRunner().invoke(app, command.split())
+    assert (refused.exit_code, {path: path.read_bytes() for path in tmp_path.iterdir()}) == (2, before)
+    assert "exists already and is no model of mskscreen" in " ".join(refused.output.replace("│", "").split())
+
+
 def test_predictions_of_other_images_are_not_overwritten(run: Callable, image: Path, write_png: Callable) -> None:
     output = image.parents[1] / "table.csv"
     assert run("predict", image, "-o", output).exit_code == 0
@@ -194,6 +215,9 @@ def test_a_table_in_a_pipe_is_neither_folded_nor_padded(model: Path) -> None:
     lines = CliRunner().invoke(app, ["model", "show", str(model)]).stdout.splitlines()
     assert max(map(len, lines)) > 80
     assert all(line == line.rstrip() for line in lines)
+    head = next(i for i, line in enumerate(lines) if line.split() == ["field", "value"])
+    assert set(lines[head + 1]) <= {" ", "─"}
+    assert len(lines[head + 1]) <= len(lines[head])
 
 
 def test_inspect_opens_folders_and_says_where_there_is_no_image(run: Callable, image: Path) -> None:

@@ -114,7 +114,7 @@ def test_points_of_a_contract_are_refused_on_the_studies_that_chose_them(evaluat
     contract, points = calibrated_contract(CONTRACT, development.cases())
     assert contract.provenance.protocol["calibration"]["fingerprint"] == fingerprint(development.cases())
     assert contract.operating_points == {name: point.threshold for name, point in points.items()}
-    with pytest.raises(DataError, match="were chosen on exactly these studies"):
+    with pytest.raises(DataError, match="was calibrated on exactly these studies"):
         assess(development, contract=contract, resamples=20)
     elsewhere = assess(evaluation, contract=contract, at="sensitive", resamples=20)
     assert elsewhere.study.threshold == contract.operating_points["sensitive"]
@@ -136,7 +136,7 @@ def test_one_image_that_chose_the_points_is_enough_to_refuse_whatever_it_is_call
         assess(same_names, contract=contract, resamples=20)
     copied = list(other.table.digest)
     copied[5] = with_digests(development, "dev").table.digest[7]
-    with pytest.raises(DataError, match="were chosen on 1 of these images"):
+    with pytest.raises(DataError, match="was calibrated on 1 of these images"):
         assess(
             dataclasses.replace(other, table=dataclasses.replace(other.table, digest=copied)),
             contract=contract,

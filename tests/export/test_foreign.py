@@ -243,6 +243,20 @@ def test_verify_says_where_the_contract_of_a_foreign_file_is_from(tmp_path, monk
     assert digest() == (OK, "SHA-256 of the published old.onnx")
 
 
+def test_what_no_engine_can_open_fails_the_check_also_without_a_record(tmp_path):
+    path = write_published(tmp_path / "old.onnx")
+    describe(tmp_path / "old.toml")
+
+    def outcomes():
+        return [check.outcome for check in verify(path) if check.check.startswith("self-test")]
+
+    assert outcomes() == [ABSENT, ABSENT]
+    model = onnx.load(path)
+    under_another_name(model)
+    onnx.save(model, path)
+    assert outcomes() == [FAILED, FAILED]
+
+
 def without_opset(model):
     model.opset_import[0].domain = "elsewhere"
 
@@ -313,7 +327,14 @@ def test_verbs_import_show_verify_compare(tmp_path):
     assert result.stdout.strip() == str(out)
     assert "batch made dynamic" in result.stderr
     shown = run("show", out, "--format", "json").stdout
-    for text in ("stand-in", "1 x 32 x 32", "? x 7", hashlib.sha256(out.read_bytes()).hexdigest(), "import.opset"):
+    for text in (
+        "stand-in",
+        "1 x 32 x 32",
+        "? x 7",
+        '"precision"',
+        hashlib.sha256(out.read_bytes()).hexdigest(),
+        "import.opset",
+    ):
         assert text in shown
     assert run("verify", out).exit_code == 0
     damaged = tmp_path / "damaged.onnx"

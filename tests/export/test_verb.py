@@ -13,7 +13,7 @@ from mskscreen.contract import METADATA_KEY, Gate, ModelContract, Variant, gate_
 from mskscreen.errors import DataError
 from mskscreen.export.precisions import Request, add_precisions, work_folder
 from mskscreen.inference.backends import OpenVino
-from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.machine import machine_kind
 from mskscreen.inference.onnx_file import write_metadata
 from mskscreen.networks.checkpoint import save_checkpoint
@@ -49,6 +49,22 @@ def test_an_option_without_effect_is_refused(command, idle, tmp_path, monkeypatc
     assert done.exit_code == 2
     assert idle in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_bundled_model_is_known_by_its_name_and_nothing_is_written_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("demo", "--triton", "repository")
+    assert (done.exit_code, done.stdout.split()) == (0, ["repository/demo"])
+    assert (tmp_path / "repository/demo/1/model.onnx").read_bytes() == model_path("demo").read_bytes()
+    for command, said in (
+        (("demo", "--precision", "bf16"), "say where to write"),
+        (("gone.safetensors",), "file 'gone.safetensors' does not exist"),
+        (("demi", "--triton", "d"), "model 'demi' is neither an ONNX file nor a bundled model"),
+    ):
+        done = run(*command)
+        assert done.exit_code == 2
+        assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 def test_the_same_export_again_keeps_gates_and_variants(tmp_path):

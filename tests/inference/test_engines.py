@@ -1,7 +1,11 @@
 """Both engines keep the same promises, and refuse in the same words."""
 
+import contextlib
 import json
+import os
+import re
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +135,25 @@ def test_a_model_of_another_shape_is_refused_in_one_sentence(
     with pytest.raises(ModelError, match=said) as caught:
         open_engine(tiny_model(tmp_path / "m.onnx", **make), engine)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda model: setattr(model.opset_import[0], "version", 99),
+            r"its operator set 99 is newer than \d+, the last",
+        ),
+        (lambda model: setattr(model, "ir_version", 99), r"\(Unsupported model IR version: 99, max"),
+        (lambda model: setattr(model.graph.node[0], "op_type", "Noop"), r"\(This is an invalid model"),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_without_the_places_in_its_source(
+    tmp_path: Path, tiny_model: Callable, edit: Callable, said: str
+) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        open_engine(tiny_model(tmp_path / "m.onnx", edit=edit), "onnxruntime")
+    assert not re.search(r"ONNXRuntimeError|Load model|::|\.(cc|h):", str(caught.value))
 
 
 @both
@@ -292,6 +315,32 @@ def test_compiled_models_are_kept_apart_by_content_and_a_damaged_one_is_made_aga
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:100])
     assert same(open_engine(path, "openvino").run(images), expected)
+
+
+def test_a_cache_that_another_process_clears_is_no_obstacle(
+    tmp_path: Path, tiny_model: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that start at once, one may take what the other is writing for damaged, and remove it."""
+    monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
+    path = tiny_model(tmp_path / "m.onnx")
+    open_engine(path, "openvino")
+    (blob,) = (tmp_path / "cache").rglob("*.blob")
+    blob.unlink()
+    done = threading.Event()
+
+    def clear() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(blob)  # noqa: PTH108 - as fast as can be
+
+    other = threading.Thread(target=clear)
+    other.start()
+    try:
+        for _ in range(20):
+            open_engine(path, "openvino")
+    finally:
+        done.set()
+        other.join()
 
 
 def test_an_unwritable_cache_is_no_obstacle(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mskscreen.errors import DataError
+from mskscreen.inference.files import printable
 from mskscreen.inference.journal import finished, write_resumable
 from mskscreen.predictions import FLAG_ERROR, FORMATS, Prediction, Predictions
 
@@ -42,7 +43,7 @@ def stream(screened: list[Path]) -> Callable:
             screened.append(path)
             text = path.read_text()
             bad = {"error": "broken", "flags": (FLAG_ERROR,)} if text == "broken" else {}
-            yield Prediction(str(path), text, **bad)
+            yield Prediction(printable(path), text, **bad)
 
     return rows
 
@@ -88,6 +89,20 @@ def test_a_file_that_changed_is_screened_again(
     list(write_resumable(output, files, stream, JOB))
     assert screened == [files[1], files[2], files[4], files[5]]
     assert contents(output)[1:3] == ["another content", "2.pnG"]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_screened_again_when_it_changed(
+    tmp_path: Path, screened: list[Path], stream: Callable
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xe9\xff.png")
+    path.write_text("one")
+    output = tmp_path / "table.jsonl"
+    list(write_resumable(output, [path], stream, JOB))
+    assert finished(output, [path], JOB) is not None
+    path.write_text("another")
+    assert finished(output, [path], JOB) is None
+    assert list(write_resumable(output, [path], stream, JOB))
+    assert screened == [path, path]
 
 
 def test_files_that_come_and_go_between_two_runs(

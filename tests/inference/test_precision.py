@@ -79,8 +79,12 @@ def test_a_gate_holds_for_its_engine_and_its_kind_of_machine_only(pair: Callable
     other_engine = {gate_key("openvino", "int8", HERE): Gate(True, ENOUGH)}
     assert opened(pair(elsewhere)) == opened(pair(other_engine)) == "f32"
     assert opened(pair({"onnxruntime/int8": Gate(True, ENOUGH)})) == "int8"
-    with pytest.raises(ModelError, match=f"not gated on this kind of machine .{HERE.replace('+', '.')}"):
-        opened(pair(elsewhere), "int8")
+    path = pair(elsewhere)
+    said = (
+        f"not gated on this kind of machine .{HERE.replace('+', '.')}.*mskscreen export {path} --precision int8 "
+    )
+    with pytest.raises(ModelError, match=said):
+        opened(path, "int8")
 
 
 def test_int8_runs_the_weights_of_the_file_beside_it_and_says_why(pair: Callable) -> None:
@@ -98,8 +102,9 @@ def test_a_failed_precision_is_refused_unless_forced_and_then_flags_every_row(
     pair: Callable, tmp_path: Path
 ) -> None:
     path = pair(gates(int8=False))
-    with pytest.raises(ModelError, match=r"onnxruntime/int8 failed its gate.*--force-precision"):
+    with pytest.raises(ModelError, match=r"onnxruntime/int8 failed its gate.*--force-precision") as refused:
         opened(path, "int8")
+    assert "mskscreen export" not in str(refused.value)  # the same gate would say the same again
     (tmp_path / "bad.png").write_bytes(b"no image")
     sources = [np.full((40, 40), 90, np.uint8), tmp_path / "bad.png"]
     forced = Screener.load(path, engine="onnxruntime", precision="int8", unapproved=True)
@@ -162,7 +167,7 @@ def test_a_variant_of_another_calibration_is_left_alone(pair: Callable) -> None:
 def test_a_file_of_int8_alone_needs_its_gate(pair: Callable) -> None:
     approved, failed = pair(gates(int8=True)).with_name("m.int8.onnx"), gates(int8=False)
     assert opened(approved) == "int8"
-    with pytest.raises(ModelError, match="holds no f32 weights"):
+    with pytest.raises(ModelError, match="holds no f32 weights, only int8; use the f32 file"):
         opened(approved, "f32")
     path = pair(failed).with_name("m.int8.onnx")
     with pytest.raises(ModelError, match="failed its gate"):

@@ -268,6 +268,13 @@ def test_an_address_that_leads_nowhere_is_named(url: str) -> None:
         Screener(remote=url)
 
 
+@pytest.mark.parametrize("rest", ["127.0.0.1:1/v2/models/m", "127.0.0.1:1/", "127.0.0.1:x/v2/models/m"])
+def test_no_message_tells_the_password_in_an_address(rest: str) -> None:
+    with pytest.raises(ModelError, match=f"^http://{rest}: ") as caught:
+        open_remote(f"http://user:p@ss@{rest}")
+    assert "ss@" not in str(caught.value)
+
+
 @pytest.mark.parametrize("asked", [{"engine": "openvino"}, {"precision": "f32"}, {"unapproved": True}])
 def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any) -> None:
     with pytest.raises(ModelError, match="the server chooses"):

@@ -264,7 +264,7 @@ def test_what_a_model_did_not_learn_is_not_explained(bright_model, write_png, tm
     contract = dataclasses.replace(contract, provenance=Provenance(protocol={"tasks": learned}))
     write_metadata(bright_model(), METADATA_KEY, contract.to_json(), model)
     arguments = [str(tmp_path / "a.png"), "--model", str(model), "--out", str(out)]
-    with pytest.raises(ModelError, match=f"did not learn .*with --of {other}"):
+    with pytest.raises(ModelError, match=f"did not learn .*with: mskscreen explain --of {other}"):
         RUN.invoke(app, ["explain", *arguments, "--of", of], catch_exceptions=False)
     assert not out.exists()
     explain(*arguments, "--of", other)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Format, err, needs
+from mskscreen.cli.common import Exit, Format, alarm, err, needs, plain
 
 if TYPE_CHECKING:
     from mskscreen.inference import Engine
@@ -37,7 +37,7 @@ def bench(
     """Measure images a second of models on this machine, and the share of its GEMM peak that they reach.
 
     Each precision is measured whether or not the model is approved for it: nothing is screened. Leave the machine
-    alone meanwhile.
+    alone meanwhile. Exit code 3 says that some models could not be measured.
     """
     try:
         batches = [int(size) for size in batch.split(",")]
@@ -46,27 +46,36 @@ def bench(
     if min(batches) < 1:
         raise typer.BadParameter("name whole numbers from 1, separated by commas", param_hint="--batch")
 
-    from mskscreen.errors import ModelError
+    from mskscreen.errors import ModelError, MskscreenError
     from mskscreen.inference.engines import cores
     from mskscreen.inference.machine import machine_kind
 
     count = threads or cores()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    failed = False
     with tempfile.TemporaryDirectory() as folder:
         for name in models or ["demo"]:
-            for path in _files(name, Path(folder)):
-                found = list(_measure(path, batches, seconds, count))
-                if not found:
-                    raise ModelError(f"{path}: no engine could run it; mskscreen -v bench says why")
-                rows += found
+            try:
+                for path in _files(name, Path(folder)):
+                    before = len(rows)
+                    rows.extend(_measure(path, batches, seconds, count))
+                    if len(rows) == before:
+                        raise ModelError(f"{path}: no engine could run it; mskscreen -v bench says why")
+            except MskscreenError as error:
+                failed = True
+                alarm.print(f"error: {plain(str(error))}")
+    if not rows:
+        raise typer.Exit(Exit.FAILURE)
     if form is Format.JSON:
         print(json.dumps(rows, indent=1))
-        return
-    print(
-        f"{machine_kind()}, {count} threads, load average {os.getloadavg()[0]:.1f}, {platform.platform()}, "
-        f"{_versions()}\n"
-    )
-    print("\n".join(_markdown(rows)))
+    else:
+        print(
+            f"{machine_kind()}, {count} threads, load average {os.getloadavg()[0]:.1f}, {platform.platform()}, "
+            f"{_versions()}\n"
+        )
+        print("\n".join(_markdown(rows)))
+    if failed:
+        raise typer.Exit(Exit.SOME_FAILED)
 
 
 def _measure(path: Path, batches: list[int], seconds: float, threads: int) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,8 @@ def calibrate(
 ) -> None:
     """Fit temperatures and choose operating points, on development studies only, and write them into a new file.
 
-    Evaluate the result on other studies: evaluating the operating points on these is refused.
+    Of a model that learned joint types alone only their temperature is fitted. Evaluate the result on other
+    studies: evaluating it on these is refused.
     """
     from mskscreen.evaluation.contract_update import (
         calibrated_contract,
@@ -34,9 +35,10 @@ def calibrate(
         require_same_model,
         write_contract,
     )
-    from mskscreen.evaluation.metrics import loss_statistic
+    from mskscreen.evaluation.metrics import joint_statistic, loss_statistic
     from mskscreen.inference.catalogue import model_path, read_contract
 
+    common.check_model_output(out)
     path = model_path(model)
     contract = read_contract(path)
     joined = join_labels(read_any(predictions), labels, label_column)
@@ -61,14 +63,19 @@ def calibrate(
         }
         for name, p in points.items()
     ]
-    common.show(rows, form, title=f"Chosen on {len(studies)} development studies")
+    if rows or form is Format.JSON:
+        common.show(rows, form, title=f"Chosen on {len(studies)} development studies")
     import numpy as np
 
+    of = f"{'joint type, ' if studies.table.silent else ''}on the development studies"
     for name, cases in (("before", studies), ("after", recalibrated(studies, updated.calibration))):
-        loss = loss_statistic(cases.labels, cases.p)(np.ones((1, len(cases))))
-        common.err.print(
-            f"{name}: log loss {loss['log_loss'][0]:.4f}, ECE {loss['ece'][0]:.4f} (on the development studies)"
-        )
+        if studies.table.silent:
+            cases = cases.select(np.flatnonzero(cases.joint >= 0))
+            losses = joint_statistic(cases.joint, cases.p_joint)
+        else:
+            losses = loss_statistic(cases.labels, cases.p)
+        loss = losses(np.ones((1, len(cases))))
+        common.err.print(f"{name}: log loss {loss['log_loss'][0]:.4f}, ECE {loss['ece'][0]:.4f} ({of})")
     found = updated.calibration
     common.err.print(
         f"temperatures: abnormality {found.abnormality_temperature:.3f}, joint {found.joint_temperature:.3f}"

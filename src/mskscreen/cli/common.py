@@ -92,6 +92,16 @@ def limits_of(pixels: int | None) -> Limits:
     return Limits() if pixels is None else Limits.of_pixels(pixels)
 
 
+def check_model_output(out: Path) -> None:
+    """Raise BadParameter where writing a model to `out` would lose what is no model of this project."""
+    from mskscreen.inference.catalogue import is_model
+
+    if out.exists() and not is_model(out):
+        raise typer.BadParameter(
+            f"{out}: exists already and is no model of mskscreen; choose another name", param_hint="--out"
+        )
+
+
 def say_burned_in(images: int) -> None:
     """Say on stderr that pictures were drawn of so many images with text in their pixels, if any."""
     if images:
@@ -127,7 +137,11 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
     wide = Console(highlight=False, markup=False, width=_PIPE_WIDTH)
     with wide.capture() as printed:
         wide.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    above = ""
+    for line in map(str.rstrip, printed.get().splitlines()):
+        # The rule ends with the heads of the columns, however long a value below it is.
+        print(line[: len(above)] if line.strip(" ─") == "" and line else line)
+        above = line
 
 
 def plain(value: Any) -> str:

@@ -169,8 +169,9 @@ def _show(a: Assessment) -> None:
     for group in study.groups["joint"]:
         own = _cell(study.joint.get(f"auroc_{group.name}"), group.reason)
         add(group.name, group.cases, group.abnormal, group.abnormality, own, group.reason)
-    macro = _cell(study.joint.get("auroc_macro"))
-    add(f"average of {len(study.averaged)}", "", "", study.average, macro, None)
+    if study.averaged:
+        macro = _cell(study.joint.get("auroc_macro"))
+        add(f"average of {len(study.averaged)}", "", "", study.average, macro, None)
     add("all", study.overall.cases, study.overall.abnormal, study.overall.abnormality, "", None)
     what = "Joint type by study" if silent else f"Abnormality by study, called at {study.threshold:.3f}"
     common.show(rows, Format.TABLE, title=f"{what}; 95 % intervals")

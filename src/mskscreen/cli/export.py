@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, err, needs, progress, refuse_idle, show
+from mskscreen.cli.common import Exit, Format, check_model_output, err, needs, progress, refuse_idle, show
 
 if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def export(
     context: typer.Context,
     checkpoint: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, help="A .safetensors checkpoint, or an .onnx file to add to."),
+        str,
+        typer.Argument(help="A .safetensors checkpoint, or an .onnx file or the name of a model to add to."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The ONNX file; else beside the checkpoint.")
@@ -50,6 +50,7 @@ def export(
     faster precision is approved, for this kind of machine, only if it passes the gate; exit code 3 says that one
     did not, or that no engine of this machine computes in it.
     """
+    file = _found(checkpoint)
     wanted = [name.strip() for name in precision.split(",")]
     if unknown := set(wanted) - {"f32", "bf16", "int8"}:
         raise typer.BadParameter(
@@ -64,11 +65,14 @@ def export(
         refuse_idle(context, "without --calibration", "calibration_images")
     if not (triton or ovms):
         refuse_idle(context, "without --triton and --ovms", "force_precision")
-    if (triton or ovms) and checkpoint.suffix == ".onnx" and not faster:
+    if (triton or ovms) and file.suffix == ".onnx" and not faster:
         refuse_idle(context, "where a file that is ONNX already is only copied to a repository", "out")
-        _write_repositories(checkpoint, triton, ovms, force_precision)
+        _write_repositories(file, triton, ovms, force_precision)
         return
-    out = out or checkpoint.with_suffix(".onnx")
+    if out is None and file != Path(checkpoint):
+        raise typer.BadParameter(f"say where to write what is made of '{checkpoint}'", param_hint="--out")
+    out = out or file.with_suffix(".onnx")
+    check_model_output(out)
     with needs("train"):
         from mskscreen.data.manifest import Manifest
         from mskscreen.export.precisions import Request, add_precisions, work_folder
@@ -79,10 +83,10 @@ def export(
         calibration_images,
     )
     with ExitStack() as stack:
-        if faster and checkpoint.suffix == ".onnx":
-            model = checkpoint
+        if faster and file.suffix == ".onnx":
+            model = file
         else:
-            model = _f32(checkpoint, out, stack.enter_context(work_folder(out, "export")))
+            model = _f32(file, out, stack.enter_context(work_folder(out, "export")))
         if not faster:
             if model == out:
                 err.print(f"{out}: is there already; nothing to do")
@@ -102,6 +106,19 @@ def export(
                 raise typer.Exit(Exit.SOME_FAILED)
     if form is Format.TABLE:
         print(out)
+
+
+def _found(name: str) -> Path:
+    """The file of that name, or the model that is bundled or was downloaded."""
+    from mskscreen.errors import ModelError
+    from mskscreen.inference.catalogue import model_path
+
+    try:
+        return model_path(name)
+    except ModelError as error:
+        gone = Path(name).suffix == ".safetensors" and not Path(name).exists()
+        said = f"file '{name}' does not exist" if gone else str(error)
+        raise typer.BadParameter(said, param_hint="'checkpoint'") from error
 
 
 def _write_repositories(model: Path, triton: Path | None, ovms: Path | None, unapproved: bool) -> None:

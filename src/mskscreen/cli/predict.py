@@ -232,17 +232,19 @@ def _check_format(form: str | None, output: Path | None) -> None:
 
 
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
+    from mskscreen.errors import ModelError
     from mskscreen.mura_path import unlabelled
     from mskscreen.pixels import displayed
     from mskscreen.saliency.overlay import draw_overlay, overlay_name, said
+    from mskscreen.saliency.target import ABNORMAL, require_learned
 
     contract = screener.engine.contract
     if contract.map is None:
         raise typer.BadParameter(f"model '{contract.name}' has no evidence map; leave out --maps")
-    if "abnormality" not in contract.tasks:
-        raise typer.BadParameter(
-            f"model '{contract.name}' did not learn abnormality, which maps are of; leave out --maps"
-        )
+    try:
+        require_learned(contract, ABNORMAL)
+    except ModelError as error:
+        raise typer.BadParameter(str(error), param_hint="--maps") from error
     folder.mkdir(parents=True, exist_ok=True)
 
     def draw(image: Screened) -> None:

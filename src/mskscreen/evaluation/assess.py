@@ -136,7 +136,7 @@ def assess(
     Calls are made at the operating point `at`, or else at the threshold of the table; after a calibration, which
     that threshold does not fit, at the point "balanced" of the development studies. `other_set` declares that
     the development studies are of another data set: see `require_apart`. Raises DataError where evaluation shares
-    a study with development or `training`, where `contract` says that its operating points were chosen on these
+    a study with development or `training`, where `contract` says that it was calibrated on these
     images, or where a choice needs development studies and there are none.
     """
     cases, images = joined.cases("study"), joined.cases("image")

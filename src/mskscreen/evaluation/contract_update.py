@@ -24,19 +24,19 @@ _MARK = 10
 def fit_calibration(cases: Cases) -> Calibration:
     """Temperatures of both tasks that minimise the log loss of `cases`, at the level of the cases.
 
-    The joint temperature is 1 where fewer than two joint types are known or the model did not learn them. Raises
-    DataError where raw scores or a class are missing.
+    That of a task which the model did not learn is 1, and so is the joint's where fewer than two joint types are
+    known, unless it is the only one. Raises DataError where raw scores or a class are missing.
     """
-    cases.table.require_abnormality("a calibration")
+    silent = cases.table.silent
     pred1, pred2 = cases.table.pred1[cases.rows], cases.table.pred2[cases.rows]
     jointless = np.isnan(pred2).all()  # of a model that did not learn joints
-    if not (np.isfinite(pred1).all() and (jointless or np.isfinite(pred2).all())):
+    if not ((silent or np.isfinite(pred1).all()) and (jointless or np.isfinite(pred2).all())):
         raise DataError(
             f"{cases.table.name}: a temperature needs the raw scores pred1 and pred2; run predict again"
         )
-    abnormality = fit_temperature(pred1, cases.labels.astype(np.intp), cases.group)
+    abnormality = 1.0 if silent else fit_temperature(pred1, cases.labels.astype(np.intp), cases.group)
     known = np.flatnonzero(cases.joint >= 0)
-    if jointless or len(np.unique(cases.joint[known])) < 2:
+    if jointless or (len(np.unique(cases.joint[known])) < 2 and not silent):
         return Calibration(abnormality, 1.0)
     chosen = cases.select(known)
     return Calibration(abnormality, fit_temperature(cases.table.pred2[chosen.rows], chosen.joint, chosen.group))
@@ -59,13 +59,14 @@ def calibrated_contract(
 ) -> tuple[ModelContract, dict[str, OperatingPoint]]:
     """The contract with temperatures fitted on `fit` and operating points chosen on `development`.
 
-    `development` are studies; `fit` is the same table at the level the temperature is fitted on (None: studies).
+    `development` are studies; `fit` is the same table at the level the temperature is fitted on (None: studies). A
+    model that did not learn abnormality keeps its operating points, and none are returned.
     The provenance records the fingerprint of the studies and a mark of each image, so that evaluating the points
     on them can be refused.
     Precisions must pass their gate anew, since it counted decisions at the old thresholds.
     """
     calibration = fit_calibration(fit or development)
-    points = choose_all(recalibrated(development, calibration), rules)
+    points = {} if development.table.silent else choose_all(recalibrated(development, calibration), rules)
     record = {
         "studies": len(development),
         "fingerprint": fingerprint(development),
@@ -77,7 +78,7 @@ def calibrated_contract(
     updated = replace(
         contract,
         calibration=calibration,
-        operating_points=thresholds,
+        operating_points=thresholds or contract.operating_points,
         provenance=provenance,
         approved={},
         variants={},
@@ -86,7 +87,7 @@ def calibrated_contract(
 
 
 def require_not_chosen_on(contract: ModelContract, cases: Cases) -> None:
-    """Raise DataError where the contract says that its operating points were chosen on some of these images.
+    """Raise DataError where the contract says that it was calibrated on some of these images.
 
     Images are told by their digests; without digests only exactly the same studies are.
     """
@@ -99,8 +100,7 @@ def require_not_chosen_on(contract: ModelContract, cases: Cases) -> None:
     if shared or record.get("fingerprint") == fingerprint(cases):
         what = f"{shared} of these images" if shared else "exactly these studies"
         raise DataError(
-            f"{cases.table.name}: the operating points of model '{contract.name}' were chosen on {what}; "
-            "evaluate it on others"
+            f"{cases.table.name}: model '{contract.name}' was calibrated on {what}; evaluate it on others"
         )
 
 

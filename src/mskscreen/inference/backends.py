@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,11 @@ from mskscreen.storage import cache_folder
 
 log = logging.getLogger(__name__)
 Outputs = dict[str, np.ndarray]
+# What ONNX Runtime says beside its reason: a code, the file, and a place in its source with the function's types.
+_BESIDE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|\S+\.(h|cc):\d+ \S[^()]*\(.*?\) "
+)
+_NEWER = re.compile(r"Opset (\d+) is under development.* till opset (\d+)")
 Shape = tuple[int | None, ...] | None  # None stands for what is dynamic: a dimension, or the rank
 
 
@@ -55,7 +61,13 @@ class OpenVino:
             except OSError as error:
                 log.warning("compiled models are not kept: the cache folder cannot be made (%s)", error.strerror)
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", config)
+            try:
+                self._model = openvino.Core().compile_model(str(path), "CPU", config)
+            except RuntimeError:
+                # Two processes that start at once may disturb each other in the cache.
+                if config.pop("CACHE_DIR", None) is None:
+                    raise
+                self._model = openvino.Core().compile_model(str(path), "CPU", config)
         except RuntimeError as error:
             raise ModelError(f"{path}: OpenVINO cannot compile this model ({reason_of(error)})") from error
         self._path = path
@@ -117,7 +129,7 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, and told once
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class
@@ -168,6 +180,11 @@ def _onnxruntime_shape(shape: Any) -> Shape:
 
 
 def reason_of(error: Exception) -> str:
-    """The last line of an engine's message, which says what is wrong; those before it say where in its source."""
+    """The last line of an engine's message, which says what is wrong, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    last = lines[-1][:2000]
+    if newer := _NEWER.search(last):
+        return f"its operator set {newer[1]} is newer than {newer[2]}, the last that is known"
+    return _BESIDE.sub("", last)[:300]

@@ -117,6 +117,14 @@ def read_contract(path: Path) -> ModelContract:
     )
 
 
+def is_model(path: Path) -> bool:
+    """Whether a file is ONNX that carries a contract: one that mskscreen wrote."""
+    try:
+        return METADATA_KEY in read_metadata(path)
+    except ModelError:
+        return False
+
+
 def described_by(description: Path) -> ModelContract:
     """The contract that a TOML file holds, whose fields are those of ModelContract.
 

@@ -54,8 +54,8 @@ def stream_on_ray(
         except Exception as error:  # those of Ray share no base class
             where = os.environ.get("RAY_ADDRESS", "of this machine")
             raise MskscreenError(f"the Ray cluster {where} cannot be used ({reason_of(error)})") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # now that Ray Data, just imported, has set its own
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     # Names need not be UTF-8, so they travel as the bytes that they are.

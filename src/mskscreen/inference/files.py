@@ -51,6 +51,14 @@ def printable(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def file_named(name: str) -> Path:
+    """The file to which `printable` gave a name, where there is one."""
+    path = Path(name)
+    if os.path.exists(path):  # noqa: PTH110 - as in find_radiographs
+        return path
+    return Path(re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), name))
+
+
 _LINK, _UNREADABLE, _BESIDE = "linked folder", "folder that cannot be read", "folder beside a MURA release"
 _ARCHIVE, _OTHER = "archive", "file of another kind"
 _KINDS = {

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from mskscreen.errors import DataError
-from mskscreen.inference.files import printable
+from mskscreen.inference.files import file_named, printable
 from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, read_images, row_of, table_format, write_table
 from mskscreen.storage import cache_folder, disk_full, write_text
@@ -227,7 +227,7 @@ class Journal:
 
 def _stamp(file: str) -> list[int] | None:
     try:
-        status = Path(file).stat()
+        status = file_named(file).stat()
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]

@@ -53,15 +53,17 @@ def choose(
     if wanted == "auto":
         return _fastest(contract, path, engine, available)
     if wanted not in held(contract):
-        raise ModelError(
-            f"{path}: holds no {wanted} weights, only {contract.precision}; make them with: mskscreen export "
-            f"--precision {wanted}"
+        remedy = (
+            f"make them with: mskscreen export {path} --precision {wanted} --calibration MANIFEST --gate MANIFEST"
+            if contract.precision == "f32"
+            else "use the f32 file"
         )
+        raise ModelError(f"{path}: holds no {wanted} weights, only {contract.precision}; {remedy}")
     if wanted not in available:
         raise ModelError(f"{engine} does not compute in {wanted} on this machine; use --precision f32")
     passed = _passed(contract, engine, wanted)
     if not passed and not unapproved:
-        raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, wanted)}")
+        raise ModelError(f"model '{contract.name}': {_refusal(contract, path, engine, wanted)}")
     why = "as asked" if passed else f"forced: {_state(contract, engine, wanted)}"
     return Choice(wanted, file_of(contract, path, wanted), passed, why)
 
@@ -92,7 +94,7 @@ def _fastest(contract: ModelContract, path: Path, engine: str, available: Abstra
             continue
         reasons = ["the fastest that passed its gate on this kind of machine"] * (len(passed) > 1 or name != "f32")
         return Choice(name, file, True, ", ".join(reasons + refused) or "the only precision here")
-    raise ModelError(f"model '{contract.name}': {_refusal(contract, engine, contract.precision)}")
+    raise ModelError(f"model '{contract.name}': {_refusal(contract, path, engine, contract.precision)}")
 
 
 def held(contract: ModelContract) -> tuple[str, ...]:
@@ -121,12 +123,16 @@ def _state(contract: ModelContract, engine: str, precision: str) -> str:
     return f"{precision} failed its gate"
 
 
-def _refusal(contract: ModelContract, engine: str, precision: str) -> str:
-    other = "use --precision f32" if contract.precision == "f32" else "use the f32 file"
+def _refusal(contract: ModelContract, path: Path, engine: str, precision: str) -> str:
+    gate = contract.gate(engine, precision, machine_kind())
+    f32 = contract.precision == "f32"
+    remedies = ["use --precision f32" if f32 else "use the f32 file"]
+    if gate is None or gate.passed:
+        file = path if f32 else "FILE"
+        remedies.append(f"gate it with: mskscreen export {file} --precision {precision} --gate MANIFEST")
     return (
-        f"{engine}/{_state(contract, engine, precision)} on this kind of machine ({machine_kind()}); {other}, "
-        f"gate it with: mskscreen export --precision {precision} --gate MANIFEST, or force it with "
-        "--force-precision, which flags every row"
+        f"{engine}/{_state(contract, engine, precision)} on this kind of machine ({machine_kind()}); "
+        f"{', '.join(remedies)}, or force it with --force-precision, which flags every row"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
     which kind of machine it runs a server does not say. Raises ModelError where the server cannot be reached or
     the model is not what the contract says.
     """
+    url = re.sub(r"//[^/]*@", "//", url, count=1)  # a name and password are not sent, and no message tells them
     server = _Server(url)
     about = server.get("")
     found = server.parameters()
@@ -103,7 +105,7 @@ class _Server:
         try:
             parts = urlsplit(url)
             self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            self._netloc, self._path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
+            self._netloc, self._path = parts.netloc, parts.path.rstrip("/")
             self._kind(self._netloc)
             known = parts.scheme in ("http", "https") and parts.hostname and self._path.startswith("/v2/models/")
         except (ValueError, http.client.InvalidURL):

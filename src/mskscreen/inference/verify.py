@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mskscreen.contract import METADATA_KEY, TASKS, ModelContract
-from mskscreen.errors import ModelError, MskscreenError
+from mskscreen.errors import MskscreenError
 from mskscreen.inference import selftest
 from mskscreen.inference.backends import BACKENDS
 from mskscreen.inference.catalogue import published_as, read_contract
@@ -47,14 +47,15 @@ def describe(path: Path) -> list[tuple[str, Any]]:
     """
     contract = read_contract(path)
     backend = open_as_filed(path, contract, "onnxruntime").backend
-    fields = dict(_flat(json.loads(contract.to_json())))
     rows = [("file", str(path)), ("bytes", path.stat().st_size), ("sha256", sha256_of(path))]
     rows += [("contract sha256", contract.digest), ("content sha256", content_digest(path))]
     for kind, ports in (("input", backend.inputs), ("output", backend.outputs)):
         for name, shape in ports.items():
             text = "?" if shape is None else " x ".join("?" if side is None else str(side) for side in shape)
             rows.append((f"{kind} {name}", text))
-    return rows + [(name, value) for name, value in fields.items() if not name.startswith("selftest.outputs")]
+    return rows + [
+        (name, value) for name, value in _fields(contract).items() if not name.startswith("selftest.outputs")
+    ]
 
 
 def verify(path: Path) -> list[Check]:
@@ -99,12 +100,13 @@ def _content(path: Path, contract: ModelContract) -> Check:
 
 def _self_test(path: Path, contract: ModelContract, engine: str) -> Check:
     name = f"self-test, {engine}"
-    if contract.selftest is None:
-        return Check(name, ABSENT, "the contract holds no self-test")
-    if contract.selftest.image != selftest.IMAGE:
-        return Check(name, ABSENT, f"image '{contract.selftest.image}' is not known to this version")
     try:
-        found = selftest.deviations(open_as_filed(path, contract, engine), contract.selftest)
+        opened = open_as_filed(path, contract, engine)
+        if contract.selftest is None:
+            return Check(name, ABSENT, "the contract holds no self-test")
+        if contract.selftest.image != selftest.IMAGE:
+            return Check(name, ABSENT, f"image '{contract.selftest.image}' is not known to this version")
+        found = selftest.deviations(opened, contract.selftest)
     except MskscreenError as error:
         return Check(name, FAILED, str(error))
     limit = selftest.TOLERANCE[contract.precision]
@@ -116,8 +118,6 @@ def _self_test(path: Path, contract: ModelContract, engine: str) -> Check:
 def open_as_filed(path: Path, contract: ModelContract, engine: Any) -> Engine:
     """The model in the precision of its file."""
     precision: Any = contract.precision
-    if precision not in selftest.TOLERANCE:
-        raise ModelError(f"{path}: precision '{precision}' of the contract is unknown; export the model again")
     return open_engine(path, engine, precision, unapproved=True, cached=False)
 
 
@@ -127,7 +127,7 @@ def compare(a: Path, b: Path) -> list[Difference]:
     Each model runs on ONNX Runtime in the precision of its file. Raises ModelError, ContractError.
     """
     contracts = [read_contract(path) for path in (a, b)]
-    one, other = (dict(_flat(json.loads(contract.to_json()))) for contract in contracts)
+    one, other = map(_fields, contracts)
     fields = sorted(name for name in one.keys() | other.keys() if not name.startswith("selftest."))
     found = [
         Difference(name, one.get(name), other.get(name)) for name in fields if one.get(name) != other.get(name)
@@ -152,6 +152,13 @@ def compare(a: Path, b: Path) -> list[Difference]:
         found.append(
             Difference("self-test image: correlation of maps", 1.0, float(np.corrcoef(maps[0], maps[1])[0, 1]))
         )
+    return found
+
+
+def _fields(contract: ModelContract) -> dict[str, Any]:
+    """The fields of a contract by their full names, without the marks of the images that it was calibrated on."""
+    found = {"precision": contract.precision} | dict(_flat(json.loads(contract.to_json())))
+    found.pop("provenance.protocol.calibration.images", None)
     return found
 
 

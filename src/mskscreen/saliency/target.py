@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
-from mskscreen.contract import TASKS
-from mskscreen.errors import DataError
+from mskscreen.contract import TASKS, ModelContract
+from mskscreen.errors import DataError, ModelError
 
 # Log-odds (n,) of a class for model inputs (n, 1, H, W).
 Score = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
@@ -65,6 +65,19 @@ class Target:
         gradient = -others / others.sum()
         gradient[self.index] = 1
         return gradient
+
+
+ABNORMAL = Target("pred1", 1)
+
+
+def require_learned(contract: ModelContract, target: Target) -> None:
+    """Raise ModelError where a model did not learn the task of a target: a map would show noise."""
+    if target.task not in contract.tasks:
+        of = JOINT if target.task == TASKS[0] else ABNORMAL.label
+        raise ModelError(
+            f"model '{contract.name}' did not learn {target.task}, so that a map of it means nothing; explain "
+            f"what it learned with: mskscreen explain --of {of}, or name another model"
+        )
 
 
 class Explained(NamedTuple):

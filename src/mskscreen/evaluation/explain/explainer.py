@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mskscreen.contract import TASKS, ModelContract
 from mskscreen.errors import DataError, ModelError
 from mskscreen.inference.engines import Engine
 from mskscreen.inference.precision import sha256_of
@@ -58,16 +57,6 @@ class Settings:
             _INTEGRATED: 3 * self.steps,
         }
         return costs.get(method, 1)
-
-
-def require_learned(contract: ModelContract, target: Target) -> None:
-    """Raise ModelError where a model did not learn the task of a target: a map would show noise."""
-    if target.task not in contract.tasks:
-        of = "joint" if target.task == TASKS[0] else "abnormal"
-        raise ModelError(
-            f"model '{contract.name}' did not learn {target.task}, so that a map of it means nothing; explain "
-            f"what it learned with --of {of}, or name another model"
-        )
 
 
 @dataclass(frozen=True)

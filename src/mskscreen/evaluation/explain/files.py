@@ -13,13 +13,13 @@ import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
-from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer, require_learned
+from mskscreen.evaluation.explain.explainer import TITLES, Advance, Explainer
 from mskscreen.inference.screener import Screened, Screener
 from mskscreen.mura_path import unlabelled
 from mskscreen.pixels import FLAG_BURNED_IN, Radiograph, displayed
 from mskscreen.saliency.maps import Form, MapRecord, write_values
 from mskscreen.saliency.overlay import contact_sheets, draw_overlay, overlay_name, said
-from mskscreen.saliency.target import Target
+from mskscreen.saliency.target import Target, require_learned
 from mskscreen.storage import replacing
 
 Layout = Literal["side-by-side", "overlay"]

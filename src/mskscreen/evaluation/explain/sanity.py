@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mskscreen.errors import DataError, DecodeError, ModelError
-from mskscreen.evaluation.explain.explainer import Explainer, require_learned
+from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.inference.backends import OpenVino
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.engines import open_engine
@@ -24,9 +24,8 @@ from mskscreen.inference.tail import Tail, read_graph
 from mskscreen.pixels import Preprocessing, Radiograph, read_radiograph
 from mskscreen.saliency.cam import hirescam
 from mskscreen.saliency.measures import rank_correlation, resample
-from mskscreen.saliency.target import Target
+from mskscreen.saliency.target import ABNORMAL, require_learned
 
-ABNORMAL = Target("pred1", 1)
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _QUALITY = 90
 

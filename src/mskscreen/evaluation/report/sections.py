@@ -119,7 +119,8 @@ def main_table(a: Assessment) -> list[object]:
     ]
     total = [[*group_rows([a.study.overall])[0], ""]]
     total[0][0] = "All studies"
-    parts: list[object] = [table(header, [*rows, average, *total], total=2)]
+    summed = [average, *total] if a.study.averaged else total
+    parts: list[object] = [table(header, [*rows, *summed], total=len(summed))]
     parts += [tag("p", note, class_="note") for note in partial_averages(a.study)]
     others = [name for name in ABNORMALITY if name not in MAIN]
     both = [("Studies", a.study), ("Images", a.image)]
