@@ -59,6 +59,7 @@ def test_a_search_survives_the_loss_of_a_node_and_of_its_head(tmp_path: Path) ->
     lost_node = _drive(data, space, search, "worker")
     assert lost_node.returncode == 0, lost_node.stderr
     assert "killed the node" in lost_node.stdout
+    assert "connected" in lost_node.stdout, "who drives the search had begun Ray"
     assert [ending(plan.of(run)).state for run in plan.runs] == [State.DONE] * len(plan.runs)
     for run, history in zip(plan.runs, _history(plan), strict=True):
         assert history.count("end") == 1

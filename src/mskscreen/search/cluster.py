@@ -48,10 +48,16 @@ def run_on_ray(
     processes that read its images.
 
     `address` is that of a cluster, or `auto` for the one this machine belongs to, or a new one of this machine
-    alone. Returns False where `stop` said yes: runs that were begun have saved themselves. `ended` is told of each
-    run whose trial has ended. Raises MskscreenError where there is no cluster at the address.
+    alone; who has connected to a cluster before uses that one and stays connected. Returns False where `stop` said
+    yes: runs that were begun have saved themselves. `ended` is told of each run whose trial has ended. Raises
+    MskscreenError where there is no cluster at the address.
     """
-    _connect(address)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # It would end the trials where they are.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    theirs = ray.is_initialized()
+    if not theirs:
+        _connect(address)
     # The workers have working folders of their own.
     plan = replace(plan, folder=plan.folder.resolve())
     # In the folder that all machines share; of a new name, for one may be left of a search that was killed.
@@ -77,7 +83,8 @@ def run_on_ray(
         return not asked.exists()
     finally:
         asked.unlink(missing_ok=True)
-        ray.shutdown()
+        if not theirs:
+            ray.shutdown()
 
 
 class _Watch(tune.Callback, tune.Stopper):
@@ -139,12 +146,7 @@ def _keeping_sigterm() -> Iterator[None]:
 
 @_keeping_sigterm()
 def _connect(address: str) -> None:
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # It would end the trials where they are.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
-    if ray.is_initialized():
-        return
     try:
         ray.init(address=address, **{k: v for k, v in options.items() if k != "include_dashboard"})
     except ConnectionError as error:
