@@ -71,8 +71,11 @@ def main(data: str, space: str, search: str, victim: str) -> None:
         cluster.wait_for_nodes()
         threading.Thread(target=kill_node, args=(plan, cluster, second), daemon=True).start()
         ray.init(cluster.address, log_to_driver=False)
+        del os.environ["RAY_USAGE_STATS_ENABLED"]
         run_on_ray(plan, plan.todo())
+        print("usage told:", os.environ["RAY_USAGE_STATS_ENABLED"], flush=True)
         print("connected" if ray.is_initialized() else "cut off", flush=True)
+        ray.shutdown()
     cluster.shutdown()
 
 
