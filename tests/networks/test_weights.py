@@ -1,6 +1,8 @@
 """Weights come from files that cannot run code, land where they belong, and see what they were trained on."""
 
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,32 @@ def test_a_file_that_holds_no_weights_is_named(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"weights\.pth' cannot be read .*fetch it again"):
         build_network("timm:test_resnet", init=path)
+
+
+def test_a_hub_that_does_not_answer_is_asked_a_few_times_aloud(monkeypatch, tmp_path, caplog):
+    asked = []
+
+    class Overloaded(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Overloaded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub = f"http://127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)
+        files = hub + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        with pytest.raises(ModelError, match=r"nor could they be fetched .*name a file"):
+            build_network("timm:resnet10t", init="imagenet")
+        server.shutdown()
+    assert len(asked) == 3
+    assert sum("does not answer" in record.getMessage() for record in caplog.records) == 3
 
 
 def test_unreachable_hub_names_the_remedy():

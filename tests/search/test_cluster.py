@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from small_search import PROTOCOL, small_data, small_space
 
+from mskscreen.cli.main import run as command
 from mskscreen.search.plan import Plan, State, ending, events
 
 SPACE = 'protocol = "tiny.toml"\nseeds = [0, 1, 2]'
@@ -26,6 +28,24 @@ def _drive(*arguments: object) -> subprocess.CompletedProcess:
 
 def _history(plan: Plan) -> list[list[str]]:
     return [[event["event"] for event in events(plan.of(run))] for run in plan.runs]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:none", "nowhere"])
+def test_where_no_cluster_answers_is_said_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:
+        # Bound and not listening: no one else can be there.
+        taken.bind(("127.0.0.1", 0))
+        address = address.format(port=taken.getsockname()[1])
+        data, space = small_data(tmp_path / "data"), small_space(tmp_path, SPACE)
+        arguments = ["search", data, "--space", space, "--out", tmp_path / "out", "--ray", address]
+        monkeypatch.setattr(sys, "argv", ["mskscreen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            command()
+    assert ended.value.code == 1
+    assert f"no Ray cluster answers at '{address}'; start one with" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_signal_saves_what_was_begun_and_begins_nothing_more(tmp_path: Path) -> None:
@@ -59,6 +79,8 @@ def test_a_search_survives_the_loss_of_a_node_and_of_its_head(tmp_path: Path) ->
     lost_node = _drive(data, space, search, "worker")
     assert lost_node.returncode == 0, lost_node.stderr
     assert "killed the node" in lost_node.stdout
+    assert "usage told: 0" in lost_node.stdout
+    assert "connected" in lost_node.stdout, "who drives the search had begun Ray"
     assert [ending(plan.of(run)).state for run in plan.runs] == [State.DONE] * len(plan.runs)
     for run, history in zip(plan.runs, _history(plan), strict=True):
         assert history.count("end") == 1

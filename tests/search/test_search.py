@@ -23,14 +23,16 @@ from small_search import small_data, small_space
 from mskscreen.cli import main
 from mskscreen.errors import DataError
 from mskscreen.inference import Screener
+from mskscreen.inference.engines import cores
 from mskscreen.inference.ensemble import Ensemble
 from mskscreen.predictions import Predictions
 from mskscreen.search import local, runner
 from mskscreen.search.ensemble import Chosen, command
-from mskscreen.search.local import device_of, run_here
+from mskscreen.search.local import device_of, run_here, threads_of
 from mskscreen.search.plan import EVALUATION, MODEL, Plan, State, ending, events
 from mskscreen.search.runner import FULL, conduct
 from mskscreen.search.space import Space
+from mskscreen.training.state import Position, save_state
 
 HALVING = "[halving]\nfactor = 2\nfirst = 1"
 
@@ -197,6 +199,11 @@ def test_dry_run_foresees_a_file_of_weights_that_is_not_there(
     space = small_space(tmp_path, 'protocol="tiny.toml"\n[axes]\ninit=["random", "gone.safetensors"]')
     _main("search", plan.data, "--space", space, "--out", tmp_path / "never", "--dry-run")
     assert "1 runs: will fail: key init: 'gone.safetensors' is neither" in capsys.readouterr().err
+    begun = tmp_path / "begun" / "runs" / Space.from_toml(space).runs[1].name
+    begun.mkdir(parents=True)
+    save_state(begun, Position("", ""), {}, torch.optim.SGD([torch.zeros(1)]))
+    _main("search", plan.data, "--space", space, "--out", tmp_path / "begun", "--dry-run")
+    assert "will fail" not in capsys.readouterr().err, "it goes on from what it saved"
 
 
 def test_a_search_that_was_stopped_does_not_say_that_all_is_well(
@@ -217,6 +224,21 @@ def test_each_slot_has_a_gpu_of_those_that_are_seen(monkeypatch: pytest.MonkeyPa
     assert [device_of(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(5)] == ["0", "1", "2", "0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,7")
     assert [device_of(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["GPU-a", "GPU-b", "7", "GPU-a"]
+
+
+@pytest.mark.parametrize("told", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_a_run_has_as_many_threads_as_the_environment_says_and_else_its_share(
+    monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert set(threads_of(2 * cores()).values()) == {"1"}
+    monkeypatch.setenv(told, "1")
+    count = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    environment = os.environ | threads_of(1)
+    assert environment[told] == "1"
+    if told == "OMP_NUM_THREADS":
+        assert subprocess.run(count, env=environment, capture_output=True, text=True).stdout == "1\n"
 
 
 def test_runs_at_one_time_have_slots_of_their_own(

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 
+import ray
 from ray.cluster_utils import Cluster
 from ray_node import node
 
@@ -69,7 +70,12 @@ def main(data: str, space: str, search: str, victim: str) -> None:
         second = cluster.add_node(**node())
         cluster.wait_for_nodes()
         threading.Thread(target=kill_node, args=(plan, cluster, second), daemon=True).start()
-        run_on_ray(plan, plan.todo(), address=cluster.address)
+        ray.init(cluster.address, log_to_driver=False)
+        del os.environ["RAY_USAGE_STATS_ENABLED"]
+        run_on_ray(plan, plan.todo())
+        print("usage told:", os.environ["RAY_USAGE_STATS_ENABLED"], flush=True)
+        print("connected" if ray.is_initialized() else "cut off", flush=True)
+        ray.shutdown()
     cluster.shutdown()
 
 

@@ -108,6 +108,23 @@ def test_a_run_is_not_continued_in_another_precision(folder, data, monkeypatch):
     assert train(data, protocol, out, cache=folder / "cache").cost["precision"] == "f32"
 
 
+def test_a_run_that_saved_itself_goes_on_without_the_weights_it_began_with(folder, data, unbroken):
+    weights = folder / "weights.safetensors"
+    weights.write_bytes((unbroken.folder / "best.safetensors").read_bytes())
+    protocol, steps = TINY.replace(init=str(weights), epochs=1), []
+    whole = train(data, protocol, folder / "with weights", cache=folder / "cache")
+    out = folder / "without weights"
+    train(data, protocol, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps))
+    weights.unlink()
+    result = train(data, protocol, out, cache=folder / "cache")
+    assert result.finished
+    assert same_weights(out / "last.safetensors", whole.folder / "last.safetensors")
+    assert whole.notes == ()
+    assert "may have seen images of the development fold" in result.notes[0]
+    with pytest.raises(ProtocolError, match="is neither imagenet"):
+        train(data, protocol, folder / "never begun", cache=folder / "cache")
+
+
 def test_a_damaged_or_foreign_state_is_one_sentence(folder, data):
     out = folder / "damaged"
     steps = []

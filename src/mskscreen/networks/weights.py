@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import time
 import warnings
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,6 +27,10 @@ _PACKAGE_BACKBONE = "tf_efficientnet_lite0"
 _COUNTER = "num_batches_tracked"
 # What timm looks for at the hub, in this order.
 _AT_HUB = ("model.safetensors", "pytorch_model.bin")
+# Ten seconds each at the most, and the seconds between them.
+_ATTEMPTS, _PAUSE = 3, 1.0
+
+log = logging.getLogger(__name__)
 
 
 def imagenet_at_hand(architecture: str) -> bool:
@@ -31,12 +39,44 @@ def imagenet_at_hand(architecture: str) -> bool:
     if config is None:
         return False
     if config.hf_hub_id:
-        repository, _, revision = config.hf_hub_id.partition("@")
-        files = (config.hf_hub_filename,) if config.hf_hub_filename else _AT_HUB
-        found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
+        repository, revision, files = _at_hub(config)
+        found = (try_to_load_from_cache(repository, file, revision=revision) for file in files)
         return any(isinstance(path, str) for path in found)
     name = PurePosixPath(urlsplit(config.url if isinstance(config.url, str) else "").path).name
     return bool(name) and (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+
+
+def require_hub(architecture: str) -> None:
+    """Ask the hub whether it answers, if that is where timm looks for the weights of an architecture.
+
+    Its client alone would try for a minute or, where packets are lost, for a quarter of an hour, and say nothing.
+    Raises what the client raises where the last of a few attempts has no answer, each of which is told of.
+    """
+    config = timm.get_pretrained_cfg(Architecture.parse(architecture).backbone)
+    if config is None or not config.hf_hub_id:
+        return
+    repository, revision, files = _at_hub(config)
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, files[0], revision=revision))
+        except OfflineModeIsEnabled:
+            raise
+        except Exception as error:  # of the client for HTTP, which is another one in other versions of the hub's
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+            if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return
+            log.warning("the hub %s does not answer (%s)", constants.ENDPOINT, status or type(error).__name__)
+            if not left:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def _at_hub(config: Any) -> tuple[str, str | None, tuple[str, ...]]:
+    """Repository, revision and possible names of the weights of a timm configuration at the hub."""
+    repository, _, revision = config.hf_hub_id.partition("@")
+    return repository, revision or None, (config.hf_hub_filename,) if config.hf_hub_filename else _AT_HUB
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -7,15 +7,18 @@ search, the same command begins with what is left.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray import tune
@@ -27,8 +30,12 @@ from mskscreen.search.space import Run
 from mskscreen.storage import disk_full
 from mskscreen.training.run import Progress
 
+log = logging.getLogger(__name__)
+
 # A worker of a lost machine may live on for a moment and hold its run.
 _PATIENCE = 120.0
+# Seconds in which a cluster takes a connection.
+_ANSWER = 10.0
 # Times a run is begun anew after the loss of its machine.
 LOSSES = 5
 
@@ -48,10 +55,18 @@ def run_on_ray(
     processes that read its images.
 
     `address` is that of a cluster, or `auto` for the one this machine belongs to, or a new one of this machine
-    alone. Returns False where `stop` said yes: runs that were begun have saved themselves. `ended` is told of each
-    run whose trial has ended. Raises MskscreenError where there is no cluster at the address.
+    alone; who has connected to a cluster before uses that one and stays connected. Returns False where `stop` said
+    yes: runs that were begun have saved themselves. `ended` is told of each run whose trial has ended. Raises
+    MskscreenError where there is no cluster at the address.
     """
-    _connect(address)
+    # What a hospital trains is nobody else's business.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # It would end the trials where they are.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    theirs = ray.is_initialized()
+    if not theirs:
+        _connect(address)
     # The workers have working folders of their own.
     plan = replace(plan, folder=plan.folder.resolve())
     # In the folder that all machines share; of a new name, for one may be left of a search that was killed.
@@ -77,7 +92,8 @@ def run_on_ray(
         return not asked.exists()
     finally:
         asked.unlink(missing_ok=True)
-        ray.shutdown()
+        if not theirs:
+            ray.shutdown()
 
 
 class _Watch(tune.Callback, tune.Stopper):
@@ -139,20 +155,25 @@ def _keeping_sigterm() -> Iterator[None]:
 
 @_keeping_sigterm()
 def _connect(address: str) -> None:
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # It would end the trials where they are.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
-    if ray.is_initialized():
-        return
     try:
+        _require_listener(address)
         ray.init(address=address, **{k: v for k, v in options.items() if k != "include_dashboard"})
-    except ConnectionError as error:
+    except (OSError, ValueError) as error:
         if address != "auto":
             raise MskscreenError(
-                f"no Ray cluster answers at '{address}'; start one with: ray start --head"
+                f"no Ray cluster answers at '{address}'; start one with: ray start --head, or set "
+                "RAY_AUTH_MODE=token if that one asks for a token"
             ) from error
+        log.warning("no Ray cluster of this machine answers: using Ray on it alone")
         ray.init(**options)
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray would try to connect for a quarter of an hour."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=_ANSWER).close()
 
 
 def _trial(config: dict[str, str], plan: Plan, asked: Path, workers: int) -> None:

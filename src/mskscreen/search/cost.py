@@ -64,7 +64,7 @@ def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
         size = preprocessing(run.protocol).height
         try:
             complexity, images = complexity_of(run.protocol), _images(run, manifest)
-            problem = _lacking(run.protocol, manifest)
+            problem = "" if read_position(plan.of(run)) else _lacking(run.protocol, manifest)
         except MskscreenError as error:
             complexity, images, problem = Complexity(0, 0.0), 0, f"will fail: {error}"
         work = _TRAINING * complexity.gflops * images

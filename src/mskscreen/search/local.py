@@ -76,10 +76,17 @@ def device_of(slot: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": seen.split(",")[slot % count]}
 
 
+def threads_of(jobs: int) -> dict[str, str]:
+    """What tells a process its share of the cores, where the environment does not say how many threads to use."""
+    if "OMP_NUM_THREADS" in os.environ:
+        # The others follow it, unless they are set themselves.
+        return {}
+    return {name: str(max(1, cores() // jobs)) for name in _THREADS if name not in os.environ}
+
+
 def _begin(plan: Plan, run: Run, jobs: int, slot: int, workers: int) -> subprocess.Popen[bytes]:
     folder = plan.of(run)
     folder.mkdir(parents=True, exist_ok=True)
-    share = {name: str(max(1, cores() // jobs)) for name in _THREADS if name not in os.environ}
     with (folder / LOG).open("ab") as log:
         # The process reads stdin to its end, which comes when this one ends: no orphan goes on training.
         return subprocess.Popen(  # noqa: S603 - our own module, with names that we made
@@ -87,7 +94,7 @@ def _begin(plan: Plan, run: Run, jobs: int, slot: int, workers: int) -> subproce
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | share | device_of(slot),
+            env=os.environ | threads_of(jobs) | device_of(slot),
         )
 
 

@@ -61,13 +61,14 @@ class Begun:
     notes: tuple[str, ...]
 
 
-def begin(protocol: Protocol, manifest: Manifest) -> Begun:
-    """Begin a run.
+def begin(protocol: Protocol, manifest: Manifest, *, saved: bool = False) -> Begun:
+    """Begin a run, or go on with one that has `saved` itself: what it began with may then be gone.
 
     Raises ProtocolError or ModelError where the protocol asks for weights or modules that cannot be had.
     """
-    notes = heritage(protocol, manifest)
-    network = start_network(protocol)
+    gone = saved and protocol.init not in INITS and not Path(protocol.init).exists()
+    notes = (_MAY_HAVE_SEEN,) if gone else heritage(protocol, manifest)
+    network = start_network(protocol.replace(init="random") if saved else protocol)
     begin_epoch(protocol, network, 0)
     return Begun(network, notes)
 

@@ -29,7 +29,7 @@ from mskscreen.training.course import DONE, Progress, Run, RunResult
 from mskscreen.training.learner import BEST, begin, precision
 from mskscreen.training.material import gather, preprocessing, read_data
 from mskscreen.training.protocol import Protocol
-from mskscreen.training.state import FILE, require_same, writing
+from mskscreen.training.state import FILE, read_position, require_same, writing
 
 __all__ = ["Progress", "RunResult", "train"]
 
@@ -90,10 +90,13 @@ def train(
         require_same(fabric, out, (out / DONE).is_file())
         if (out / DONE).is_file():
             return replace(_finished(out, protocol, manifest), first=fabric.is_global_zero)
-    begun = begin(protocol, manifest)
+    begun = begin(protocol, manifest, saved=read_position(out) is not None)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out / "run.lock", "this run") if fabric.is_global_zero else nullcontext():
+        if alone and (out / DONE).is_file():
+            # Another process ended it meanwhile.
+            return _finished(out, protocol, manifest)
         _claim(out, protocol)
         try:
             material = gather(

@@ -39,7 +39,7 @@ td small.why{white-space:normal;min-width:7em}
 .matrix{width:auto}.matrix td,.matrix th{text-align:center;min-width:2.7em;padding:.3em}
 .matrix th{border:0;font-weight:600}
 .matrix td{border:1px solid #fff;print-color-adjust:exact;-webkit-print-color-adjust:exact}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto}.wide td.text{min-width:8em}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px;align-items:start}
 .case{border:1px solid var(--line);padding:.6em;break-inside:avoid;font-size:.9em}
 .case img{max-width:100%;height:auto;display:block;margin:.3em 0;background:#000}
