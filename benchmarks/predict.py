@@ -45,6 +45,13 @@ On 2026-11-28, after Pillow looks up codes of 8 bits, `--precision int8 --rounds
     to 25.9) images/s; Screener / engine alone 0.68 (0.56 to 0.71), usual way 4.91 (4.78 to 5.65): both missed
     with the map / without 1.02 (0.96 to 1.06); predict on one file 1.05 s (0.90 to 1.11)
 
+The same that day on 2 cores with AVX2 alone (Zen 3: neither VNNI nor BF16), beside other work (load 3.8):
+
+    engine alone 60 (23 to 87), decoding alone 353 (200 to 510), Screener 52 (31 to 73), usual way 7.6 (2.7 to
+    18.6) images/s; Screener / engine alone 0.89 (0.81 to 1.31), by processor time 0.83 (0.81 to 0.86): met
+    Screener / usual way 8.7 (3.1 to 17.5), by processor time 7.3 (4.0 to 14.7): 12 missed
+    with the map / without 1.03 (0.80 to 1.24); predict on one file 1.03 s (0.99 to 1.11)
+
 Decoding and engine share the cores: 1 / (1/184 + 1/409), 127 images a second or 0.69 of the engine alone, is what
 their times allow here, and 0.76 on the 23rd: 0.75 asks for decoding in less than a third of the engine's time.
 """
