@@ -268,4 +268,9 @@ def test_verb_prints_the_gates_and_says_by_its_exit_code_that_one_failed(tmp_pat
         assert again.exit_code == 3
         assert {row["outcome"] for row in json.loads(again.stdout)} == {outcome}
         assert "nothing to do" in again.stderr
+    measures = next(iter(contract.approved.values())).measures | {"joint_auroc_change": 0.00503}
+    poor = {key: Gate(False, measures) for key in contract.approved}
+    write_metadata(out, METADATA_KEY, dataclasses.replace(contract, approved=poor).to_json(), out)
+    said = CliRunner().invoke(app, arguments).stderr
+    assert "openvino/int8 failed: joint_auroc_change 1.006 times its limit" in said
     assert CliRunner().invoke(app, ["export", str(path), "--precision", "int4"]).exit_code == 2

@@ -162,7 +162,10 @@ def test_no_map_for_images_called_normal_unless_asked(bright_model, write_png, t
 def test_pages(bright_model, write_png, tmp_path):
     files = [write_png(tmp_path / f"{seed}.png", seed, (80, 80)) for seed in (2, 3)]
     chosen = ["--model", bright_model(), "--method", "hirescam", "--method", "occlusion"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "contact-sheet-2.png").write_bytes(b"of an earlier run with more pictures")
     explain(*files, "--out", tmp_path / "one", *chosen, "--sheet")
+    assert [path.name for path in (tmp_path / "one").glob("contact*")] == ["contact-sheet.png"]
     explain(*files, "--out", tmp_path / "each", *chosen, "--layout", "overlay")
     together, apart = (sorted((tmp_path / name).glob("*.overlay.png")) for name in ("one", "each"))
     assert (len(together), len(apart)) == (2, 4)

@@ -43,7 +43,7 @@ def test_class_weights_are_those_of_the_mura_paper():
         for y, q, (normal, abnormal) in zip(LABELS, p, weights[JOINTS], strict=True)
     ]
     found = loss(Protocol(loss="weighted", tasks="abnormality"), pred1, pred2, label, joint)
-    assert float(found[0]) == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert found[0].item() == pytest.approx(np.mean(by_hand), rel=1e-5)
     unknown = loss(Protocol(loss="weighted", tasks="abnormality"), pred1, pred2, label, torch.full_like(joint, -1))
     overall = functional.cross_entropy(pred1, label, torch.tensor([0.375, 0.625]), reduction="none").mean()
     assert float(unknown[0]) == pytest.approx(float(overall), rel=1e-5)

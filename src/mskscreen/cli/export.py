@@ -150,6 +150,7 @@ def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:
 
 def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool:
     """Print what became of each precision on each engine; whether no gate failed and each is computed by one."""
+    from mskscreen.export.gate import shares
     from mskscreen.export.precisions import FAILED, NOT_GATED, NOT_HERE, TOO_FEW, outcomes
     from mskscreen.inference.machine import machine_kind
 
@@ -164,6 +165,12 @@ def _show_gates(contract: ModelContract, request: Request, form: Format) -> bool
         for outcome in found
     ]
     show(rows, form, title=f"Gates on {machine_kind()}")
+    for outcome in found:
+        beyond = [
+            f"{name} {share:.4g} times its limit" for name, share in shares(outcome.measures).items() if share > 1
+        ]
+        if beyond:
+            err.print(f"{outcome.engine}/{outcome.precision} failed: {', '.join(beyond)}")
     if any(outcome.what == NOT_GATED for outcome in found):
         err.print("what was not gated stays unused: name development images with --gate")
     computed = {outcome.precision for outcome in found if outcome.what != NOT_HERE}

@@ -90,16 +90,19 @@ def require_evidence(truth: Truth, tasks: Sequence[str] = TASKS) -> None:
             raise DataError(f"the gate needs {needed}; give it more development images")
 
 
+def shares(measures: Mapping[str, float]) -> dict[str, float]:
+    """How much of its limit each measure takes: at most 1 throughout where the gate is passed."""
+    limits = {"auroc_change": MAX_AUROC_CHANGE, "joint_auroc_change": MAX_AUROC_CHANGE, "p_change": MAX_P_CHANGE}
+    limits |= {name: MAX_FLIPPED for name in measures if name.startswith(_FLIPPED)}
+    found = {name: measures[name] / limit for name, limit in limits.items() if name in measures}
+    if "map_correlation" in measures:
+        found["map_correlation"] = (1 - measures["map_correlation"]) / (1 - MIN_MAP_CORRELATION)
+    return {name: share if np.isfinite(share) else np.inf for name, share in found.items()}
+
+
 def worst(measures: Mapping[str, float]) -> float:
-    """The largest share of its limit that a measure takes: at most 1 where the gate is passed."""
-    shares = [
-        measures.get("auroc_change", 0.0) / MAX_AUROC_CHANGE,
-        measures.get("joint_auroc_change", 0.0) / MAX_AUROC_CHANGE,
-        measures.get("p_change", 0.0) / MAX_P_CHANGE,
-        *(value / MAX_FLIPPED for name, value in measures.items() if name.startswith(_FLIPPED)),
-        (1 - measures.get("map_correlation", 1.0)) / (1 - MIN_MAP_CORRELATION),
-    ]
-    return max(share if np.isfinite(share) else np.inf for share in shares)
+    """The largest share of its limit that a measure takes."""
+    return max(shares(measures).values(), default=0.0)
 
 
 def relative_speed(f32: Engine, other: Engine, images: Images) -> float:

@@ -118,8 +118,8 @@ class Screener:
         if str(path_or_name).startswith(("http://", "https://")):
             if (engine, precision, unapproved) != ("auto", "auto", False):
                 raise ModelError(
-                    f"{path_or_name}: the server chooses engine and precision; leave out --engine, --precision "
-                    "and --force-precision"
+                    "a server chooses engine and precision itself; leave out --engine, --precision and "
+                    "--force-precision"
                 )
             return cls(remote=str(path_or_name), contract=contract, reading=reading, limits=limits)
         if contract is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -124,13 +125,15 @@ def _explain_file(
 
 
 def write_sheets(folder: Path, records: list[MapRecord]) -> Iterator[Path]:
-    """Write the overlays of all records on as many contact sheets as they fill."""
+    """Write the overlays of all records on as many contact sheets as they fill, without any of an earlier run."""
     names = dict.fromkeys(record.overlay for record in records if record.overlay)
-    for number, page in enumerate(contact_sheets([folder / name for name in names]), 1):
-        path = folder / (SHEET if number == 1 else SHEET.replace(".", f"-{number}."))
+    paths = (folder / (SHEET if number == 1 else SHEET.replace(".", f"-{number}.")) for number in count(1))
+    for page, path in zip(contact_sheets([folder / name for name in names]), paths, strict=False):
         with replacing(path) as partial:
             page.save(partial, compress_level=1)
         yield path
+    for path in takewhile(Path.exists, paths):
+        path.unlink()
 
 
 def _maps(
