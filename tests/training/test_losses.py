@@ -46,7 +46,7 @@ def test_class_weights_are_those_of_the_mura_paper():
     assert found[0].item() == pytest.approx(np.mean(by_hand), rel=1e-5)
     unknown = loss(Protocol(loss="weighted", tasks="abnormality"), pred1, pred2, label, torch.full_like(joint, -1))
     overall = functional.cross_entropy(pred1, label, torch.tensor([0.375, 0.625]), reduction="none").mean()
-    assert float(unknown[0]) == pytest.approx(float(overall), rel=1e-5)
+    assert unknown[0].item() == pytest.approx(overall.item(), rel=1e-5)
 
 
 def test_balanced_joint_types_weigh_the_same_together():
@@ -62,7 +62,7 @@ def test_focal_loss_without_its_exponent_is_cross_entropy_and_forgives_what_is_r
     assert torch.allclose(loss(Protocol(loss="focal", focal_gamma=0), pred1, pred2, label, joint), plain)
     sure = torch.nn.functional.one_hot(label, 2) * 8.0
     ratio = [
-        float(loss(Protocol(loss=name, tasks="abnormality"), sure, pred2, label, joint)[0])
+        loss(Protocol(loss=name, tasks="abnormality"), sure, pred2, label, joint)[0].item()
         for name in ("focal", "cross-entropy")
     ]
     assert 0 < ratio[0] < ratio[1] / 1000
@@ -80,7 +80,7 @@ def test_focal_loss_has_a_slope_where_an_image_is_certain(gamma):
 def test_label_smoothing_is_that_of_torch():
     pred1, pred2, label, joint = batch()
     found = loss(Protocol(label_smoothing=0.2), pred1, pred2, label, joint)
-    assert float(found[1]) == pytest.approx(float(functional.cross_entropy(pred1, label, label_smoothing=0.2)))
+    assert found[1].item() == pytest.approx(functional.cross_entropy(pred1, label, label_smoothing=0.2).item())
 
 
 @pytest.mark.parametrize("name", ["cross-entropy", "weighted", "focal"])
@@ -90,7 +90,7 @@ def test_what_is_unknown_costs_nothing(name):
     hidden = label.clone()
     hidden[4:] = -1
     found = loss(protocol, pred1, pred2, hidden, joint)
-    assert float(found[1]) == pytest.approx(float(loss(protocol, pred1[:4], pred2[:4], label[:4], joint[:4])[1]))
+    assert found[1].item() == pytest.approx(loss(protocol, pred1[:4], pred2[:4], label[:4], joint[:4])[1].item())
     nothing = loss(protocol, pred1, pred2, torch.full_like(label, -1), torch.full_like(joint, -1))
     nothing[0].backward()
     assert nothing.tolist() == [0, 0, 0]
@@ -109,7 +109,7 @@ def test_uncertainty_weighting_rests_where_its_formula_does():
     data = batch()
     module = ScreeningLoss(Protocol(task_weights="uncertainty"), LABELS, JOINTS)
     first = module(*data)
-    assert float(first[0]) == pytest.approx(float(first[1] + first[2]))
+    assert first[0].item() == pytest.approx((first[1] + first[2]).item())
     with torch.no_grad():
         module.log_variances.copy_(torch.log(2 * first[1:]))
     module(*data)[0].backward()
