@@ -186,9 +186,9 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
         for run in plan.runs
     ]
     left = [run for run in plan.runs if ends[run.name] is None]
-    hours = sum(found[run.name].seconds for run in left) / 3600
+    seconds = sum(found[run.name].seconds for run in left)
     counts = f"{len(plan.space.cells)} cells, {len(rows)} runs, {len(left)} of them not ended"
-    show(rows, form, title=f"{counts}: about {hours:.1f} hours one by one")
+    show(rows, form, title=f"{counts}: about {_time(seconds)} one by one")
     for problem, count in Counter(found[run.name].problem for run in left).items():
         if problem:
             err.print(f"{count} runs: {problem}")
