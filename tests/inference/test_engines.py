@@ -318,12 +318,12 @@ def test_compiled_models_are_kept_apart_by_content_and_a_damaged_one_is_made_aga
 
 
 def test_a_cache_that_another_process_clears_is_no_obstacle(
-    tmp_path: Path, tiny_model: Callable, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Callable, monkeypatch: pytest.MonkeyPatch, images: Any
 ) -> None:
     """Of two that start at once, one may take what the other is writing for damaged, and remove it."""
     monkeypatch.setenv("MSKSCREEN_CACHE", str(tmp_path / "cache"))
     path = tiny_model(tmp_path / "m.onnx")
-    open_engine(path, "openvino")
+    expected = open_engine(path, "openvino").run(images)
     (blob,) = (tmp_path / "cache").rglob("*.blob")
     blob.unlink()
     done = threading.Event()
@@ -337,7 +337,7 @@ def test_a_cache_that_another_process_clears_is_no_obstacle(
     other.start()
     try:
         for _ in range(20):
-            open_engine(path, "openvino")
+            assert same(open_engine(path, "openvino").run(images), expected)
     finally:
         done.set()
         other.join()
