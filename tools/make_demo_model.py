@@ -44,7 +44,7 @@ from mskscreen.training.phantoms import PhantomArrays, describe, load_arrays
 from mskscreen.training.supervision import Weights
 
 MODELS = Path(__file__).parents[1] / "src/mskscreen/models"
-ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
+ARCHITECTURE = "timm:tf_efficientnet_lite0(pool=gem,merge=16,mirror=yes)"
 SEEDS = {"train": 20261211, "more": 20261214, "dev": 20261212, "test": 20261213}
 FROZEN = ("stem", *(f"backbone.trunk.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1")))
 SIZE = 448

@@ -8,6 +8,7 @@ from mskscreen.networks import build_network
 
 LITE = "timm:tf_efficientnet_lite0(pool=gem,stride=16)"
 MERGED = "timm:tf_efficientnet_lite0(pool=gem,merge=16)"
+MIRRORED = "timm:tf_efficientnet_lite0(pool=gem,merge=16,mirror=yes)"
 # As small as each graph allows; one VGG as large as its wide layers take it without averaging.
 SIZES = {
     "inception_v3": 139,
@@ -18,6 +19,7 @@ SIZES = {
     "vgg19_bn": 64,
     LITE: 96,
     MERGED: 96,
+    MIRRORED: 96,
 }
 
 

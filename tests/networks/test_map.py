@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calibrated import LITE, SIZES, calibrated
+from calibrated import LITE, MERGED, MIRRORED, SIZES, calibrated
 from timm.models.vgg import ConvMlp
 
 from mskscreen.networks.evidence import Average, GeneralisedMean, WideLayers
@@ -32,6 +32,17 @@ def test_map_holds_beyond_the_six(architecture, monkeypatch):
     network = calibrated(architecture)
     expected, found = hirescam(network, torch.rand(1, 1, SIZES[architecture], SIZES[architecture]))
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_mirrored_network_averages_both_sides_once_trained():
+    network, plain = calibrated(MIRRORED), calibrated(MERGED)
+    image = torch.rand(3, 1, 96, 96)
+    with torch.no_grad():
+        expected = (plain.features(image) + plain.features(image.flip(3)).flip(3)) / 2
+        torch.testing.assert_close(network.features(image), expected, rtol=1e-4, atol=1e-5)
+        scores, joints, evidence = network(image)
+        torch.testing.assert_close(network(image.flip(3)), (scores, joints, evidence.flip(3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.train().features(image), plain.train().features(image))
 
 
 def test_map_adds_up_to_the_score_without_biases():

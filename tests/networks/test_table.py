@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from calibrated import LITE, MERGED
+from calibrated import LITE, MERGED, MIRRORED
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
@@ -51,6 +51,10 @@ def test_verb_prints_published_beside_measured():
         ("densenet121(pool=gem)", Architecture("densenet121", pool="gem")),
         (LITE, Architecture("timm:tf_efficientnet_lite0", pool="gem", stride=16)),
         (MERGED, Architecture("timm:tf_efficientnet_lite0", pool="gem", stride=16, merged=True)),
+        (
+            MIRRORED,
+            Architecture("timm:tf_efficientnet_lite0", pool="gem", stride=16, merged=True, mirrored=True),
+        ),
         ("timm:resnet18.a1_in1k(stride=8)", Architecture("timm:resnet18.a1_in1k", stride=8)),
     ],
 )
@@ -71,6 +75,7 @@ def test_architecture_string_and_value_are_inverse(text, expected):
         ("resnet18(stride=-16)", "-16"),
         ("resnet18(merge=32)", "merge"),
         ("timm:vit_tiny_patch16_224(merge=16)", "merge"),
+        ("resnet18(mirror=no)", "mirror"),
         ("resnet18(depth=3)", "depth"),
         ("resnet18(pool=gem", "resnet18"),
         ("xception(stride=16)", "stride"),

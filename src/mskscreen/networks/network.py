@@ -52,8 +52,12 @@ class ScreeningNetwork(nn.Module):
         return self.read_out(self.features(image))
 
     def features(self, image: Tensor) -> Tensor:
-        """Last feature map (B, d, h, w) of images (B, 1, H, W)."""
-        return self.backbone.forward_features(self.stem(image))
+        """Last feature map (B, d, h, w) of images (B, 1, H, W); while training, of the images alone."""
+        if self.training or not self.architecture.mirrored:
+            return self.backbone.forward_features(self.stem(image))
+        both = torch.stack((image, image.flip(3)), 1).flatten(0, 1)
+        direct, mirrored = self.backbone.forward_features(self.stem(both)).unflatten(0, (-1, 2)).unbind(1)
+        return (direct + mirrored.flip(3)) / 2
 
     def read_out(self, features: Tensor) -> tuple[Tensor, ...]:
         """What `forward` returns, from the last feature map."""

@@ -42,7 +42,8 @@ class Architecture:
     """A network by name, how it pools its last feature map, and the stride of that map in input pixels.
 
     As text `NAME` or `NAME(pool=gem,stride=16)`, where NAME is one of the six or `timm:MODEL`. A finer stride
-    comes from dilation; with `merge=16` instead, from adding the last map to an earlier one of that stride.
+    comes from dilation; with `merge=16` instead, from adding the last map to an earlier one of that stride. With
+    `mirror=yes` the last feature map is the mean of those of the image and of its mirror image, once trained.
     `str` and `parse` are inverse; defaults are not written.
     """
 
@@ -50,6 +51,7 @@ class Architecture:
     pool: str = "avg"
     stride: int = 32
     merged: bool = False
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS and not self.name.startswith("timm:"):
@@ -82,15 +84,19 @@ class Architecture:
                 architecture = replace(architecture, pool=value)
             elif key in ("stride", "merge") and value.isdecimal():
                 architecture = replace(architecture, stride=int(value), merged=key == "merge")
+            elif option == "mirror=yes":
+                architecture = replace(architecture, mirrored=True)
             else:
                 raise ModelError(
-                    f"architecture '{text}': option '{option}' is none of pool=..., stride=... and merge=..."
+                    f"architecture '{text}': option '{option}' is none of pool=..., stride=..., merge=... and "
+                    "mirror=yes"
                 )
         return architecture
 
     def __str__(self) -> str:
         options = [f"pool={self.pool}"] if self.pool != "avg" else []
         options += [f"{'merge' if self.merged else 'stride'}={self.stride}"] if self.stride != 32 else []
+        options += ["mirror=yes"] if self.mirrored else []
         return self.name + (f"({','.join(options)})" if options else "")
 
     @property
