@@ -106,6 +106,22 @@ def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
         run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20)
 
 
+@pytest.mark.parametrize(
+    ("quality", "scale", "bound"), [(1.6, 1, None), (60, 1, 0.05), (-3, 1, 20), (1, 0.01, 0.05)]
+)
+def test_calibrate_warns_of_a_temperature_at_the_bound_of_its_search(folder, tmp_path, quality, scale, bound):
+    out = tmp_path / "out.onnx"
+    make_predictions(150, quality=quality, scale=scale).write(tmp_path / "dev.json")
+    result = run("calibrate", tmp_path / "dev.json", "--model", folder / "model.onnx", "--out", out)
+    found = read_contract(out).calibration.abnormality_temperature
+    if bound is None:
+        assert "warning" not in result.stderr
+        assert 0.05 < found < 20
+    else:
+        assert f"warning: the abnormality temperature is at the bound of its search, {bound:g}: " in result.stderr
+        assert found == bound
+
+
 def test_codalab_is_written_and_evaluated(folder, tmp_path):
     out = tmp_path / "submission.csv"
     run("evaluate", folder / "fewer.json", "--codalab", out, "--resamples", 10)
