@@ -241,6 +241,24 @@ def test_of_a_model_that_learned_joints_alone_only_their_temperature_is_fitted(t
         run("evaluate", tmp_path / "again.json", "--model", out, "--resamples", 20)
 
 
+def test_joints_alone_are_judged_at_the_temperature_of_development_studies(tmp_path):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    table, dev, report = tmp_path / "joint.json", tmp_path / "dev.json", tmp_path / "joint.html"
+    make_predictions(150, contract=contract).write(table)
+    make_predictions(150, seed=3, first_patient=9000, contract=contract).write(dev)
+    evaluated = ("evaluate", table, "--dev", dev, "--resamples", 5, "--format", "json", "--report", report)
+    before, after = (
+        json.loads(run(*evaluated, "--calibration", how).stdout)["study"]["joint"]
+        for how in ("as-is", "temperature")
+    )
+    assert after["log_loss"]["value"] < before["log_loss"]["value"]
+    assert after["accuracy"] == before["accuracy"]
+    out = tmp_path / "out.onnx"
+    run("calibrate", dev, "--model", write_tiny_model(tmp_path / "joint.onnx", contract), "--out", out)
+    temperature = read_contract(out).calibration.joint_temperature
+    assert f"Joint types are at the temperature {temperature:.3f}, " in report.read_text()
+
+
 def test_a_model_that_learned_abnormality_alone_is_judged_and_calibrated(folder, tmp_path):
     contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "abnormality"}))
     make_predictions(150, contract=contract).write(tmp_path / "one.json")
