@@ -24,6 +24,7 @@ from mskscreen.networks.complexity import Complexity
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.search.effects import FIGURES, cells_p, effects, over_cells, resample, rivals
 from mskscreen.search.ensemble import greedy, select
+from mskscreen.search.latency import Latency, key
 from mskscreen.search.pareto import Point, front, pareto_chart
 from mskscreen.search.plan import DEVELOPMENT, ENDED, EVALUATION, Plan
 from mskscreen.search.report import write_report
@@ -151,6 +152,15 @@ def test_the_written_report_has_the_intervals_of_the_effects_and_the_paired_test
             assert re.fullmatch(p, holms)
             assert float(raw.lstrip("< ")) <= float(holms.lstrip("< "))
     assert sum("< 0.0001" in row for row in tests) >= 3, "random weights are far behind"
+
+
+def test_a_report_without_latencies_keeps_no_chart_of_an_earlier_one(searched: Findings, tmp_path: Path) -> None:
+    plan = Plan(tmp_path, "", Space(tuple(result.run for result in searched.results)))
+    timed = {key(result.run.protocol): Latency(9.0, 8.0, 10.0, "e", "m") for result in searched.results}
+    for latencies, drawn in ((timed, True), ({}, False)):
+        write_report(plan, searched, latencies, tmp_path, resamples=5)
+        assert (tmp_path / "pareto.svg").exists() == drawn
+        assert ("pareto.svg" in (tmp_path / "report.md").read_text()) == drawn
 
 
 def _rows(text: str, title: str) -> list[list[str]]:
