@@ -326,6 +326,15 @@ def test_every_cell_is_drawn_with_its_number() -> None:
     assert "<svg" in pareto_chart([Point(1, 10.0, 0.8)])[0]
 
 
+def test_the_title_of_an_axis_stays_clear_of_its_ticks() -> None:
+    drawing, _ = pareto_chart([Point(1, 10.0, 0.8), Point(2, 30.0, 0.9)])
+    title = float(re.search(r'x="([\d.]+)" [^>]*rotate', drawing)[1])
+    ticks = re.findall(r'x="([\d.]+)" [^>]*"end"[^>]*>([\d.]+)<', drawing)
+    assert len(ticks) == 5
+    # Digits of wide fonts are 0.64 of the size, and letters such as p hang down by a quarter.
+    assert all(float(x) - 0.64 * 12 * len(text) > title + 12 / 4 + 4 for x, text in ticks)
+
+
 def test_greedy_selection_takes_what_complements_and_stops_when_nothing_helps() -> None:
     one, two = _cases(1.2, 1), _cases(1.2, 2)
     noise = _cases(0.0, 3)
