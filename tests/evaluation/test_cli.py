@@ -106,6 +106,22 @@ def test_calibrate_then_evaluate_with_the_points_of_the_model(folder, tmp_path):
         run("evaluate", folder / "dev.json", "--model", out, "--resamples", 20)
 
 
+@pytest.mark.parametrize(
+    ("quality", "scale", "bound"), [(1.6, 1, None), (60, 1, 0.05), (-3, 1, 20), (1, 0.01, 0.05)]
+)
+def test_calibrate_warns_of_a_temperature_at_the_bound_of_its_search(folder, tmp_path, quality, scale, bound):
+    out = tmp_path / "out.onnx"
+    make_predictions(150, quality=quality, scale=scale).write(tmp_path / "dev.json")
+    result = run("calibrate", tmp_path / "dev.json", "--model", folder / "model.onnx", "--out", out)
+    found = read_contract(out).calibration.abnormality_temperature
+    if bound is None:
+        assert "warning" not in result.stderr
+        assert 0.05 < found < 20
+    else:
+        assert f"warning: the abnormality temperature is at the bound of its search, {bound:g}: " in result.stderr
+        assert found == bound
+
+
 def test_codalab_is_written_and_evaluated(folder, tmp_path):
     out = tmp_path / "submission.csv"
     run("evaluate", folder / "fewer.json", "--codalab", out, "--resamples", 10)
@@ -223,6 +239,24 @@ def test_of_a_model_that_learned_joints_alone_only_their_temperature_is_fitted(t
     make_predictions(150, contract=updated).write(tmp_path / "again.json")
     with pytest.raises(DataError, match="was calibrated on exactly these studies"):
         run("evaluate", tmp_path / "again.json", "--model", out, "--resamples", 20)
+
+
+def test_joints_alone_are_judged_at_the_temperature_of_development_studies(tmp_path):
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    table, dev, report = tmp_path / "joint.json", tmp_path / "dev.json", tmp_path / "joint.html"
+    make_predictions(150, contract=contract).write(table)
+    make_predictions(150, seed=3, first_patient=9000, contract=contract).write(dev)
+    evaluated = ("evaluate", table, "--dev", dev, "--resamples", 5, "--format", "json", "--report", report)
+    before, after = (
+        json.loads(run(*evaluated, "--calibration", how).stdout)["study"]["joint"]
+        for how in ("as-is", "temperature")
+    )
+    assert after["log_loss"]["value"] < before["log_loss"]["value"]
+    assert after["accuracy"] == before["accuracy"]
+    out = tmp_path / "out.onnx"
+    run("calibrate", dev, "--model", write_tiny_model(tmp_path / "joint.onnx", contract), "--out", out)
+    temperature = read_contract(out).calibration.joint_temperature
+    assert f"Joint types are at the temperature {temperature:.3f}, " in report.read_text()
 
 
 def test_a_model_that_learned_abnormality_alone_is_judged_and_calibrated(folder, tmp_path):

@@ -17,7 +17,7 @@ from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.inference import open_engine
-from mskscreen.inference.catalogue import read_contract
+from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
 from mskscreen.predictions import FLAG_UNAPPROVED
@@ -286,19 +286,20 @@ def test_a_file_has_its_own_contract(model: Path) -> None:
         Screener.load(model, contract=read_contract(model))
 
 
-@pytest.mark.parametrize("form", ["onnx", "toml"])
+@pytest.mark.parametrize("form", ["onnx", "toml", "name"])
 def test_predict_takes_the_contract_of_a_server_that_holds_none_from_a_file(
     serve: Callable, model: Path, write_png: Callable, tmp_path: Path, form: str
 ) -> None:
-    file = model
+    served = model_path("demo") if form == "name" else model
+    file = "demo" if form == "name" else served
     if form == "toml":
         file = tmp_path / "contract.toml"
         size = "input_size = [32, 32]\nmap = {method = 'hirescam', layer = 'relu', stride = 2}\n"
         steps = read_contract(model).preprocessing
         file.write_text(f"name = 'tiny'\narchitecture = 'tiny'\npreprocessing = '{steps}'\n{size}")
     image = write_png(tmp_path / "a.png")
-    command = ["predict", str(image), "--model", serve(knows=False), "--format", "json"]
+    command = ["predict", str(image), "--model", serve(knows=False, path=served), "--format", "json"]
     assert "--contract" in str(CliRunner().invoke(app, command).exception)
     done = CliRunner().invoke(app, [*command, "--contract", str(file)])
     (row,) = json.loads(done.stdout)["images"]
-    np.testing.assert_allclose(row["pred1"], Screener.load(model).predict(image).images[0].pred1, rtol=1e-6)
+    np.testing.assert_allclose(row["pred1"], Screener.load(served).predict(image).images[0].pred1, rtol=1e-6)

@@ -308,7 +308,7 @@ def test_a_disk_without_room_is_one_sentence_and_can_be_taken_up_again(tmp_path)
         [sys.executable, "-c", TOO_LARGE, tmp_path / "set"], capture_output=True, text=True, check=True
     )
     assert "cannot write the phantoms" in run.stdout
-    assert "run the same command again" in run.stdout
+    assert "no room is left; make room and run the same command again" in run.stdout
     assert make(tmp_path / "set", Recipe(studies=3, seed=4, long_side=256)).made >= 1
 
 

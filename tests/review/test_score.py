@@ -127,7 +127,10 @@ def test_judgements_are_of_cases_with_a_map_and_split_by_call_and_truth(opened, 
     def answer(reader, phase, code):
         return {"map": JUDGEMENTS[0 if opened.cases[opened.showings[code].case].label else 2]}
 
-    rows = {row.of: row for row in scored(opened, pack, fill, tmp_path, answer).maps}
+    found = scored(opened, pack, fill, tmp_path, answer)
+    shown = [maps[showing.case] for showing in opened.showings.values() if showing.phase == AIDED]
+    assert found.mapless == 3 * shown.count(False)
+    rows = {row.of: row for row in found.maps}
     assert rows["map"].cases == sum(maps)
     assert rows["map, truly abnormal"].figures["agree"].value == 1
     assert rows["map, truly normal"].figures["disagree"].value == 1
@@ -288,5 +291,7 @@ def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path)
     forms = fill(tmp_path / "pack", tmp_path / "back", answering(key))
     value = json.loads(run("review", "score", tmp_path / "pack", *forms, "--format", "json").stdout)
     assert value["protocol_sha256"] in made.stderr
-    shown = run("review", "score", tmp_path / "pack", *forms).stdout
-    assert f"{value['between'][0]['figures']['ac1']['value']:.3f}" in shown
+    shown = run("review", "score", tmp_path / "pack", *forms)
+    assert f"{value['between'][0]['figures']['ac1']['value']:.3f}" in shown.stdout
+    assert value["mapless"] > 0
+    assert f"left out: {value['mapless']} answers about a map where none was shown" in shown.stderr

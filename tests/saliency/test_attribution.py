@@ -10,9 +10,12 @@ import torch
 from mskscreen.contract import ModelContract
 from mskscreen.errors import ModelError
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
+from mskscreen.evaluation.explain.files import Request, explain_files
 from mskscreen.export import export_onnx
+from mskscreen.inference import Screener
 from mskscreen.inference.engines import open_engine
-from mskscreen.networks.checkpoint import save_checkpoint
+from mskscreen.networks import checkpoint as checkpoints
+from mskscreen.networks.checkpoint import load_checkpoint, save_checkpoint
 from mskscreen.saliency.target import Target
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "networks"))
@@ -82,3 +85,17 @@ def test_a_checkpoint_of_other_weights_is_refused_and_one_is_hashed_once(resnet,
     explainer = Explainer(engine, checkpoint=resnet / "r.safetensors")
     assert {explainer.checkpoint_digest, explainer.checkpoint_digest} == {"x"}
     assert len(hashed) == 1
+
+
+def test_a_finished_run_does_without_the_network_of_the_checkpoint(resnet, write_png, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(checkpoints, "load_checkpoint", lambda path: loaded.append(path) or load_checkpoint(path))
+    screener = Screener.load(resnet / "r.onnx", precision="f32", threads=1)
+    request = Request(("integrated-gradients",), normal=True)
+    files = [write_png(tmp_path / f"{k}.png", k) for k in range(2)]
+    for times in (1, 0):
+        explainer = Explainer(screener.engine, checkpoint=resnet / "r.safetensors")
+        made = list(explain_files(screener, explainer, request, files, tmp_path / "out"))
+        assert [each.found for each in made] == [not times] * 2
+        assert len(loaded) == times
+        loaded.clear()

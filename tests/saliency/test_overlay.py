@@ -181,7 +181,7 @@ def test_a_name_keeps_what_a_reader_needs() -> None:
 
 def test_pictures_of_any_shape_fill_their_contact_sheets(tmp_path) -> None:
     """Nothing but the end of the last row is left black, and no sheet grows with the number of pictures."""
-    shapes = [(900, 5000), (880, 300), (880, 1600), (400, 2900), (900, 800)] * 20
+    shapes = [(900, 2600), (880, 300), (880, 1600), (400, 1100), (900, 800)] * 20
     paths = []
     for number, (height, width) in enumerate(shapes):
         paths.append(tmp_path / f"{number}.png")
@@ -198,3 +198,16 @@ def test_pictures_of_any_shape_fill_their_contact_sheets(tmp_path) -> None:
     (one,) = contact_sheets(paths[1:2])
     assert one.size == (round(CELL * 30 / 88), CELL)
     assert list(contact_sheets([])) == []
+
+
+def test_a_very_wide_picture_leaves_its_neighbours_on_a_sheet_readable(tmp_path) -> None:
+    shapes = [(900, 800), (90, 1500), (880, 300), (900, 800), (400, 2900), (880, 1600), (880, 1600)]
+    paths = []
+    for number, (height, width) in enumerate(shapes):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (width // 10, height // 10), (255, 255, 255 - number)).save(paths[-1])
+    (sheet,) = map(np.asarray, contact_sheets(paths))
+    for number, (height, width) in enumerate(shapes):
+        rows, columns = np.nonzero((sheet[..., 0] == 255) & (sheet[..., 2] == 255 - number))
+        assert np.ptp(rows) + 1 >= CELL // 2 or np.ptp(columns) > 0.99 * 3 * CELL
+        assert (np.ptp(columns) + 1) / (np.ptp(rows) + 1) == pytest.approx(width / height, rel=0.02)

@@ -24,6 +24,7 @@ from mskscreen.networks.complexity import Complexity
 from mskscreen.predictions import Prediction, Predictions
 from mskscreen.search.effects import FIGURES, cells_p, effects, over_cells, resample, rivals
 from mskscreen.search.ensemble import greedy, select
+from mskscreen.search.latency import Latency, key
 from mskscreen.search.pareto import Point, front, pareto_chart
 from mskscreen.search.plan import DEVELOPMENT, ENDED, EVALUATION, Plan
 from mskscreen.search.report import write_report
@@ -151,6 +152,15 @@ def test_the_written_report_has_the_intervals_of_the_effects_and_the_paired_test
             assert re.fullmatch(p, holms)
             assert float(raw.lstrip("< ")) <= float(holms.lstrip("< "))
     assert sum("< 0.0001" in row for row in tests) >= 3, "random weights are far behind"
+
+
+def test_a_report_without_latencies_keeps_no_chart_of_an_earlier_one(searched: Findings, tmp_path: Path) -> None:
+    plan = Plan(tmp_path, "", Space(tuple(result.run for result in searched.results)))
+    timed = {key(result.run.protocol): Latency(9.0, 8.0, 10.0, "e", "m") for result in searched.results}
+    for latencies, drawn in ((timed, True), ({}, False)):
+        write_report(plan, searched, latencies, tmp_path, resamples=5)
+        assert (tmp_path / "pareto.svg").exists() == drawn
+        assert ("pareto.svg" in (tmp_path / "report.md").read_text()) == drawn
 
 
 def _rows(text: str, title: str) -> list[list[str]]:
@@ -314,6 +324,15 @@ def test_every_cell_is_drawn_with_its_number() -> None:
     assert [f">{k}</text>" in drawing for k in (1, 2, 3)] == [True] * 3
     assert drawing in figure
     assert "<svg" in pareto_chart([Point(1, 10.0, 0.8)])[0]
+
+
+def test_the_title_of_an_axis_stays_clear_of_its_ticks() -> None:
+    drawing, _ = pareto_chart([Point(1, 10.0, 0.8), Point(2, 30.0, 0.9)])
+    title = float(re.search(r'x="([\d.]+)" [^>]*rotate', drawing)[1])
+    ticks = re.findall(r'x="([\d.]+)" [^>]*"end"[^>]*>([\d.]+)<', drawing)
+    assert len(ticks) == 5
+    # Digits of wide fonts are 0.64 of the size, and letters such as p hang down by a quarter.
+    assert all(float(x) - 0.64 * 12 * len(text) > title + 12 / 4 + 4 for x, text in ticks)
 
 
 def test_greedy_selection_takes_what_complements_and_stops_when_nothing_helps() -> None:

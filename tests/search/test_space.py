@@ -45,15 +45,21 @@ def test_the_shipped_space_is_the_published_search() -> None:
 def test_every_seed_of_every_cell_once_and_the_first_seed_first(tmp_path: Path) -> None:
     space = _space(tmp_path, 'protocol="tiny.toml"\nseeds=[3,1]\n[axes]\ntasks=["both","joint"]\nepochs=[2,4]')
     assert [run.protocol.seed for run in space.runs] == [3] * 4 + [1] * 4
-    assert space.cells == ["both 2", "both 4", "joint 2", "joint 4"]
+    assert space.cells == ["both epochs=2", "both epochs=4", "joint epochs=2", "joint epochs=4"]
     assert all(run.protocol.input_size == 32 for run in space.runs)
+
+
+def test_a_number_stands_with_its_axis_in_the_name_of_a_cell_and_a_word_alone(tmp_path: Path) -> None:
+    text = 'protocol="tiny.toml"\n[axes]\nrate=[1e-05,0.01]\ndecay=[0]\naugmentation=["none"]\ntasks=["both"]'
+    rest = "decay=0 augmentation=none both"
+    assert _space(tmp_path, text).cells == [f"rate=1e-05 {rest}", f"rate=0.01 {rest}"]
 
 
 def test_a_level_may_change_several_keys(tmp_path: Path) -> None:
     text = 'protocol="tiny.toml"\n[axes]\nsize=[{name="small",input_size=32,batch=4},{input_size=64}]'
     small, large = _space(tmp_path, text).runs
     assert (small.cell, small.protocol.input_size, small.protocol.batch) == ("small", 32, 4)
-    assert (large.cell, large.protocol.input_size, large.protocol.batch) == ("64", 64, 8)
+    assert (large.cell, large.protocol.input_size, large.protocol.batch) == ("size=64", 64, 8)
 
 
 def test_further_products_have_the_values_of_the_protocol_on_axes_they_leave_out(tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ init = ["random"]
 
 def test_skipped_cells_are_left_out(tmp_path: Path) -> None:
     text = 'protocol="tiny.toml"\n[axes]\ntasks=["both","joint"]\nepochs=[2,4]\n[[skip]]\ntasks="joint"\nepochs=4'
-    assert _space(tmp_path, text).cells == ["both 2", "both 4", "joint 2"]
+    assert _space(tmp_path, text).cells == ["both epochs=2", "both epochs=4", "joint epochs=2"]
 
 
 def test_a_cell_that_is_left_out_need_not_be_one_that_can_be_trained(tmp_path: Path) -> None:

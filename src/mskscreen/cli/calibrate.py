@@ -29,6 +29,7 @@ def calibrate(
     Of a model that learned joint types alone only their temperature is fitted. Evaluate the result on other
     studies: evaluating it on these is refused.
     """
+    from mskscreen.evaluation.calibration import TEMPERATURES
     from mskscreen.evaluation.contract_update import (
         calibrated_contract,
         recalibrated,
@@ -80,4 +81,12 @@ def calibrate(
     common.err.print(
         f"temperatures: abnormality {found.abnormality_temperature:.3f}, joint {found.joint_temperature:.3f}"
     )
+    lacking = ("lower one, as where the scores make no error", "higher one, as where the scores tell nothing")
+    for task in ("abnormality", "joint"):
+        temperature = getattr(found, f"{task}_temperature")
+        if temperature in TEMPERATURES:
+            common.err.print(
+                f"warning: the {task} temperature is at the bound of its search, {temperature:g}: these studies "
+                f"want a {lacking[TEMPERATURES.index(temperature)]}; check their labels, or take more of them"
+            )
     common.err.print(f"{out}: written")

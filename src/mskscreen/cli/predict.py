@@ -70,11 +70,9 @@ def predict(
         bool, typer.Option("--force-precision", help="Use --precision even if its gate failed; flags every row.")
     ] = False,
     contract: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Contract of a model on a server that holds none: the ONNX file, or a TOML file.",
-            exists=True,
-            dir_okay=False,
+            help="Contract of a model on a server that holds none: the ONNX file, a bundled name, or a TOML file."
         ),
     ] = None,
     workers: Annotated[
@@ -156,7 +154,7 @@ def _on_ray(*files_and_model: Any, **how: Any) -> Generator[Prediction]:
         yield from stream_on_ray(*files_and_model, **how)
 
 
-def _open(models: list[str], contract: Path | None, at: str, **how: Any) -> tuple[Screener | Ensemble, float]:
+def _open(models: list[str], contract: str | None, at: str, **how: Any) -> tuple[Screener | Ensemble, float]:
     """The model, or several as one, and the threshold of its operating point `at`; says what computes it."""
     from mskscreen.inference import Screener
     from mskscreen.inference.ensemble import Ensemble
@@ -196,10 +194,11 @@ def _check_forced(models: list[str]) -> None:
             raise typer.BadParameter(str(error), param_hint="--force-precision") from error
 
 
-def _contract(file: Path) -> ModelContract:
-    from mskscreen.inference.catalogue import described_by, read_contract
+def _contract(path_or_name: str) -> ModelContract:
+    from mskscreen.inference.catalogue import described_by, model_path, read_contract
 
-    return read_contract(file) if file.suffix == ".onnx" else described_by(file)
+    path = model_path(path_or_name)
+    return read_contract(path) if path.suffix == ".onnx" else described_by(path)
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:

@@ -118,5 +118,7 @@ def score_forms(
         ]
         if shown:
             common.show(shown, form, title=title)
+    if scores.mapless:
+        common.err.print(f"left out: {scores.mapless} answers about a map where none was shown")
     common.err.print(f"protocol sha256 {digest}")
     common.err.print(f"half of the cases are abnormal, in a clinic fewer are; {NOT_FOR_DIAGNOSIS}")

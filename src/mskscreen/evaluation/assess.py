@@ -143,12 +143,12 @@ def assess(
     dev = development.cases("study") if development else None
     shared = require_apart(dev, cases, other_set=other_set) if dev else 0
     _require_one_model(cases, dev, contract)
-    if calibration != "as-is":
-        cases.table.require_abnormality("a calibration")
+    if calibration == "isotonic":
+        cases.table.require_abnormality("an isotonic calibration")
     if calibration != "as-is" and dev is None:
         raise DataError(f"calibration '{calibration}' needs development predictions; pass --dev")
     soft = cases.table.no_scores is None
-    calibrators = _calibrators(dev, soft)
+    calibrators = _calibrators(dev, soft, calibration)
     diagrams = (
         _diagrams(cases, {name: _apply(name, cases, calibrators).p for name in calibrators}, resamples, seed)
         if soft
@@ -159,7 +159,7 @@ def assess(
         dev = _apply(calibration, dev, calibrators)
     points, reason = _points(dev, contract, cases.table.no_scores, rules)
     thresholds = {name: p.threshold if isinstance(p, OperatingPoint) else p for name, p in points.items()}
-    if at is None and calibration != "as-is":
+    if at is None and calibration != "as-is" and not cases.table.silent:
         at = "balanced"
     if at is not None and at not in thresholds:
         raise DataError(
@@ -205,13 +205,18 @@ def _require_one_model(cases: Cases, dev: Cases | None, contract: ModelContract 
         raise DataError(f"{dev.table.name} and {cases.table.name} are of different models; predict both with one")
 
 
-def _calibrators(dev: Cases | None, soft: bool) -> dict[str, Any]:
-    """Ways to calibrate, by name; the raw temperatures need the raw scores of the development studies."""
+def _calibrators(dev: Cases | None, soft: bool, calibration: CalibrationChoice) -> dict[str, Any]:
+    """Ways to calibrate, by name; the raw temperatures need the raw scores of the development studies.
+
+    Of joint types alone nothing is fitted but what is chosen, since no diagram compares the ways.
+    """
     found: dict[str, Any] = {"as-is": None}
     if dev is not None and soft:
         if np.isfinite(dev.table.pred1[dev.rows]).all():
             found["temperature"] = fit_calibration(dev)
         found["isotonic"] = fit_isotonic(dev.labels, dev.p)
+    elif dev is not None and dev.table.silent and calibration == "temperature":
+        found["temperature"] = fit_calibration(dev)
     return found
 
 

@@ -14,9 +14,10 @@ from mskscreen.errors import DataError
 from mskscreen.predictions import softmax
 
 BINS = 15
+TEMPERATURES = 0.05, 20.0
 _EPSILON = float(np.finfo(np.float64).eps)
 _NEWTON_STEPS = 40
-_LOG_TEMPERATURES = float(np.log(0.05)), float(np.log(20.0))
+_LOG_TEMPERATURES = float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1]))
 
 
 def bin_index(p: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -50,12 +51,14 @@ def fit_temperature(scores: np.ndarray, classes: np.ndarray, groups: np.ndarray 
 
     `scores` (n, k) are raw, `classes` (g,) the true class of each group, `groups` (n,) the group of each row
     (None: each row its own, which is Guo et al., arXiv:1706.04599). With studies as groups the loss is that of
-    the study score, the mean over its images. Golden-section search on log T.
+    the study score, the mean over its images. Golden-section search on log T; one of `TEMPERATURES` where no
+    other is better: the cases have no best temperature then.
 
     Raises DataError where there is no row or only one class.
     """
     loss = _group_loss(scores, classes, groups)
-    return float(np.exp(_golden(lambda log: loss(log, 0.0), *_LOG_TEMPERATURES)))
+    found = float(np.exp(_golden(lambda log: loss(log, 0.0), *_LOG_TEMPERATURES)))
+    return min(*TEMPERATURES, found, key=lambda temperature: loss(float(np.log(temperature)), 0.0))
 
 
 def fit_temperature_and_offset(

@@ -22,7 +22,11 @@ Outputs = dict[str, np.ndarray]
 _BESIDE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|\S+\.(h|cc):\d+ \S[^()]*\(.*?\) "
 )
-_NEWER = re.compile(r"Opset (\d+) is under development.* till opset (\d+)")
+_NEWER = {
+    "operator set": re.compile(r"Opset (\d+) is under development.* till opset (\d+)"),
+    "IR version": re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
+}
+_NO_MEMORY = re.compile(r"bad_alloc|Failed to allocate")
 Shape = tuple[int | None, ...] | None  # None stands for what is dynamic: a dimension, or the rank
 
 
@@ -185,6 +189,10 @@ def reason_of(error: Exception) -> str:
     if not lines:
         return type(error).__name__
     last = lines[-1][:2000]
-    if newer := _NEWER.search(last):
-        return f"its operator set {newer[1]} is newer than {newer[2]}, the last that is known"
+    for what, pattern in _NEWER.items():
+        if newer := pattern.search(last):
+            known = f"is newer than {newer[2]}, the last that is known"
+            return f"its {what} {newer[1]} {known}; update the engine or choose another"
+    if _NO_MEMORY.search(last):
+        return "it asks for more memory than can be had"
     return _BESIDE.sub("", last)[:300]

@@ -56,6 +56,11 @@ class ReviewCase:
     p_abnormal: float
     views: tuple[View, ...]
 
+    @property
+    def mapped(self) -> bool:
+        """Whether readers see a map of one of its views."""
+        return any(view.mapped for view in self.views)
+
 
 @dataclass(frozen=True)
 class Showing:

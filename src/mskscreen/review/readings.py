@@ -39,14 +39,14 @@ def readings(key: Key, answers: Sequence[Answer], readers: Sequence[str], phase:
         if showing.phase != phase:
             continue
         cell = showing.case, readers.index(answer.reader)
-        views = key.cases[showing.case].views
-        judgement = answer.judgement if any(view.mapped for view in views) else None
+        case = key.cases[showing.case]
+        judgement = answer.judgement if case.mapped else None
         asked = {"call": answer.call, "judgement": judgement}
         if showing.repeat:
             asked = {"again": answer.call, "judgement_again": judgement}
         else:
             asked["confidence"] = answer.confidence
-            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(views, answer)
+            found.hits[cell], found.chance[cell], found.boxed[cell] = _pointed(case.views, answer)
         for name, value in asked.items():
             getattr(found, name)[cell] = UNRATED if value is None else value
     return found

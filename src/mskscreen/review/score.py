@@ -41,7 +41,10 @@ class Returned:
 
 @dataclass(frozen=True)
 class Scores:
-    """All figures of a study; `within` is of cases shown twice, `maps` holds the share of each judgement."""
+    """All figures of a study; `within` is of cases shown twice, `maps` holds the share of each judgement.
+
+    `mapless` counts the judgements of a map where none was shown, which are left out.
+    """
 
     returned: tuple[Returned, ...]
     accuracy: tuple[Row, ...]
@@ -49,6 +52,7 @@ class Scores:
     within: tuple[Row, ...]
     maps: tuple[Row, ...]
     pointing: tuple[Row, ...]
+    mapless: int
 
 
 def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> Scores:
@@ -75,7 +79,13 @@ def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> 
         ),
         maps=_judgements(key, aided.judgement, truth, settings),
         pointing=tuple(row for phase, read in phases.items() for row in _pointing(phase, read, readers, settings)),
+        mapless=sum(answer.judgement is not None and not _shows_map(key, answer) for answer in answers),
     )
+
+
+def _shows_map(key: Key, answer: Answer) -> bool:
+    showing = key.showings[answer.code]
+    return showing.phase == AIDED and key.cases[showing.case].mapped
 
 
 def _returned(key: Key, answers: Sequence[Answer]) -> tuple[Returned, ...]:

@@ -85,12 +85,16 @@ def draw_overlay(
 def contact_sheets(paths: Sequence[Path]) -> Iterator[Image.Image]:
     """Pictures on pages of three cells across and twelve down, in their order.
 
-    Those of a row are equally high, at most a cell, and a row is as wide as the page: only the last ends before.
+    Those of a row are equally high, at most a cell, and a row is as wide as the page: only the last ends before,
+    and one whose next picture is so wide that it would leave the others less than half a cell.
     """
     rows: list[list[tuple[Path, float]]] = [[]]
     for path in paths:
         with Image.open(path) as picture:
-            rows[-1].append((path, picture.width / picture.height))
+            shaped = path, picture.width / picture.height
+        if rows[-1] and _height([*rows[-1], shaped]) < CELL // 2:
+            rows.append([])
+        rows[-1].append(shaped)
         if sum(shape for _, shape in rows[-1]) >= _ACROSS:
             rows.append([])
     rows = [row for row in rows if row]

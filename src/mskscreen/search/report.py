@@ -33,7 +33,10 @@ def write_report(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Section]:
-    """Write report.md, report.html, leaderboard.csv, runs.csv and pareto.svg into `out`; returns the tables."""
+    """Write report.md, report.html, leaderboard.csv, runs.csv and pareto.svg into `out`; returns the tables.
+
+    Without latencies there is no pareto.svg, and that of an earlier report does not stay.
+    """
     out.mkdir(parents=True, exist_ok=True)
     sections = _sections(findings, latencies, resamples, seed)
     points = _points(findings, latencies)
@@ -41,6 +44,8 @@ def write_report(
     about = _about(plan, findings, latencies)
     if drawing:
         write_text(out / CHART, drawing + "\n")
+    else:
+        (out / CHART).unlink(missing_ok=True)
     write_text(out / CELLS, _csv(sections[0].header, sections[0].rows))
     write_text(out / RUNS, _runs(plan, findings))
     write_text(out / MARKDOWN, _markdown(about, sections, chart=bool(points)))

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -42,6 +43,8 @@ _KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
 REPEATS = ("seed", "fold")
 # Enough of a SHA-256 that no two of a million protocols share it.
 _DIGITS = 16
+# A level that says nothing without its axis.
+_MUTE = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?|none")
 
 Level = tuple[str, Mapping[str, Any]]
 
@@ -60,8 +63,10 @@ class Run:
 
     @property
     def cell(self) -> str:
-        """Name of the cell: its levels."""
-        return " ".join(self.key) or self.protocol.architecture
+        """Name of the cell: its levels, a number with its axis, as `epochs=2`."""
+        named = ((axis, level) for axis, level in self.levels.items() if axis not in REPEATS)
+        told = (f"{axis}={level}" if _MUTE.fullmatch(level) else level for axis, level in named)
+        return " ".join(told) or self.protocol.architecture
 
     @property
     def name(self) -> str:

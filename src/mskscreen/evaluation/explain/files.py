@@ -70,11 +70,7 @@ def explain_files(
     image as many as it may cost at most. Raises ModelError where the model does not allow a method or did not
     learn the class.
     """
-    target = Target.parse(request.of, JOINT_LABELS[0])
-    require_learned(screener.engine.contract, target)
-    for method in request.methods:
-        explainer.require(method, target)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_learned(screener.engine.contract, _any_target(request))
     most = sum(explainer.settings.most_passes(method) for method in request.methods)
     for path in files:
         spent = 0
@@ -97,6 +93,10 @@ def _explain_file(
     known = [_known(place) for place in places.values()]
     if all(record and record.job == job for record, job in zip(known, jobs.values(), strict=True)):
         return Made(tuple(record for record in known if record), found=True)
+    # Not before: a finished run needs no network of a checkpoint.
+    for method in request.methods:
+        explainer.require(method, _any_target(request))
+    folder.mkdir(parents=True, exist_ok=True)
     image = _screen(screener, path, request.at)
     row = image.prediction
     if row.error is not None or image.radiograph is None:
@@ -122,6 +122,11 @@ def _explain_file(
         record.write(places[record.method])
     drawn = any(record.overlay for record in records)
     return Made(tuple(records), burned_in=drawn and FLAG_BURNED_IN in row.flags)
+
+
+def _any_target(request: Request) -> Target:
+    """The class, or one of the head, where only the image tells which."""
+    return Target.parse(request.of, JOINT_LABELS[0])
 
 
 def write_sheets(folder: Path, records: list[MapRecord]) -> Iterator[Path]:

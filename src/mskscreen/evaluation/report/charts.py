@@ -16,7 +16,7 @@ from mskscreen.evaluation.report.markup import Markup, tag
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 GREY, INK = "#8a8a8a", "#1a1a1a"
 WIDTH, HEIGHT = 360, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 42
 _DASHES = (None, "6 3", "2 3", "8 3 2 3")
 
 

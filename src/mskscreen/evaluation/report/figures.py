@@ -54,8 +54,14 @@ def curves(a: Assessment) -> list[object]:
 
 def calibration(a: Assessment) -> list[object]:
     """Reliability as predicted and after each calibration fitted on development studies."""
+    dev = a.development
     if not a.reliability:
-        return [tag("p", sentence(a.cases.table.no_scores))]
+        said = sentence(a.cases.table.no_scores)
+        if dev and dev.temperatures:
+            said += (
+                f" Joint types are at the temperature {dev.temperatures[1]:.3f}, fitted on development studies."
+            )
+        return [tag("p", said)]
     colours = (charts.BLUE, charts.VERMILLION, charts.GREEN)
     series = [
         Series(
@@ -79,7 +85,6 @@ def calibration(a: Assessment) -> list[object]:
         [r.name, *(cell(r.metrics[name]) for name in LOSSES), "yes" if r.name == a.calibration else ""]
         for r in a.reliability
     ]
-    dev = a.development
     said = "Temperature and isotonic map were fitted on the development studies." if dev else ""
     if dev and dev.temperatures:
         said += f" Temperatures: abnormality {dev.temperatures[0]:.3f}, joint {dev.temperatures[1]:.3f}."
