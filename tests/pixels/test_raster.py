@@ -1,5 +1,6 @@
 """Rasters and arrays: every mode keeps its range, orientation and colour are undone, frames are not guessed."""
 
+import gzip
 import struct
 from io import BytesIO
 
@@ -248,7 +249,8 @@ def test_limits_are_settable():
 
 
 def test_an_archive_is_to_be_unpacked():
-    with pytest.raises(DecodeError, match="unpack it"):
-        read_radiograph(b"PK\3\4" + bytes(200))
+    for archive in (b"PK\3\4" + bytes(200), gzip.compress(saved(Image.fromarray(GRAY), "PNG"))):
+        with pytest.raises(DecodeError, match="unpack it"):
+            read_radiograph(archive)
     with pytest.raises(DecodeError, match="convert it to one"):
         read_radiograph(b"PK" + bytes(200))
