@@ -19,7 +19,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
 
-    It keeps the suffix of `path`, by which some writers and readers tell the format.
+    It keeps the suffix of `path`, by which some writers and readers tell the format. An error of the file system
+    names `path`.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
@@ -27,6 +28,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)
+    except OSError as error:
+        # What fails to write names no file, what fails to open the temporary one.
+        if error.errno and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +160,7 @@ def test_file_names_can_neither_style_nor_steer_the_terminal(
         (["empty"], "no radiograph in 'empty'"),
         (["*.nothing"], "no radiograph in '*.nothing'"),
         (["-"], "no radiograph in stdin"),
+        ([""], "an empty name"),
         (["a.png", "--at", "best"], "no operating point 'best'; it has balanced, sensitive, specific"),
         (["a.png", "--format", "parquet"], "--output"),
         (["a.png", "--format", "csv", "--output", "o.json"], "leave out one"),
@@ -209,12 +212,29 @@ def test_sources_are_files_folders_patterns_and_a_list_on_stdin_each_image_once(
     assert files("valid/*/*/*/image1.png") == [name for name in whole if name.endswith("image1.png")]
     listed = "\n".join([whole[2], "", whole[0] + "\r", "valid/XR_HAND"]) + "\n"
     assert files("-", stdin=listed) == [whole[2], whole[0], *whole[3:]]
+    picture = Path(whole[0]).read_bytes().decode("utf-8", "surrogateescape")
+    refused = run("-", stdin=picture)
+    assert (refused.code, "no list of names" in refused.err) == (2, True)
     assert files(whole[0], "x" * 300) == [whole[0], "x" * 300]
     done = run(whole[0], "*.nothing", "nor/[this].png")
     assert done.code == 0
     assert "no radiograph in '*.nothing' and 1 more" in done.err
     assert files("gone.png") == ["gone.png"]
     assert run("gone.png").code == 3
+
+
+def test_a_list_on_stdin_may_hold_names_that_are_not_utf_8(
+    model: Path, tmp_path: Path, write_png: Callable
+) -> None:
+    named = os.fsencode(tmp_path) + b"/\xff.png"
+    write_png(Path(os.fsdecode(named)))
+    code = "from mskscreen.cli.main import run; run()"
+    command = [sys.executable, "-c", code, "predict", "-", "--format", "jsonl", "--model", str(model)]
+    # As in the locales of desktops, where Python reads stdin strictly.
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=named + b"\n", env=strict, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["file"].endswith("/\\udcff.png")
 
 
 def test_a_manifest_stands_for_its_images(run: Callable, mura: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What a careful user tries first: limits, files that exist, folders of several joints, blank images, pipes."""
 
 import json
+import re
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,36 @@ def test_an_error_of_the_file_system_names_no_folder(
         main.run()
     assert ended.value.code == common.Exit.FAILURE
     assert capsys.readouterr().err == "error: study1: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["predict --maps out", "predict --maps out -o table.json", "explain --out out"]
+)
+def test_a_full_disk_is_said_with_the_file_and_what_to_do(
+    arguments: str,
+    image: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    normal = ["--normal"] if "explain" in arguments else []
+    argv = ["mskscreen", *arguments.split(), *normal, str(image), "--model", str(model)]
+    monkeypatch.setattr("sys.argv", argv)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Enough for the table of one image, and for no picture.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ended.value.code == common.Exit.FAILURE
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: [\w.-]*images-one-[\w.]+\.png: ", said)
+    assert "make room and run the same command again" in said
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix == ".png"]
 
 
 def blanks() -> Iterator[np.ndarray]:

@@ -1,5 +1,7 @@
 """Rasters and arrays: every mode keeps its range, orientation and colour are undone, frames are not guessed."""
 
+import gzip
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -60,6 +62,46 @@ def test_big_endian_and_white_is_zero_tiffs():
     negative = read_radiograph(saved(Image.fromarray(DEEP), "TIFF", tiffinfo=tags))
     np.testing.assert_allclose(negative.pixels, 1 - DEEP / 65535, atol=1e-6)
     assert negative.record.inverted
+
+
+def tiff(samples, photometric, sample_format, planes, order="<"):
+    """An uncompressed TIFF (TIFF 6.0, section 2) of little or big-endian samples."""
+    count = planes if planes > 1 else 1
+    size = GRAY.size * samples.itemsize
+    lists = {258: [8 * samples.itemsize] * count, 273: [size * i for i in range(count)], 279: [size] * count}
+    single = {256: 36, 257: 24, 259: 1, 262: photometric, 277: count, 278: 24, 284: 2 if planes > 1 else 1}
+    fields = {tag: [value] for tag, value in single.items()} | lists | {339: [sample_format] * count}
+    begin = 8 + 6 + 12 * len(fields)
+    room, values = begin + 4 * sum(map(len, fields.values())), b""
+    entries = b""
+    for tag in sorted(fields):
+        numbers = [value + room if tag == 273 else value for value in fields[tag]]
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        inside = packed if len(numbers) == 1 else struct.pack(order + "I", begin + len(values))
+        values += b"" if len(numbers) == 1 else packed
+        entries += struct.pack(order + "HHI", tag, 4, len(numbers)) + inside
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HIH", 42, 8, len(fields))
+    directory = head + entries + struct.pack(order + "I", 0) + values
+    return directory.ljust(room, b"\0") + samples.tobytes()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("sample", ["u1", "u2", "i2"])
+def test_tiffs_of_either_order_hold_what_was_written(order, sample):
+    values = GRAY.astype(order + sample)
+    radiograph = read_radiograph(tiff(values, 1, 2 if sample == "i2" else 1, 1, order))
+    np.testing.assert_allclose(radiograph.pixels, GRAY / (65535 if sample == "u2" else 255), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("sample", "photometric", "sample_format", "planes"),
+    [("i1", 1, 2, 1), ("u2", 2, 1, 3), ("u2", 2, 1, 4), ("f8", 1, 3, 1)],
+)
+def test_a_tiff_that_would_be_misread_is_refused(order, sample, photometric, sample_format, planes):
+    samples = np.stack([GRAY.astype(order + sample)] * planes)
+    with pytest.raises(DecodeError, match="a TIFF of a kind that is not read; save it as gray of 8 or 16 bits"):
+        read_radiograph(tiff(samples, photometric, sample_format, planes, order))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +249,8 @@ def test_limits_are_settable():
 
 
 def test_an_archive_is_to_be_unpacked():
-    with pytest.raises(DecodeError, match="unpack it"):
-        read_radiograph(b"PK\3\4" + bytes(200))
+    for archive in (b"PK\3\4" + bytes(200), gzip.compress(saved(Image.fromarray(GRAY), "PNG"))):
+        with pytest.raises(DecodeError, match="unpack it"):
+            read_radiograph(archive)
     with pytest.raises(DecodeError, match="convert it to one"):
         read_radiograph(b"PK" + bytes(200))

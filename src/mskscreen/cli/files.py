@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import Counter
@@ -15,7 +16,9 @@ from mskscreen.cli import common
 
 def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     """The images that the arguments stand for, each once; pictures written by an earlier run are none."""
-    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if sources == ["-"] else sources
+    names = _listed() if sources == ["-"] else sources
+    if "" in names:
+        raise typer.BadParameter("an empty name stands for no image; for this folder name .")
     from mskscreen.inference.files import passed_over
 
     names = _radiographs(names)
@@ -43,6 +46,18 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
     if left:
         common.err.print(f"passed over: {left}")
     return files
+
+
+def _listed() -> list[str]:
+    """The names on stdin, one a line, of any bytes that a file may be called."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
+    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    if any("\0" in name for name in names):
+        raise typer.BadParameter(
+            "what stdin holds is no list of names, one a line; an image from a pipe is named /dev/stdin"
+        )
+    return names
 
 
 def _radiographs(names: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from mskscreen.cli.robustness import robustness
 from mskscreen.cli.train import KEYS, train
 from mskscreen.errors import MskscreenError
 from mskscreen.mura_path import unlabelled
+from mskscreen.storage import disk_full
 
 app = typer.Typer(
     name="mskscreen",
@@ -79,6 +80,8 @@ def run() -> None:
         app()
     except (MskscreenError, OSError) as error:
         said = _without_folders(error) if isinstance(error, OSError) else error
+        if isinstance(error, OSError) and disk_full(error):
+            said = f"{said}; make room and run the same command again"
         common.alarm.print(f"error: {common.plain(str(said))}")
         sys.exit(common.Exit.FAILURE)
 

@@ -236,6 +236,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     from mskscreen.pixels import displayed
     from mskscreen.saliency.overlay import draw_overlay, overlay_name, said
     from mskscreen.saliency.target import ABNORMAL, require_learned
+    from mskscreen.storage import replacing
 
     contract = screener.engine.contract
     if contract.map is None:
@@ -255,7 +256,8 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         what = said(row.joint, row.p_abnormal, row.abnormal)
         caption = f"{Path(row.file).name}: {what} (model {contract.name})"
         picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
-        picture.save(folder / overlay_name(unlabelled(row.file), row.file), compress_level=1)
+        with replacing(folder / overlay_name(unlabelled(row.file), row.file)) as partial:
+            picture.save(partial, compress_level=1)
 
     return draw
 

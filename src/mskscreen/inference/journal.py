@@ -42,8 +42,10 @@ def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Jo
     except OSError as error:
         if not disk_full(error):
             raise
+        # A picture that is drawn with a row names itself; its folders may tell the patient and the label.
+        full = output if error.filename in (None, str(output)) else Path(error.filename).name
         raise DataError(
-            f"{output}: no room is left to write it; make room and run the same command again, which goes on from "
+            f"{full}: no room is left to write it; make room and run the same command again, which goes on from "
             "there"
         ) from error
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from mskscreen.errors import DecodeError, LimitError
 from mskscreen.pixels.codestream import jpeg_scans
@@ -46,7 +46,7 @@ _ORIENTATIONS = {
     7: (1, True),
     8: (1, False),
 }
-_ORIENTATION_TAG, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 274, 258, 262, 339
+_ORIENTATION_TAG, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES, _TIFF_SAMPLE_FORMAT = 274, 258, 262, 284, 339
 _TIFF_TILE = (322, 323)
 # Channels that differ by more than this many of 255 levels in more than a thousandth of the pixels are colour;
 # less is what JPEG's chroma rounding leaves in a gray image.
@@ -76,6 +76,10 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
         raise LimitError(
             f"{name}: its header asks for more pixels than Pillow ever opens; check the file"
         ) from error
+    except UnidentifiedImageError as error:
+        if kind != "TIFF":
+            raise
+        raise _unread_tiff(name) from error
     warnings = _check_opened(image, data, name, limits)
     digest = sha256_beside(data)
     orientation = _orientation(image, warnings)
@@ -185,6 +189,10 @@ def _check_opened(image: Image.Image, data: bytes, name: str, limits: Limits) ->
     bits = _PIXEL_BITS.get(image.mode, 32)
     limits.check_image(name, image.height, image.width, bits=bits)
     tags: Any = getattr(image, "tag_v2", {})
+    signed_bytes = image.mode == "L" and tags.get(_TIFF_SAMPLE_FORMAT) == (2,)
+    if signed_bytes or (tags.get(_TIFF_PLANES) == 2 and tags.get(_TIFF_BITS, (8,))[0] == 16):
+        # Pillow takes the former for unsigned and the latter for planes of bytes, and shows another picture.
+        raise _unread_tiff(name)
     if all(tag in tags for tag in _TIFF_TILE):
         # A tile is decoded whole, and may be larger than the image.
         limits.check_image(name, tags[_TIFF_TILE[1]], tags[_TIFF_TILE[0]], bits=bits)
@@ -195,6 +203,12 @@ def _check_opened(image: Image.Image, data: bytes, name: str, limits: Limits) ->
     if image.format == "PNG" and data[24] == 16 and not image.mode.startswith("I"):
         warnings.append("16-bit colour or alpha was read at 8 bits")
     return warnings
+
+
+def _unread_tiff(name: str) -> DecodeError:
+    return DecodeError(
+        f"{name}: is damaged, or a TIFF of a kind that is not read; save it as gray of 8 or 16 bits, unsigned"
+    )
 
 
 def _further_frames(image: Image.Image) -> str | None:

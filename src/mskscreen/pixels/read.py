@@ -85,6 +85,6 @@ def _decode_bytes(data: bytes, name: str, limits: Limits, enough: Enough) -> Rad
     from mskscreen.pixels.dicom import decode_dicom, looks_like_dicom
 
     if not looks_like_dicom(data):
-        remedy = "unpack it" if data.startswith(b"PK\3\4") else "convert it to one"
+        remedy = "unpack it" if data.startswith((b"PK\3\4", b"\x1f\x8b")) else "convert it to one"
         raise DecodeError(f"{name}: its content is none of DICOM, PNG, JPEG, TIFF, BMP, WebP; {remedy}")
     return decode_dicom(data, name, limits, enough)
