@@ -158,6 +158,7 @@ def test_run_lengths_of_coco_mark_what_they_say_and_not_the_box(tmp_path):
         ("a.csv", "image,x,y,width,height\na.png,1,2,three,4\n", "line 2, column 'width'"),
         ("a.csv", "file,x,y,width,height\na.png,1,2,3,4\n", "image"),
         ("a.csv", "image,left,top\na.png,1,2\n", "xmin, ymin, xmax, ymax"),
+        ("a.json", '{"images": []}', "lacks the field 'annotations'"),
         ("labels/a.txt", "0 0.5 0.5 0.2\n", r"a\.txt.*line 1"),
         ("labels/notes.txt", "see the paper\n", r"notes\.txt.*line 1"),
     ],

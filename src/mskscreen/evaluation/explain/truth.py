@@ -99,7 +99,8 @@ def read_truth(path: Path) -> Truths:
         if path.suffix.lower() == ".json":
             return Truths(dict(_coco(path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
-        raise DataError(f"{path}: not a truth that can be read ({type(error).__name__}: {error})") from error
+        why = f"it lacks the field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: not a truth that can be read ({why})") from error
     raise DataError(f"{path}: a truth is a folder of phantoms, a .csv, a COCO .json, or a folder of YOLO labels")
 
 
