@@ -39,11 +39,11 @@ def cover(spans, points, projection, radius, columns):  # type: ignore[no-untype
 
 @compiled
 def _noise_at(noise, u, v):  # type: ignore[no-untyped-def]
-    size = noise.shape[0]
+    last = noise.shape[0] - 1
     i, j = int(np.floor(u)), int(np.floor(v))
     fu, fv = u - i, v - j
-    i, j = i % size, j % size
-    i1, j1 = (i + 1) % size, (j + 1) % size
+    i1, j1 = np.uintp((i + 1) & last), np.uintp((j + 1) & last)
+    i, j = np.uintp(i & last), np.uintp(j & last)
     return (noise[i, j] * (1 - fu) + noise[i1, j] * fu) * (1 - fv) + (
         noise[i, j1] * (1 - fu) + noise[i1, j1] * fu
     ) * fv
@@ -146,9 +146,10 @@ def _sum(density, layout, first, last, ray, forms, settings, pitch, noise):  # t
     for n in range(first, last + 1):
         at = np.uintp(n * layout[3] + (b >> 16) * layout[4] + (c >> 16) * layout[5])
         fb, fc = (b >> 8) & 255, (c >> 8) & 255
-        low = density[at] * (256 - fb) + density[at + right] * fb
-        high = density[at + below] * (256 - fb) + density[at + across] * fb
-        value = low * (256 - fc) + high * fc
+        near, far = np.int64(density[at]), np.int64(density[at + below])
+        low = (near << 8) + (np.int64(density[at + right]) - near) * fb
+        high = (far << 8) + (np.int64(density[at + across]) - far) * fb
+        value = (low << 8) + (high - low) * fc
         if forms is None:
             plain += value
         elif value > 0:
