@@ -1,4 +1,4 @@
-"""Fast low-pass filters and resampling for single-channel images (rows, columns) float32."""
+"""Fast low-pass filters, resampling and powers of single-channel images (rows, columns) float32."""
 
 from __future__ import annotations
 
@@ -61,6 +61,19 @@ def _edged(image: np.ndarray, above: int, below: int, left: int, right: int) -> 
     middle[:, :left], middle[:, left + columns :] = image[:, :1], image[:, -1:]
     edged[:above], edged[above + rows :] = middle[0], middle[-1]
     return edged
+
+
+@compiled
+def bend(image, gamma):  # type: ignore[no-untyped-def]
+    """Clip `image` to [0, 1] and raise it to the power `gamma` (float32), in place."""
+    last = bent = np.float32(0)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            value = min(max(image[y, x], np.float32(0)), np.float32(1))
+            if value != last:
+                # What lies outside the field is all of one value.
+                last, bent = value, value**gamma
+            image[y, x] = bent
 
 
 @compiled
