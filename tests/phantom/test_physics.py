@@ -80,6 +80,19 @@ def test_harder_beams_go_through_and_flatten_bone() -> None:
     assert bone80 / soft80 > bone50 / soft50
 
 
+def test_every_pixel_is_attenuated_by_what_lies_in_its_own_way() -> None:
+    layers = slab(SOFT=0.0, BONE=0.0)
+    layers.paths[Material.SOFT][40:50, 7:30] = 0.05
+    layers.paths[Material.BONE][45:48, 20:60] = 0.01
+    found = primary(layers, 60)
+    for row, column in ((0, 0), (39, 10), (40, 6), (40, 7), (46, 25), (46, 59), (46, 60), (63, 63)):
+        alone = slab(
+            1, SOFT=layers.paths[Material.SOFT][row, column], BONE=layers.paths[Material.BONE][row, column]
+        )
+        assert found[row, column] == pytest.approx(primary(alone, 60)[0, 0], rel=1e-6)
+    assert found[0, 0] == pytest.approx(1, rel=1e-6)
+
+
 def test_quantum_noise_is_that_of_poisson() -> None:
     layers = slab(200, SOFT=0.05)
     mean = primary(layers, 55.0)[0, 0]

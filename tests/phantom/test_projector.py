@@ -190,14 +190,20 @@ def test_cortical_index_of_the_shaft_rises_with_the_cortex_and_the_bone_stays_as
 
 
 def test_skipping_changes_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaping through empty blocks leaves out no bone."""
+    """Leaping through empty blocks leaves out no bone, nor do rays that are not cast: every ray sees the same."""
     rng = np.random.default_rng(3)
     parts = []
     for _ in range(24):
         transform = placed(rotation(rng.standard_normal(3), rng.uniform(-3, 3)))
         transform[:2, 3] += rng.uniform(-0.07, 0.07, 2)
-        parts.append(BonePart(BONE, transform))
+        whole = BonePart(BONE, transform)
+        normal = rng.standard_normal(3)
+        clip = Clip(tuple(normal), float(normal @ Skeleton.load().bones[BONE].centre), 0.5e-3)
+        parts += [whole, replace(whole, clips=(clip,))]
     quick = [shadow(part) for part in parts]
     monkeypatch.setattr(projector, "_within_45_degrees", lambda *_: False)
     np.testing.assert_array_equal(quick, [shadow(part) for part in parts])
-    assert sum(bool(path.any()) for path in quick) in range(6, 24)
+    monkeypatch.setattr(projector, "_in_field", lambda parts, _: parts)
+    monkeypatch.setattr(projector, "cover", lambda spans, *_: spans.__setitem__(slice(None), (0, spans.shape[0])))
+    np.testing.assert_array_equal(quick, [shadow(part) for part in parts])
+    assert sum(bool(path.any()) for path in quick) in range(12, 48)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from mskscreen.phantom.filters import blur, low_pass
+from mskscreen.phantom.filters import bend, blur, low_pass
 
 _SPARSE = (slice(None, None, 3), slice(None, None, 3))
 
@@ -113,7 +113,8 @@ def process(
     `intensity` is relative to the open beam. Statistics come from where `field` (rows, columns), the exposed area,
     exceeds one half; blackening what lies outside is left to the collimator, after this, or its edges would ring.
     """
-    signal = -np.log(np.maximum(intensity, np.float32(2e-4)))
+    signal = np.maximum(intensity, np.float32(2e-4))
+    np.negative(np.log(signal, out=signal), out=signal)
     anatomy = _anatomy(signal, field)
     shown = signal.copy()
     if np.isfinite(style.latitude):
@@ -127,11 +128,14 @@ def process(
         _sharpen(shown, signal, blur(signal, style.detail_size), style.detail)
     low, high = np.percentile(shown[_SPARSE][anatomy], [style.black, style.white])
     low -= style.air * (high - low)
-    tone = _tone((shown - np.float32(low)) / np.float32(max(high - low, 1e-3)), style)
-    image = style.floor + (style.ceiling - style.floor) * tone
+    shown -= np.float32(low)
+    shown /= np.float32(max(high - low, 1e-3))
+    image = _tone(shown, style)
+    image *= style.ceiling - style.floor
+    image += style.floor
     if style.grain > 0:
-        image = image + np.float32(style.grain) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image, 0, 1, dtype=np.float32)
+        image += np.float32(style.grain) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image, 0, 1, out=image)
 
 
 def _sharpen(shown: np.ndarray, signal: np.ndarray, smooth: np.ndarray, gain: float) -> None:
@@ -154,9 +158,19 @@ def _anatomy(signal: np.ndarray, field: np.ndarray | None) -> np.ndarray:
 
 
 def _tone(position: np.ndarray, style: DisplayStyle) -> np.ndarray:
-    """Tone curve from window position to [0, 1]: a sigmoid scaled to meet 0 and 1 at the limits, or a power."""
+    """Tone curve from window position, in place, to [0, 1]: a power, or a sigmoid scaled to meet 0 and 1 at the
+    limits.
+    """
     if style.slope <= 0:
-        return np.clip(position, 0, 1) ** np.float32(style.gamma)
+        bend(position, np.float32(style.gamma))
+        return position
     ends = 1 / (1 + np.exp(-style.slope * (np.array([0.0, 1.0]) - style.shoulder)))
-    curve = 1 / (1 + np.exp(np.float32(-style.slope) * (np.clip(position, -1, 2) - np.float32(style.shoulder))))
-    return np.clip((curve - np.float32(ends[0])) / np.float32(ends[1] - ends[0]), 0, 1)
+    curve = np.clip(position, -1, 2, out=position)
+    curve -= np.float32(style.shoulder)
+    curve *= np.float32(-style.slope)
+    np.exp(curve, out=curve)
+    curve += 1
+    np.reciprocal(curve, out=curve)
+    curve -= np.float32(ends[0])
+    curve /= np.float32(ends[1] - ends[0])
+    return np.clip(curve, 0, 1, out=curve)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mskscreen.phantom.filters import bend
+
 
 @dataclass(frozen=True)
 class Medium:
@@ -55,11 +57,13 @@ def sample_medium(rng: np.random.Generator, film_like: bool) -> Medium:
 
 def develop(image: np.ndarray, medium: Medium, rng: np.random.Generator) -> np.ndarray:
     """The image as it looks on this medium, before any inversion: tone first, then the defects of film."""
+    image = image.copy()
     if medium.gamma != 1 or medium.density:
-        image = np.clip(image, 0, 1) ** np.float32(medium.gamma) - np.float32(medium.density)
+        bend(image, np.float32(medium.gamma))
+        image -= np.float32(medium.density)
     if medium.film:
-        image = _film(np.clip(image, 0, 1), rng)
-    return np.clip(image, 0, 1)
+        image = _film(np.clip(image, 0, 1, out=image), rng)
+    return np.clip(image, 0, 1, out=image)
 
 
 def _film(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

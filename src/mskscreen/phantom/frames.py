@@ -11,6 +11,9 @@ from mskscreen.phantom.skeleton import rotation
 Vector = np.ndarray
 Matrix = np.ndarray
 
+UNMOVED = np.eye(4)
+UNMOVED.flags.writeable = False
+
 
 def unit(vector: Vector) -> Vector:
     """The vector scaled to length one."""
@@ -30,7 +33,7 @@ def across(vector: Vector, axis: Vector) -> Vector:
 
 def place(origin: Vector, axes: Matrix | None = None) -> Matrix:
     """The transform that puts local coordinates at `origin`, turned by `axes`."""
-    matrix = np.eye(4)
+    matrix = UNMOVED.copy()
     matrix[:3, 3] = origin
     if axes is not None:
         matrix[:3, :3] = axes

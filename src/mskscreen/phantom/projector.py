@@ -11,24 +11,26 @@ from functools import cache
 import numpy as np
 
 from mskscreen.phantom.levels import BLOCK, FULL, Level
-from mskscreen.phantom.raycaster import cast_analytic, cast_volume, cover
+from mskscreen.phantom.raycaster import ROUGHEST, cast_analytic, cast_volume, cover
 from mskscreen.phantom.scene import BonePart, Camera, Clip, DensityEdit, Shape, Solid
 from mskscreen.phantom.volumes import load_volume
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+_REACH = (BLOCK + 1) / 2 + 0.02  # voxels from a block's middle to where samples and their rounding end
 _KINDS = {Shape.BOX: 0, Shape.CYLINDER: 1, Shape.ELLIPSOID: 2}
 
 
 def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> None:
     """Add to `path` (rows, columns) float32 the metres of solid cortical bone that every ray meets in `parts`."""
     beam = np.stack([camera.origin - camera.source, camera.du, camera.dv])
-    for part in parts:
+    for part in _in_field(tuple(parts), camera):
         stretch = np.sqrt((part.transform[:3, :3] ** 2).sum(axis=0))
         level = load_volume(part.bone, part.cortex).for_pixel(camera.pixel / float(stretch.mean()))
-        radius = (BLOCK + 1) / 2 * np.sqrt(3) * level.pitch * float(stretch.max()) / camera.pixel
         spans = np.empty((camera.rows, 2), np.int64)
         spans[:, 0], spans[:, 1] = camera.columns, 0
-        cover(spans, level.filled, camera.matrix @ part.transform, radius, camera.columns)
+        projection = camera.matrix @ part.transform
+        edges = _REACH * level.pitch**2 * projection[:, :3] @ level.to_grid[:3, :3].T
+        cover(spans, _kept_blocks(part, level), projection, edges, camera.columns)
         shadowed = np.flatnonzero(spans[:, 1])
         if not shadowed.size:
             continue
@@ -58,6 +60,37 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
             level.pitch,
             surface_noise(),
         )
+
+
+def _in_field(parts: tuple[BonePart, ...], camera: Camera) -> list[BonePart]:
+    """The parts whose boxes the field of the camera meets."""
+    if not parts:
+        return []
+    corners = np.stack([_corners(part.bone, part.cortex) for part in parts])
+    seen = np.stack([part.transform for part in parts])
+    projected = corners @ (camera.matrix @ seen).transpose(0, 2, 1)
+    pixels = projected[..., :2] / projected[..., 2:]
+    met = (pixels.max(axis=1) >= 0) & (pixels.min(axis=1) < (camera.columns, camera.rows))
+    return [part for part, inside in zip(parts, met.all(axis=1), strict=True) if inside]
+
+
+@cache
+def _corners(bone: str, cortex: str) -> np.ndarray:
+    """Homogeneous corners (8, 4), bone metres, of the box in which samples of a bone are not all 0."""
+    level = load_volume(bone, cortex).levels[-1]
+    half = (np.array(level.density.shape) + 1) / 2 + 0.02
+    voxels = np.column_stack([half * (1 + _CORNERS) - 1.02, np.ones(len(_CORNERS))])
+    return voxels @ np.linalg.inv(level.to_grid).T
+
+
+def _kept_blocks(part: BonePart, level: Level) -> np.ndarray:
+    """Centres (n, 3) in bone metres of the blocks with bone that clips may leave some of."""
+    centres = level.filled
+    for clip in part.clips:
+        normal = np.asarray(clip.normal, float)
+        reach = ROUGHEST * clip.roughness + (1 + _REACH * np.sqrt(3)) * level.pitch
+        centres = centres[centres @ normal - clip.offset > -reach * np.linalg.norm(normal)]
+    return centres
 
 
 def solid_path(solid: Solid, camera: Camera) -> tuple[tuple[slice, slice], np.ndarray]:

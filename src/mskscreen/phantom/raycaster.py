@@ -12,7 +12,7 @@ import numpy as np
 from mskscreen.phantom.compiled import compiled
 from mskscreen.phantom.levels import BLOCK, FULL
 
-_ROUGHEST = 4.0  # standard deviations of the surface noise that a clip reckons with
+ROUGHEST = 4.0  # standard deviations of the surface noise that a clip reckons with
 _WIDEST = 1.7  # radii of an edit, its irregularity and soft edge included
 _BONE = 0.01 * FULL  # less than any marrow between trabeculae: outside the bone
 _NOISE_STEP = 0.15e-3  # metres between samples of the surface noise
@@ -20,30 +20,35 @@ _TO_BLOCK = 16 + BLOCK.bit_length() - 1
 
 
 @compiled
-def cover(spans, points, projection, radius, columns):  # type: ignore[no-untyped-def]
-    """Widen the spans by discs around projected points; `radius` is in pixels at the object plane."""
+def cover(spans, points, projection, edges, columns):  # type: ignore[no-untyped-def]
+    """Widen the spans by the blocks around projected points; `edges` are half a block's edges, projected."""
     for n in range(points.shape[0]):
         u, v, w = projection[:, 3]
         for axis in range(3):
             u += projection[0, axis] * points[n, axis]
             v += projection[1, axis] * points[n, axis]
             w += projection[2, axis] * points[n, axis]
-        u, v, reach = u / w, v / w, radius / w + 0.5
-        first, last = max(int(np.floor(u - reach)), 0), min(int(np.ceil(u + reach)) + 1, columns)
+        u, v, wide, high, deep = u / w, v / w, 0.0, 0.0, 0.0
+        for axis in range(3):
+            wide += abs(edges[0, axis] - u * edges[2, axis])
+            high += abs(edges[1, axis] - v * edges[2, axis])
+            deep += abs(edges[2, axis])
+        wide, high = wide / (w - deep), high / (w - deep)
+        first, last = max(int(np.ceil(u - wide)), 0), min(int(np.floor(u + wide)) + 1, columns)
         if last <= first:
             continue
-        for row in range(max(int(np.floor(v - reach)), 0), min(int(np.ceil(v + reach)) + 1, spans.shape[0])):
+        for row in range(max(int(np.ceil(v - high)), 0), min(int(np.floor(v + high)) + 1, spans.shape[0])):
             spans[row, 0] = min(spans[row, 0], first)
             spans[row, 1] = max(spans[row, 1], last)
 
 
 @compiled
 def _noise_at(noise, u, v):  # type: ignore[no-untyped-def]
-    size = noise.shape[0]
+    last = noise.shape[0] - 1  # a power of two is the period, so its bits wrap
     i, j = int(np.floor(u)), int(np.floor(v))
     fu, fv = u - i, v - j
-    i, j = i % size, j % size
-    i1, j1 = (i + 1) % size, (j + 1) % size
+    i1, j1 = (i + 1) & last, (j + 1) & last
+    i, j = i & last, j & last
     return (noise[i, j] * (1 - fu) + noise[i1, j] * fu) * (1 - fv) + (
         noise[i, j1] * (1 - fu) + noise[i1, j1] * fu
     ) * fv
@@ -67,7 +72,7 @@ def _kept(forms, settings, pitch, ray, first, last):  # type: ignore[no-untyped-
     """The slices from `first` to `last` that no clip removes whole."""
     for n in range(forms.shape[0]):
         if settings[n, 0] == 0.0:
-            margin = _ROUGHEST * settings[n, 2] + pitch
+            margin = ROUGHEST * settings[n, 2] + pitch
             low, high = (-margin, 1e9) if settings[n, 1] > 0.0 else (-1e9, margin)
             first, last = _slab(forms[n, 0], low, high, ray, first, last)
     return first, last
@@ -80,7 +85,7 @@ def _touched(forms, settings, pitch, ray, first, last):  # type: ignore[no-untyp
     for n in range(forms.shape[0]):
         near, far = first, last
         if settings[n, 0] == 0.0:
-            reach = _ROUGHEST * settings[n, 2] + pitch
+            reach = ROUGHEST * settings[n, 2] + pitch
             near, far = _slab(forms[n, 0], -reach, reach, ray, near, far)
         else:
             reach = _WIDEST + settings[n, 2]
@@ -99,7 +104,7 @@ def _edited(value, position, forms, settings, pitch, noise):  # type: ignore[no-
         p = _form(forms[n, 0], a, b, c)
         if settings[n, 0] == 0.0:
             roughness = settings[n, 2]
-            if roughness > 0.0 and abs(p) < _ROUGHEST * roughness + pitch:
+            if roughness > 0.0 and abs(p) < ROUGHEST * roughness + pitch:
                 q, r = _form(forms[n, 1], a, b, c), _form(forms[n, 2], a, b, c)
                 shift = 37.0 * settings[n, 3]
                 p += roughness * _noise_at(noise, q / _NOISE_STEP + shift, r / _NOISE_STEP + 0.7 * shift)
@@ -146,9 +151,10 @@ def _sum(density, layout, first, last, ray, forms, settings, pitch, noise):  # t
     for n in range(first, last + 1):
         at = np.uintp(n * layout[3] + (b >> 16) * layout[4] + (c >> 16) * layout[5])
         fb, fc = (b >> 8) & 255, (c >> 8) & 255
-        low = density[at] * (256 - fb) + density[at + right] * fb
-        high = density[at + below] * (256 - fb) + density[at + across] * fb
-        value = low * (256 - fc) + high * fc
+        near, far = np.int64(density[at]), np.int64(density[at + below])
+        low = (near << 8) + (np.int64(density[at + right]) - near) * fb
+        high = (far << 8) + (np.int64(density[at + across]) - far) * fb
+        value = (low << 8) + (high - low) * fc
         if forms is None:
             plain += value
         elif value > 0:

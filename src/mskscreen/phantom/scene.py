@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+from mskscreen.phantom.frames import cross
+
 
 class Material(StrEnum):
     """Materials with an attenuation table; `bone` is cortical bone of density 1.92 g/cm3."""
@@ -155,7 +157,7 @@ class Camera:
         """Projection (3, 4) of homogeneous world points to (column, row, 1) times their depth relative to the
         object plane.
         """
-        normal = np.cross(self.du, self.dv)
+        normal = cross(self.du, self.dv)
         to_source = self.source - self.origin
         depth = normal / -(to_source @ normal)
         across, down = ((step + depth * (to_source @ step)) / self.pixel**2 for step in (self.du, self.dv))

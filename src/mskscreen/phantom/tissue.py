@@ -14,6 +14,7 @@ import numpy as np
 
 from mskscreen.phantom.compiled import compiled
 from mskscreen.phantom.filters import blur, enlarge
+from mskscreen.phantom.frames import cross
 from mskscreen.phantom.scene import Camera, Capsule
 
 _SPACING = 1.2e-3
@@ -41,7 +42,8 @@ def thickness(capsules: Sequence[Capsule], camera: Camera) -> np.ndarray:
     ordered = sorted(capsules, key=lambda capsule: groups.index(capsule.group))
     ids = np.array([groups.index(capsule.group) for capsule in ordered])
     squared = _union(_flat(ordered, coarse), ids, coarse.rows, coarse.columns)
-    return np.sqrt(enlarge(blur(squared, 0.6), factor, camera.rows, camera.columns))
+    fine = enlarge(blur(squared, 0.6), factor, camera.rows, camera.columns)
+    return np.sqrt(fine, out=fine)
 
 
 def _flat(capsules: Sequence[Capsule], camera: Camera) -> np.ndarray:
@@ -51,7 +53,7 @@ def _flat(capsules: Sequence[Capsule], camera: Camera) -> np.ndarray:
     ends = np.array([(capsule.start, capsule.end) for capsule in capsules])
     radii = np.array([(capsule.radius_start, capsule.radius_end) for capsule in capsules])
     pixels = camera.project(ends.reshape(-1, 3)).reshape(-1, 4)
-    normal = np.cross(camera.du, camera.dv)
+    normal = cross(camera.du, camera.dv)
     normal *= np.sign((camera.origin - camera.source) @ normal) / np.linalg.norm(normal)
     depths = (ends - camera.source) @ normal
     sizes = camera.pixel * depths / ((camera.origin - camera.source) @ normal)
