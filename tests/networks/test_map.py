@@ -41,7 +41,9 @@ def test_mirrored_network_averages_both_sides_once_trained():
         expected = (plain.features(image) + plain.features(image.flip(3)).flip(3)) / 2
         torch.testing.assert_close(network.features(image), expected, rtol=1e-4, atol=1e-5)
         scores, joints, evidence = network(image)
-        torch.testing.assert_close(network(image.flip(3)), (scores, joints, evidence.flip(3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network(image.flip(3)), (scores, joints, evidence.flip(3)), rtol=1e-4, atol=1e-5
+        )
         torch.testing.assert_close(network.train().features(image), plain.train().features(image))
 
 
