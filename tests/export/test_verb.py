@@ -67,6 +67,12 @@ def test_a_bundled_model_is_known_by_its_name_and_nothing_is_written_beside_it(t
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
+def test_a_folder_of_a_run_stands_for_its_best_checkpoint(tmp_path):
+    save_checkpoint(calibrated("resnet18"), contract_of(), tmp_path / "best.safetensors")
+    assert run(tmp_path).exit_code == 0
+    assert read_contract(tmp_path / "best.onnx").architecture == "resnet18"
+
+
 def test_the_same_export_again_keeps_gates_and_variants(tmp_path):
     checkpoint, out = tmp_path / "run.safetensors", tmp_path / "run.onnx"
     save_checkpoint(calibrated("resnet18"), contract_of(), checkpoint)

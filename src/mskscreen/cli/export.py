@@ -20,7 +20,9 @@ def export(
     context: typer.Context,
     checkpoint: Annotated[
         str,
-        typer.Argument(help="A .safetensors checkpoint, or an .onnx file or the name of a model to add to."),
+        typer.Argument(
+            help="A .safetensors checkpoint, the folder of a run, or an .onnx file or a model's name to add to."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The ONNX file; else beside the checkpoint.")
@@ -69,7 +71,7 @@ def export(
         refuse_idle(context, "where a file that is ONNX already is only copied to a repository", "out")
         _write_repositories(file, triton, ovms, force_precision)
         return
-    if out is None and file != Path(checkpoint):
+    if out is None and file.suffix == ".onnx" and file != Path(checkpoint):
         raise typer.BadParameter(f"say where to write what is made of '{checkpoint}'", param_hint="--out")
     out = out or file.with_suffix(".onnx")
     check_model_output(out)
@@ -109,10 +111,13 @@ def export(
 
 
 def _found(name: str) -> Path:
-    """The file of that name, or the model that is bundled or was downloaded."""
+    """The file of that name, the best checkpoint in the folder of a run, or a bundled or downloaded model."""
     from mskscreen.errors import ModelError
     from mskscreen.inference.catalogue import model_path
 
+    best = Path(name) / "best.safetensors"
+    if best.is_file():
+        return best
     try:
         return model_path(name)
     except ModelError as error:
