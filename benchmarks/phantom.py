@@ -31,6 +31,10 @@ ms an image 83 are left, 1.10 times as fast (1.08 to 1.18), with the same pixels
 and padding, rays where no block and no fragment lies, powers of equal pixels, and memory given back. Of what is
 left interpolation takes a quarter and the case itself a tenth; `exp` (2.2 ns a pixel and bin), `pow` (7 ns) and
 normal numbers (8 ns) are bound to their last bit. Without gain: testing every second or third block only.
+
+With that, on quiet cores of this machine: 13.4 images (12.6 to 14.7) per second of processor time at 512 px, 43.5
+(39.3 to 44.0) at 128; in turn with the sketch (5.2 images, 3.7 to 6.3) 2.4 times (2.0 to 3.0), 3.6 times (3.1 to
+4.1) with the twins.
 """
 
 import statistics
