@@ -51,6 +51,7 @@ The same that day on 2 cores with AVX2 alone (Zen 3: neither VNNI nor BF16), bes
     18.6) images/s; Screener / engine alone 0.89 (0.81 to 1.31), by processor time 0.83 (0.81 to 0.86): met
     Screener / usual way 8.7 (3.1 to 17.5), by processor time 7.3 (4.0 to 14.7): 12 missed
     with the map / without 1.03 (0.80 to 1.24); predict on one file 1.03 s (0.99 to 1.11)
+    predict on one file with the bundled model, which reads mirror images since, 1.08 s (1.00 to 1.26, eight runs)
 
 Decoding and engine share the cores: 1 / (1/184 + 1/409), 127 images a second or 0.69 of the engine alone, is what
 their times allow here, and 0.76 on the 23rd: 0.75 asks for decoding in less than a third of the engine's time.
