@@ -1,6 +1,6 @@
 """Measure all maps of models on fresh phantoms and write the tables under docs/results/saliency/.
 
-    make saliency-results                                       (the demonstration model, about an hour on 2 cores)
+    make saliency-results                   (the demonstration model: hours on 2 cores, about one with --few 8)
     python tools/saliency_results.py --model demo --model runs/resnet18.onnx --checkpoint runs/resnet18.safetensors
     python tools/saliency_results.py --model tiny.onnx --studies 70 --long-side 256 --few 6 --work /tmp/pilot
 
