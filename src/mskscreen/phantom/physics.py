@@ -23,31 +23,20 @@ _GAUSSIAN_FROM = np.float32(40)  # quanta a pixel above which a normal distribut
 def primary(layers: Layers, kilovolts: float) -> np.ndarray:
     """Unscattered intensity (rows, columns) float32 relative to the open beam: Beer-Lambert over the spectrum."""
     energies, weights = spectrum(kilovolts)
-    coefficients = {
-        material: -linear_attenuation(material, energies).astype(np.float32) for material in layers.paths
-    }
+    present = {material: path for material, path in layers.paths.items() if path.any()}
+    coefficients = [linear_attenuation(material, energies).astype(np.float32) for material in present]
     total = np.zeros(next(iter(layers.paths.values())).shape, np.float32)
-    # Where nothing lies in the beam.
-    total += np.add.accumulate(weights.astype(np.float32))[-1]
     for start in range(0, len(total), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        met = {material: path[rows].any(axis=0) for material, path in layers.paths.items()}
-        columns = np.flatnonzero(np.logical_or.reduce(list(met.values())))
-        if not columns.size:
-            continue
-        part = rows, slice(columns[0], columns[-1] + 1)
-        present = [(layers.paths[name][part], coefficients[name]) for name, where in met.items() if where.any()]
-        intensity = np.zeros_like(total[part])
-        exponent, term = np.empty_like(intensity), np.empty_like(intensity)
+        exponent, term = np.empty_like(total[rows]), np.empty_like(total[rows])
         for index, weight in enumerate(weights):
             exponent.fill(0)
-            for path, coefficient in present:
-                np.multiply(path, coefficient[index], out=term)
-                exponent += term
+            for path, coefficient in zip(present.values(), coefficients, strict=True):
+                np.multiply(path[rows], coefficient[index], out=term)
+                exponent -= term
             np.exp(exponent, out=exponent)
             exponent *= np.float32(weight)
-            intensity += exponent
-        total[part] = intensity
+            total[rows] += exponent
     return total
 
 
