@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.data.manifest import Manifest
@@ -25,7 +23,6 @@ from mskscreen.predictions import Prediction, Predictions
 from mskscreen.search.effects import FIGURES, cells_p, effects, over_cells, resample, rivals
 from mskscreen.search.ensemble import greedy, select
 from mskscreen.search.latency import Latency, key
-from mskscreen.search.pareto import Point, front, pareto_chart
 from mskscreen.search.plan import DEVELOPMENT, ENDED, EVALUATION, Plan
 from mskscreen.search.report import write_report
 from mskscreen.search.results import Findings, Result, figures, gather, ranked_cells
@@ -294,45 +291,6 @@ def test_the_interval_over_cells_covers_the_mean_as_often_as_it_says() -> None:
         interval = over_cells(draw)
         assert (cells_p(draw) < 0.05) == (not interval.low <= 0 <= interval.high)
     assert (cells_p(np.zeros(3)), cells_p(np.ones(3)), cells_p(np.ones(1))) == (1, 0, None)
-
-
-points = st.lists(
-    st.builds(Point, st.just(1), st.integers(1, 6).map(float), st.integers(0, 6).map(lambda k: k / 6)),
-    min_size=1,
-    max_size=20,
-)
-
-
-@given(points)
-def test_the_front_is_what_nothing_dominates(given_points: list[Point]) -> None:
-    def dominated(point: Point) -> bool:
-        return any(
-            other.latency <= point.latency
-            and other.auroc >= point.auroc
-            and (other.latency, other.auroc) != (point.latency, point.auroc)
-            for other in given_points
-        )
-
-    best = front(given_points)
-    assert {(p.latency, p.auroc) for p in best} == {(p.latency, p.auroc) for p in given_points if not dominated(p)}
-    assert [p.latency for p in best] == sorted(p.latency for p in best)
-
-
-def test_every_cell_is_drawn_with_its_number() -> None:
-    drawing, figure = pareto_chart([Point(1, 10.0, 0.8), Point(2, 30.0, 0.9), Point(3, 40.0, 0.85)])
-    assert drawing.count("<circle") == 3
-    assert [f">{k}</text>" in drawing for k in (1, 2, 3)] == [True] * 3
-    assert drawing in figure
-    assert "<svg" in pareto_chart([Point(1, 10.0, 0.8)])[0]
-
-
-def test_the_title_of_an_axis_stays_clear_of_its_ticks() -> None:
-    drawing, _ = pareto_chart([Point(1, 10.0, 0.8), Point(2, 30.0, 0.9)])
-    title = float(re.search(r'x="([\d.]+)" [^>]*rotate', drawing)[1])
-    ticks = re.findall(r'x="([\d.]+)" [^>]*"end"[^>]*>([\d.]+)<', drawing)
-    assert len(ticks) == 5
-    # Digits of wide fonts are 0.64 of the size, and letters such as p hang down by a quarter.
-    assert all(float(x) - 0.64 * 12 * len(text) > title + 12 / 4 + 4 for x, text in ticks)
 
 
 def test_greedy_selection_takes_what_complements_and_stops_when_nothing_helps() -> None:
