@@ -59,14 +59,17 @@ class Run:
     @property
     def key(self) -> tuple[str, ...]:
         """What tells its cell from others: its levels, except that on an axis `fold`."""
-        return tuple(level for axis, level in self.levels.items() if axis not in REPEATS)
+        return tuple(self._own.values())
 
     @property
     def cell(self) -> str:
         """Name of the cell: its levels, a number with its axis, as `epochs=2`."""
-        named = ((axis, level) for axis, level in self.levels.items() if axis not in REPEATS)
-        told = (f"{axis}={level}" if _MUTE.fullmatch(level) else level for axis, level in named)
+        told = (f"{axis}={level}" if _MUTE.fullmatch(level) else level for axis, level in self._own.items())
         return " ".join(told) or self.protocol.architecture
+
+    @property
+    def _own(self) -> dict[str, str]:
+        return {axis: level for axis, level in self.levels.items() if axis not in REPEATS}
 
     @property
     def name(self) -> str:
