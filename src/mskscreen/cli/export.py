@@ -114,8 +114,9 @@ def _found(name: str) -> Path:
     """The file of that name, the best checkpoint in the folder of a run, or a bundled or downloaded model."""
     from mskscreen.errors import ModelError
     from mskscreen.inference.catalogue import model_path
+    from mskscreen.training.protocol import BEST
 
-    best = Path(name) / "best.safetensors"
+    best = Path(name) / BEST
     if best.is_file():
         return best
     try:

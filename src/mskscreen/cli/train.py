@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
-from mskscreen.training.protocol import Protocol, described, differences
+from mskscreen.training.protocol import BEST, Protocol, described, differences
 
 if TYPE_CHECKING:
     from mskscreen.training.run import Progress, RunResult
@@ -110,4 +110,4 @@ def _conclude(result: RunResult) -> None:
     row: dict[str, Any] = {"run": str(result.folder), **result.metrics}
     row |= {name: result.cost[name] for name in ("epochs", "seconds", "images_per_second") if name in result.cost}
     common.show([row], common.Format.TABLE, title=f"Best epoch on the development fold; {NOT_FOR_DIAGNOSIS}")
-    common.err.print(f"next: mskscreen export {result.folder / 'best.safetensors'}")
+    common.err.print(f"next: mskscreen export {result.folder / BEST}")

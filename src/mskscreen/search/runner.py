@@ -25,6 +25,7 @@ from mskscreen.search.plan import EVALUATION, MODEL, PATIENCE, Ending, Plan, Sta
 from mskscreen.search.space import Run
 from mskscreen.storage import disk_full
 from mskscreen.training.course import DONE
+from mskscreen.training.protocol import BEST
 from mskscreen.training.run import Progress, train
 
 # Exit code of a process that found no room to write.
@@ -106,7 +107,7 @@ def evaluate(plan: Plan, folder: Path) -> None:
 
     model = folder / MODEL
     if not model.exists():
-        export_onnx(*load_checkpoint(folder / "best.safetensors"), model)
+        export_onnx(*load_checkpoint(folder / BEST), model)
     if not (folder / EVALUATION).exists():
         _predict(plan, Screener.load(model)).write(folder / EVALUATION)
 

@@ -27,13 +27,13 @@ from mskscreen.storage import write_text
 from mskscreen.training.curves import draw_curves
 from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.development import score_fold
-from mskscreen.training.learner import BEST, Begun, Learner, contract_of, precision
+from mskscreen.training.learner import Begun, Learner, contract_of, precision
 from mskscreen.training.loader import loader
 from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
 from mskscreen.training.material import Material, preprocessing
 from mskscreen.training.optimise import average, begin_epoch, build_optimiser, rate, set_rate
-from mskscreen.training.protocol import Protocol
+from mskscreen.training.protocol import BEST, Protocol
 from mskscreen.training.sampling import RadiographSampler
 from mskscreen.training.score import Scores, figures, write_predictions
 from mskscreen.training.state import FILE, Position, load_state, read_position, require_same, save_state, writing

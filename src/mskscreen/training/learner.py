@@ -24,11 +24,10 @@ from mskscreen.networks.weights import imagenet_at_hand
 from mskscreen.pixels import Preprocessing
 from mskscreen.training.losses import ScreeningLoss, learned
 from mskscreen.training.optimise import begin_epoch
-from mskscreen.training.protocol import INITS, Protocol
+from mskscreen.training.protocol import BEST, INITS, Protocol
 
 log = logging.getLogger(__name__)
 
-BEST = "best.safetensors"
 _PACKAGES = ("mskscreen", "torch", "timm", "lightning")
 _MAY_HAVE_SEEN = (
     "The run began with weights that may have seen images of the development fold, whose figures then flatter it."

@@ -23,6 +23,7 @@ from mskscreen.errors import MskscreenError, ProtocolError
 
 SHIPPED = Path(__file__).parent / "protocols"
 INITS = ("imagenet", "random", "package")
+BEST = "best.safetensors"  # the checkpoint that the folder of a run is known by
 # What others call a key, where the spelling is no help.
 _ALIASES = {
     "arch": "architecture",

@@ -26,9 +26,9 @@ from mskscreen.lock import locked
 from mskscreen.networks.complexity import measure
 from mskscreen.storage import cache_folder, write_text
 from mskscreen.training.course import DONE, Progress, Run, RunResult
-from mskscreen.training.learner import BEST, begin, precision
+from mskscreen.training.learner import begin, precision
 from mskscreen.training.material import gather, preprocessing, read_data
-from mskscreen.training.protocol import Protocol
+from mskscreen.training.protocol import BEST, Protocol
 from mskscreen.training.state import FILE, read_position, require_same, writing
 
 __all__ = ["Progress", "RunResult", "train"]
