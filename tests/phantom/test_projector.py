@@ -203,7 +203,7 @@ def test_skipping_changes_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = [shadow(part) for part in parts]
     monkeypatch.setattr(projector, "_within_45_degrees", lambda *_: False)
     np.testing.assert_array_equal(quick, [shadow(part) for part in parts])
-    monkeypatch.setattr(projector, "_in_field", lambda parts, _: parts)
+    monkeypatch.setattr(projector, "_in_field", lambda parts, *_: np.ones(len(parts), bool))
     monkeypatch.setattr(projector, "cover", lambda spans, *_: spans.__setitem__(slice(None), (0, spans.shape[0])))
     np.testing.assert_array_equal(quick, [shadow(part) for part in parts])
     assert sum(bool(path.any()) for path in quick) in range(12, 48)

@@ -83,8 +83,8 @@ def test_borders_are_empty_and_blocks_cover_the_bone() -> None:
         assert not sides[0].any()
         assert not sides[-1].any()
     i, j, k = level.density.shape
-    for clear in (level.clear, *map(level.clear_along, range(3))):
-        spread = (clear == 0).repeat(BLOCK, 0).repeat(BLOCK, 1).repeat(BLOCK, 2)
+    for leaps in (level.alone, *map(level.leaps, range(3))):
+        spread = (leaps < 0).repeat(BLOCK, 0).repeat(BLOCK, 1).repeat(BLOCK, 2)
         assert spread[:i, :j, :k][level.density > 0].all()
         assert spread.mean() < 0.9
 
@@ -92,17 +92,25 @@ def test_borders_are_empty_and_blocks_cover_the_bone() -> None:
 @pytest.mark.parametrize("slices", range(3))
 def test_rays_meet_no_bone_in_blocks_that_are_clear_along_them(slices: int) -> None:
     level = load_volume("lunate").levels[1]
-    clear = level.clear_along(slices)
+    leaps = level.leaps(slices)
     bone = np.pad(level.density > 0, [(0, -size % BLOCK) for size in level.density.shape])
-    for block in np.argwhere(clear > 0):
+    for block in np.argwhere(leaps > 0):
         first, last = block * BLOCK, (block + 1) * BLOCK
         first -= np.where(np.arange(3) == slices, 0, 2)
         last += np.where(np.arange(3) == slices, 0, 3)
         assert not bone[tuple(slice(max(low, 0), high) for low, high in zip(first, last, strict=True))].any()
-        # What is passed by in one leap must be clear wherever a slanting ray leaves it.
-        leap = int(clear[tuple(block)]) - 1
-        around = tuple(slice(max(at - leap, 0), at + leap + 1) for at in block)
-        assert (clear[around] > 0).all()
+
+
+@pytest.mark.parametrize("slices", range(3))
+def test_a_leap_passes_blocks_of_one_kind_wherever_a_slanting_ray_goes(slices: int) -> None:
+    leaps = np.moveaxis(load_volume("lunate").levels[1].leaps(slices), slices, 0).astype(int)
+    assert leaps.max() > 2
+    assert leaps.min() < -2
+    for layer, y, x in np.ndindex(leaps.shape):
+        leap = leaps[layer, y, x]
+        for step in range(abs(leap)):
+            around = leaps[layer + step : layer + step + 1, max(y - step, 0) :, max(x - step, 0) :]
+            assert (around[:, : min(y, step) + step + 1, : min(x, step) + step + 1] * leap > 0).all()
 
 
 def test_rebuilding_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 
 from mskscreen.phantom.frames import Matrix, Vector, along, moved, place, unit
 from mskscreen.phantom.patient import Patient, Shape
 from mskscreen.phantom.scene import BonePart, Clip
-from mskscreen.phantom.skeleton import Skeleton
+from mskscreen.phantom.skeleton import UNTURNED, Skeleton
 
 _AVERAGE = Shape(1.0, 1.0, 1.0)
 CARPALS = ("scaphoid", "lunate", "triquetrum", "pisiform", "trapezium", "trapezoid", "capitate", "hamate")
@@ -69,9 +70,15 @@ class Body:
 
     def frame(self, bone: str) -> Matrix:
         """Rotation (3, 3) that goes with the bone: z along its axis, x towards its own x."""
-        transform = self.transforms[bone]
-        local = self.skeleton.bones[bone].axis
-        return along(transform[:3, :3] @ local, transform[:3, 0])
+        if bone not in self._frames:
+            transform = self.transforms[bone]
+            local = self.skeleton.bones[bone].axis
+            self._frames[bone] = along(transform[:3, :3] @ local, transform[:3, 0])
+        return self._frames[bone]
+
+    @cached_property
+    def _frames(self) -> dict[str, Matrix]:
+        return {}
 
     def flexion_axis(self, digit: int) -> Vector:
         """The axis about which a finger bends towards the palm: it points to the radial side (world)."""
@@ -110,6 +117,12 @@ class Body:
         return Clip((nx, ny, nz), float(offset), roughness, seed)
 
 
+@cache
+def _stretched_along(x: float, y: float, z: float) -> Matrix:
+    """Axes (3, 3) in which a bone of this long axis is stretched: the third is the long one."""
+    return along(np.array([x, y, z]), np.array([1.0, 0.3, 0.2]))
+
+
 def pose_body(skeleton: Skeleton, patient: Patient, angles: Mapping[str, float]) -> Body:
     """The patient with the joints at `angles` (radians)."""
     transforms = dict(skeleton.pose(angles))
@@ -117,14 +130,14 @@ def pose_body(skeleton: Skeleton, patient: Patient, angles: Mapping[str, float])
         if bone == "thorax":
             continue
         landmarks = skeleton.bones[bone]
-        axes = along(landmarks.axis, np.array([1.0, 0.3, 0.2]))
+        axes = _stretched_along(*landmarks.axis.tolist())
         stretch = axes @ np.diag(shape) @ axes.T
         transform = transforms[bone]
         turn, near = transform[:3, :3], landmarks.proximal
         transforms[bone] = place(transform[:3, 3] + turn @ (near - stretch @ near), turn @ stretch)
         # The ulna and radius grow by the same factor: only one of them may push the hand.
         if bone not in ("ulna", "scapula", "clavicle"):
-            longer = turn @ (stretch - np.eye(3)) @ (landmarks.distal - landmarks.proximal)
+            longer = turn @ (stretch - UNTURNED) @ (landmarks.distal - landmarks.proximal)
             for child in skeleton.descendants(bone):
                 transforms[child][:3, 3] += longer
     size = np.diag([patient.scale] * 3 + [1.0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,14 +73,19 @@ class Case:
 
 @dataclass(frozen=True)
 class _Exposed:
-    """A view before anything is known of an abnormality."""
+    """A view before anything is known of an abnormality; `refurnish` makes the scene of a body that it moved."""
 
     projection: Projection
     body: Body
+    scene: Scene
     camera: Camera
-    furnish: Callable[[Body], Scene]
+    refurnish: Callable[[Body], Scene]
     exposure: Exposure
     pose: dict[str, float]
+
+    def furnish(self, body: Body) -> Scene:
+        """The scene of a body, without pathology."""
+        return self.scene if body is self.body else self.refurnish(body)
 
 
 def make_case(
@@ -125,7 +129,7 @@ def make_case(
         scenes = [scene for scene, _ in effects]
         facts |= effects[0][1]
     views = tuple(
-        CaseView(e.projection.name, patient.laterality, e.camera, e.furnish(e.body), scene, e.exposure, e.pose)
+        CaseView(e.projection.name, patient.laterality, e.camera, e.scene, scene, e.exposure, e.pose)
         for e, scene in zip(exposed, scenes, strict=True)
     )
     return Case(seed, joint, abnormal, views, facts)
@@ -163,13 +167,16 @@ def _expose(
     angles = draw_angles(entry.position, digit, stream(seed, "pose", number))
     body = pose_body(skeleton, patient, angles)
     camera = draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", number))
-    furnish = partial(_furnish, joint=joint, variants=variants)
+
+    def furnish(body: Body) -> Scene:
+        return _furnish(body, joint, variants)
+
     exposure = _draw_exposure(joint, entry.name, stream(seed, "beam", number))
     pose = {
         "elbow_flexion_degrees": degrees(angles["elbow_flexion"]),
         "turn_degrees": degrees(turn_on_plate(body, joint, entry.name, digit, camera)),
     }
-    return _Exposed(entry, body, camera, furnish, exposure, pose)
+    return _Exposed(entry, body, furnish(body), camera, furnish, exposure, pose)
 
 
 def _furnish(body: Body, joint: JointType, variants: Variants) -> Scene:

@@ -6,13 +6,10 @@ import math
 
 import numpy as np
 
-from mskscreen.phantom.skeleton import rotation
+from mskscreen.phantom.skeleton import UNMOVED, UNTURNED, rotation
 
 Vector = np.ndarray
 Matrix = np.ndarray
-
-UNMOVED = np.eye(4)
-UNMOVED.flags.writeable = False
 
 
 def unit(vector: Vector) -> Vector:
@@ -42,7 +39,7 @@ def place(origin: Vector, axes: Matrix | None = None) -> Matrix:
 
 def motion(pivot: Vector, shift: Vector, axis: Vector | None = None, angle: float = 0.0) -> Matrix:
     """Rotation by `angle` about `axis` through `pivot`, then `shift`."""
-    about = np.eye(3) if axis is None else rotation(axis, angle)
+    about = UNTURNED if axis is None else rotation(axis, angle)
     return place(pivot - about @ pivot + shift, about)
 
 

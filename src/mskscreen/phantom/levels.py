@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 
 from mskscreen.phantom.compiled import compiled
 
@@ -15,6 +14,8 @@ FULL = 200.0
 
 BLOCK = 4
 """Edge of the blocks that tell the ray caster where a volume is empty, in voxels."""
+
+_LONGEST = 127
 
 
 @dataclass(frozen=True)
@@ -28,36 +29,36 @@ class Level:
     pitch: float
 
     @cached_property
-    def clear(self) -> np.ndarray:
-        """1 for a block of BLOCK voxels that holds no bone, nor does one that touches it, else 0: uint8."""
-        return 1 - ndimage.binary_dilation(self._filled, np.ones((3, 3, 3))).astype(np.uint8)
+    def alone(self) -> np.ndarray:
+        """1 for a block of BLOCK voxels that holds no bone, nor does one that touches it, else -1: int8."""
+        touched = self._halves
+        for axis in range(3):
+            touched = _either(touched, axis, (-2, 3))
+        return np.where(touched, np.int8(-1), np.int8(1))
 
-    def clear_along(self, axis: int) -> np.ndarray:
-        """How many blocks of slices of `axis` a ray passes, from a block on, before it may meet bone: uint8.
+    def leaps(self, axis: int) -> np.ndarray:
+        """How many blocks of slices of `axis` a ray surely passes, from a block on, that are like it: int8.
 
-        Holds for rays within 45 degrees of the axis whose middle sample in the first block lies in it.
+        Positive where there is no bone to meet, negative where there may be. Holds for rays within 45 degrees of
+        the axis, towards higher slices, whose middle sample in the first block lies in it.
         """
-        if axis not in self._leaps:
-            self._leaps[axis] = _leaps(self._halves, axis)
-        return self._leaps[axis]
+        if axis not in self._known_leaps:
+            self._known_leaps[axis] = _leaps(self._halves, axis)
+        return self._known_leaps[axis]
 
     @cached_property
-    def _leaps(self) -> dict[int, np.ndarray]:
+    def _known_leaps(self) -> dict[int, np.ndarray]:
         return {}
 
     @cached_property
     def filled(self) -> np.ndarray:
         """Centres (n, 3) in bone metres of the blocks that hold bone."""
-        centres = np.argwhere(self._filled) * BLOCK + (BLOCK - 1) / 2
-        inverse = np.linalg.inv(self.to_grid)
-        return centres @ inverse[:3, :3].T + inverse[:3, 3]
-
-    @cached_property
-    def _filled(self) -> np.ndarray:
         filled = self._halves
         for axis in range(3):
             filled = _either(filled, axis, (0, 1))
-        return filled
+        centres = np.argwhere(filled) * BLOCK + (BLOCK - 1) / 2
+        inverse = np.linalg.inv(self.to_grid)
+        return centres @ inverse[:3, :3].T + inverse[:3, 3]
 
     @cached_property
     def _halves(self) -> np.ndarray:
@@ -83,26 +84,46 @@ class Volume:
 
 def _either(halves: np.ndarray, axis: int, reach: tuple[int, int]) -> np.ndarray:
     """Blocks along `axis` of which any half from `reach[0]` to `reach[1]`, counted from their first, is set."""
-    first, last = reach
-    padded = np.moveaxis(np.pad(halves, [(-first, last - 1) if n == axis else (0, 0) for n in range(3)]), axis, 0)
-    length = halves.shape[axis]
-    either = padded[:length:2].copy()
-    for step in range(1, last - first + 1):
-        either |= padded[step : step + length : 2]
+    lines = np.moveaxis(halves, axis, 0)
+    either = np.zeros((len(lines) // 2, *lines.shape[1:]), np.bool_)
+    for step in range(reach[0], reach[1] + 1):
+        first = max(0, -(step // 2))  # the first block that has such a half
+        found = lines[2 * first + step :: 2][: len(either) - first]
+        either[first : first + len(found)] |= found
     return np.moveaxis(either, 0, axis)
 
 
 def _leaps(halves: np.ndarray, slices: int) -> np.ndarray:
-    """`Level.clear_along` the axis `slices`.
+    """`Level.leaps` along the axis `slices`.
 
-    In a block a ray drifts up to two voxels from its middle sample and a bilinear sample reads one more. A ray
-    enters no more blocks to the side than it passes, so the distance of a king's moves on a chessboard is clear.
+    In a block a ray drifts up to two voxels from its middle sample and a bilinear sample reads one more.
     """
     touched = halves
     for axis in range(3):
         touched = _either(touched, axis, (0, 1) if axis == slices else (-1, 3))
-    distance = ndimage.distance_transform_cdt(~touched, "chessboard")
-    return np.ascontiguousarray(np.minimum(distance, 255).astype(np.uint8))
+    touched = np.ascontiguousarray(np.moveaxis(touched, slices, 0))
+    leaps = np.empty(touched.shape, np.int8)
+    _count_ahead(leaps, touched)
+    return np.ascontiguousarray(np.moveaxis(leaps, 0, slices))
+
+
+@compiled
+def _count_ahead(leaps, touched):  # type: ignore[no-untyped-def]
+    """For each block how many of its kind lie ahead along the first axis, itself included, negative if touched.
+
+    From one block to the next a ray moves as a king does on a chessboard, so the least of nine ahead decides.
+    """
+    layers, rows, columns = touched.shape
+    for layer in range(layers - 1, -1, -1):
+        for y in range(rows):
+            for x in range(columns):
+                sign = -1 if touched[layer, y, x] else 1
+                ahead = _LONGEST
+                if layer + 1 < layers:
+                    for j in range(max(y - 1, 0), min(y + 2, rows)):
+                        for i in range(max(x - 1, 0), min(x + 2, columns)):
+                            ahead = min(ahead, max(sign * leaps[layer + 1, j, i], 0))
+                leaps[layer, y, x] = sign * min(ahead + 1, _LONGEST)
 
 
 @compiled

@@ -5,6 +5,7 @@ Only pixels that blocks with bone can shadow are visited.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -22,19 +23,24 @@ _KINDS = {Shape.BOX: 0, Shape.CYLINDER: 1, Shape.ELLIPSOID: 2}
 
 def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> None:
     """Add to `path` (rows, columns) float32 the metres of solid cortical bone that every ray meets in `parts`."""
+    parts = tuple(parts)
+    if not parts:
+        return
     beam = np.stack([camera.origin - camera.source, camera.du, camera.dv])
-    for part in _in_field(tuple(parts), camera):
-        stretch = np.sqrt((part.transform[:3, :3] ** 2).sum(axis=0))
-        level = load_volume(part.bone, part.cortex).for_pixel(camera.pixel / float(stretch.mean()))
+    transforms = np.stack([part.transform for part in parts])
+    projections, inverses = camera.matrix @ transforms, np.linalg.inv(transforms)
+    stretches = np.sqrt((transforms[:, :3, :3] ** 2).sum(axis=1)).mean(axis=1)
+    for index in np.flatnonzero(_in_field(parts, projections, camera)):
+        part, projection = parts[index], projections[index]
+        level = load_volume(part.bone, part.cortex).for_pixel(camera.pixel / float(stretches[index]))
         spans = np.empty((camera.rows, 2), np.int64)
         spans[:, 0], spans[:, 1] = camera.columns, 0
-        projection = camera.matrix @ part.transform
         edges = _REACH * level.pitch**2 * projection[:, :3] @ level.to_grid[:3, :3].T
         cover(spans, _kept_blocks(part, level), projection, edges, camera.columns)
         shadowed = np.flatnonzero(spans[:, 1])
         if not shadowed.size:
             continue
-        to_grid = level.to_grid @ np.linalg.inv(part.transform)
+        to_grid = level.to_grid @ inverses[index]
         source = to_grid[:3, :3] @ camera.source + to_grid[:3, 3]
         # The beam through the middle of the bone decides along which axis its slices are taken.
         axis = int(np.abs(np.array(level.density.shape) / 2 - source).argmax())
@@ -43,13 +49,13 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
         forms, settings = _edit_forms(part, level, order)
         # Sums of edited samples are rounded, so runs of them end where they always did, at whole blocks.
         tight = forms is None and _within_45_degrees(steps, shadowed, spans)
-        clear = level.clear_along(axis) if tight else level.clear
+        leaps = level.leaps(axis) if tight else level.alone
         cast_volume(
             path,
             level.density.reshape(-1),
-            clear.reshape(-1),
+            leaps.reshape(-1),
             _layout(level.density, order),
-            _layout(clear, order),
+            _layout(leaps, order),
             source[order],
             steps,
             beam,
@@ -62,16 +68,13 @@ def cast_bones(path: np.ndarray, parts: Iterable[BonePart], camera: Camera) -> N
         )
 
 
-def _in_field(parts: tuple[BonePart, ...], camera: Camera) -> list[BonePart]:
-    """The parts whose boxes the field of the camera meets."""
-    if not parts:
-        return []
+def _in_field(parts: tuple[BonePart, ...], projections: np.ndarray, camera: Camera) -> np.ndarray:
+    """Whether the field of the camera meets the box of each part: bool (n,), by their projections (n, 3, 4)."""
     corners = np.stack([_corners(part.bone, part.cortex) for part in parts])
-    seen = np.stack([part.transform for part in parts])
-    projected = corners @ (camera.matrix @ seen).transpose(0, 2, 1)
+    projected = corners @ projections.transpose(0, 2, 1)
     pixels = projected[..., :2] / projected[..., 2:]
     met = (pixels.max(axis=1) >= 0) & (pixels.min(axis=1) < (camera.columns, camera.rows))
-    return [part for part, inside in zip(parts, met.all(axis=1), strict=True) if inside]
+    return met.all(axis=1)
 
 
 @cache
@@ -97,16 +100,17 @@ def solid_path(solid: Solid, camera: Camera) -> tuple[tuple[slice, slice], np.nd
     """Metres that every ray runs inside `solid`, antialiased 2 x 2: a window of the image, and its values."""
     half = np.asarray(solid.half, float)
     pixels = camera.project((_CORNERS * half) @ solid.transform[:3, :3].T + solid.transform[:3, 3])
-    first = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
-    last = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, (camera.columns, camera.rows))
-    last = np.maximum(first, last)
-    window = slice(first[1], last[1]), slice(first[0], last[0])
-    path = np.zeros((last[1] - first[1], last[0] - first[0]), np.float32)
+    (left, top), (right, bottom) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
+    x0, y0 = max(math.floor(left) - 1, 0), max(math.floor(top) - 1, 0)
+    x1 = max(x0, min(math.ceil(right) + 2, camera.columns))
+    y1 = max(y0, min(math.ceil(bottom) + 2, camera.rows))
+    window = slice(y0, y1), slice(x0, x1)
+    path = np.zeros((y1 - y0, x1 - x0), np.float32)
     if not path.size:
         return window, path
     # In units of its half sizes every solid is a unit cube, cylinder or sphere.
     inverse = np.linalg.inv(solid.transform)[:3] / half[:, None]
-    corner = camera.origin + camera.du * first[0] + camera.dv * first[1]
+    corner = camera.origin + camera.du * x0 + camera.dv * y0
     beam = np.stack([corner - camera.source, camera.du, camera.dv])
     start = inverse[:, :3] @ camera.source + inverse[:, 3]
     cast_analytic(path, _KINDS[solid.shape], start, beam @ inverse[:, :3].T, beam)
@@ -115,10 +119,10 @@ def solid_path(solid: Solid, camera: Camera) -> tuple[tuple[slice, slice], np.nd
 
 def _within_45_degrees(steps: np.ndarray, shadowed: np.ndarray, spans: np.ndarray) -> bool:
     """Whether all rays of the spans lie so near the first axis; those at the corners around them decide."""
-    rows = shadowed[[0, 0, -1, -1]]
-    left, right = spans[shadowed, 0].min(), spans[shadowed, 1].max()
-    rays = np.column_stack([np.ones(4), [left, right, left, right], rows]) @ steps
-    return bool((np.abs(rays[:, 1:]) <= np.abs(rays[:, :1])).all())
+    # Rows without a shadow span from behind the last column to 0.
+    columns = int(spans[:, 0].min()), int(spans[:, 1].max())
+    corners = [steps[0] + x * steps[1] + y * steps[2] for x in columns for y in shadowed[[0, -1]].tolist()]
+    return all(max(abs(b), abs(c)) <= abs(a) for a, b, c in np.array(corners).tolist())
 
 
 @cache

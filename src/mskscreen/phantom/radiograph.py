@@ -119,7 +119,7 @@ def _finish_plate(case: Case, number: int, indices: list[int], long_side: int, s
 
     taken = [_take(case.seed, shot, style) for shot in shots]
     image = image_of([with_it for with_it, _, _ in taken])
-    mask = _assembled(layout, [mask for _, _, mask in taken], 0) > 0
+    mask = _assembled(layout, [mask for _, _, mask in taken], False)
     twin = image_of([without for _, without, _ in taken]) if mask.any() else None
     visibility = None
     if case.abnormal:
@@ -225,7 +225,7 @@ def _displayed(
 
 
 def _assembled(layout: Layout, parts: list[np.ndarray], ground: float) -> np.ndarray:
-    whole = np.full((layout.rows, layout.columns), ground, np.float32)
+    whole = np.full((layout.rows, layout.columns), ground, parts[0].dtype)
     for box, part in zip(layout.boxes, parts, strict=True):
         whole[box.slices] = part
     return whole

@@ -179,13 +179,14 @@ def _run(density, layout, first, last, touched, ray, forms, settings, pitch, noi
 
 @compiled
 def cast_volume(  # type: ignore[no-untyped-def]
-    path, density, clear, layout, block_layout, source, steps, beam, spans, gain, forms, settings, pitch, noise
+    path, density, leaps, layout, block_layout, source, steps, beam, spans, gain, forms, settings, pitch, noise
 ):
     """Add the metres of solid bone along every ray of the `spans`.
 
-    `density` and `clear` are flat, with sizes and strides in the layouts, the slices' axis first; `clear` is how
-    many blocks from one on a ray passes without meeting bone. `source` is the focal spot and `steps` the ray of
-    pixel (0, 0) and its change per column and row, in voxels; `beam` are the same rays in metres.
+    `density` and `leaps` are flat, with sizes and strides in the layouts, the slices' axis first; `leaps` is how
+    many blocks from one on a ray passes without meeting bone, or with minus how many may all hold some. `source`
+    is the focal spot and `steps` the ray of pixel (0, 0) and its change per column and row, in voxels; `beam` are
+    the same rays in metres.
     """
     for y in range(path.shape[0]):
         for x in range(spans[y, 0], spans[y, 1]):
@@ -215,13 +216,13 @@ def cast_volume(  # type: ignore[no-untyped-def]
                 right = (ray[0] + middle * ray[2]) >> _TO_BLOCK
                 below = (ray[1] + middle * ray[3]) >> _TO_BLOCK
                 at = n // BLOCK * block_layout[3] + right * block_layout[4] + below * block_layout[5]
-                skipped = clear[np.uintp(at)]
-                if skipped == 0:
-                    n = stop + 1
+                leap = int(leaps[np.uintp(at)])
+                if leap < 0:
+                    n = (n // BLOCK - leap) * BLOCK
                     continue
                 if n > start:
                     total += _run(density, layout, start, n - 1, touched, ray, forms, settings, pitch, noise)
-                start = n = (n // BLOCK + skipped) * BLOCK
+                start = n = (n // BLOCK + leap) * BLOCK
             if start <= end:
                 total += _run(density, layout, start, end, touched, ray, forms, settings, pitch, noise)
             if total > 0.0:

@@ -15,6 +15,11 @@ import numpy as np
 from mskscreen.phantom.geometry import Mesh, load_meshes, load_tree
 
 _STATIONS = 32
+_FRACTIONS = (np.arange(_STATIONS) + 0.5) / _STATIONS
+UNMOVED, UNTURNED = np.eye(4), np.eye(3)
+"""The transform and the rotation that change nothing."""
+for _matrix in (UNMOVED, UNTURNED):
+    _matrix.flags.writeable = False
 
 # Where upstream leaves bones too far apart, metres in the parent's frame: the carpus floats some
 # 3 mm farther from the radius than the cartilage of a radiocarpal joint explains.
@@ -95,15 +100,11 @@ class BoneShape:
 
     def radius_at(self, fraction: float) -> float:
         """Mean radius of the cross-section at `fraction` of the length, 0 proximal to 1 distal."""
-        return float(np.interp(fraction, _fractions(), self.radii))
+        return float(np.interp(fraction, _FRACTIONS, self.radii))
 
     def point_at(self, fraction: float) -> np.ndarray:
         """Middle of the cross-section at `fraction` of the length: curved bones leave their axis."""
-        return np.array([np.interp(fraction, _fractions(), column) for column in self.centreline.T])
-
-
-def _fractions() -> np.ndarray:
-    return (np.arange(_STATIONS) + 0.5) / _STATIONS
+        return np.array([np.interp(fraction, _FRACTIONS, column) for column in self.centreline.T])
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Skeleton:
         if unknown := set(angles) - set(self.ranges):
             raise KeyError(f"no free joint named {', '.join(sorted(unknown))}")
         frames = self._frames(angles)
-        return {bone: frames.get(bone, np.eye(4)) for bone in self.bones}
+        return {bone: frames[bone] if bone in frames else UNMOVED.copy() for bone in self.bones}
 
     def children(self, bone: str) -> tuple[str, ...]:
         """Bones that hang directly on `bone` in the tree."""
@@ -182,11 +183,11 @@ class Skeleton:
     def _frames(self, angles: Mapping[str, float]) -> dict[str, np.ndarray]:
         world: dict[str, np.ndarray] = {}
         for frame in self.frames:
-            transform = np.eye(4)
+            transform = UNMOVED.copy()
             transform[:3, 3] = frame.position
             for joint in frame.joints:
                 if angle := self._angle(joint.name, angles):
-                    turn = np.eye(4)
+                    turn = UNMOVED.copy()
                     turn[:3, :3] = joint.turn(angle)
                     transform = transform @ turn
             world[frame.name] = world[frame.parent] @ transform if frame.parent else transform
@@ -212,7 +213,7 @@ def _cross_matrix(axis: np.ndarray) -> np.ndarray:
 
 
 def _rotated(cross: np.ndarray, angle: float) -> np.ndarray:
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return UNTURNED + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def principal_axes(mesh: Mesh) -> np.ndarray:
@@ -243,7 +244,7 @@ def _shape(name: str, mesh: Mesh, meshes: dict[str, Mesh], neutral: dict[str, np
         first, last = last, first
     unit = (last - first) / np.linalg.norm(last - first)
     heights = (corners - first) @ unit
-    stations = _fractions() * np.linalg.norm(last - first)
+    stations = _FRACTIONS * np.linalg.norm(last - first)
     sections = [_section(corners, heights - station) or (first + station * unit, 0.0) for station in stations]
     middle, radii = (np.array(column) for column in zip(*sections, strict=True))
     return BoneShape(name, first, last, centre, middle, radii)

@@ -63,8 +63,8 @@ def _flat(capsules: Sequence[Capsule], camera: Camera) -> np.ndarray:
 @compiled
 def _union(flat, groups, rows, columns):  # type: ignore[no-untyped-def]
     """Squared length (rows, columns) of the union of the groups' intervals along every ray."""
-    near = np.zeros((rows, columns, _INTERVALS), np.float32)
-    far = np.zeros((rows, columns, _INTERVALS), np.float32)
+    near = np.empty((rows, columns, _INTERVALS), np.float32)
+    far = np.empty((rows, columns, _INTERVALS), np.float32)
     count = np.zeros((rows, columns), np.uint8)
     power = np.zeros((rows, columns), np.float32)
     moment = np.zeros((rows, columns), np.float32)
