@@ -212,6 +212,7 @@ def test_sources_are_files_folders_patterns_and_a_list_on_stdin_each_image_once(
     assert files("valid/*/*/*/image1.png") == [name for name in whole if name.endswith("image1.png")]
     listed = "\n".join([whole[2], "", whole[0] + "\r", "valid/XR_HAND"]) + "\n"
     assert files("-", stdin=listed) == [whole[2], whole[0], *whole[3:]]
+    assert files("-", stdin=f"\ufeff{listed}") == [whole[2], whole[0], *whole[3:]]  # as editors of Windows save it
     picture = Path(whole[0]).read_bytes().decode("utf-8", "surrogateescape")
     refused = run("-", stdin=picture)
     assert (refused.code, "no list of names" in refused.err) == (2, True)

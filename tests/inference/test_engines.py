@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import stat
@@ -70,6 +71,26 @@ def test_runs_that_overlap_do_not_mix(tmp_path: Path, tiny_model: Callable, engi
     under_way = [opened.start(images[i : i + 1]) for i in range(8)]
     found = {i: under_way[i]()["pred1"][0] for i in reversed(range(8))}
     assert np.array_equal(expected, np.stack([found[i] for i in range(8)]))
+
+
+@both
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_is_told_to_open_the_model_itself(
+    tmp_path: Path, tiny_model: Callable, engine: Any, images: Any
+) -> None:
+    opened = open_engine(tiny_model(tmp_path / "m.onnx"), engine)
+    opened.run(images)
+
+    def refused() -> None:
+        with pytest.raises(ModelError, match="was opened in another process"):
+            opened.run(images)
+
+    child = multiprocessing.get_context("fork").Process(target=refused)
+    child.start()
+    child.join(60)
+    child.kill()  # one that waits for threads that it does not have
+    assert child.exitcode == 0
+    assert opened.run(images)
 
 
 @both

@@ -104,6 +104,10 @@ class Handler(BaseHTTPRequestHandler):
                 entry["data"] = value.ravel().tolist()
             outputs.append(entry)
         head_out = json.dumps({"model_name": "tiny", "outputs": outputs}).encode()
+        if self.server.trouble == "breaks off":
+            self.reply(head_out + tail, 200, {"Content-Length": "9999"})
+            self.close_connection = True
+            return
         length = {"Inference-Header-Content-Length": str(len(head_out))} if self.server.binary else {}
         self.reply(head_out + tail, 200, length)
 
@@ -238,6 +242,7 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable)
     ("trouble", "said"),
     [
         ("fails", "answered 500.*out of memory"),
+        ("breaks off", "cannot be reached"),
         ("lacks", "has no output"),
         ("contract", "not a JSON object"),
         *(

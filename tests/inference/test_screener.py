@@ -1,5 +1,6 @@
 """From files, arrays and data sets to rows, in order and without end."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -58,8 +59,9 @@ def test_the_same_radiograph_as_path_array_and_data_set_scores_the_same(
     assert [row.file for row in table] == [str(path), str(path), "dataset-2"]
     assert len({row.pred1 for row in table}) == 1
     assert screener.predict(dataset).images[0].pred1 == table.images[0].pred1
-    (row,) = screener.predict(path.read_bytes())
-    assert (row.file, row.pred1) == ("bytes-0", table.images[0].pred1)
+    for kind in (bytes, bytearray, memoryview):
+        (row,) = screener.predict(kind(path.read_bytes()))
+        assert (row.file, row.pred1) == ("bytes-0", table.images[0].pred1)
     assert len(screener.predict(pydicom.Dataset())) == 1
     grey = np.zeros((30, 30), np.uint8)
     assert [row.file for row in screener.predict([grey, path, grey])] == ["array-0", str(path), "array-2"]
@@ -83,6 +85,7 @@ def test_a_source_that_cannot_be_read_is_a_row_in_its_place(
     [
         (lambda s, _: s.predict(None), "a NoneType is no source"),
         (lambda s, _: s.predict(Image.new("L", (9, 9))), "a Image is no source.*numpy.asarray"),
+        (lambda s, _: s.predict(io.BytesIO(b"\n\n")), "a BytesIO is no source"),
         (lambda s, _: s.predict([], workers=-1), "workers is -1"),
         (lambda s, _: s.predict([], study_by="dicom"), "study_by is 'dicom'; name one of auto, folder, none"),
         (lambda s, _: Screener(s.engine, reading="slow"), "reading is 'slow'; name one of whole, safe, fast"),

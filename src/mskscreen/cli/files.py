@@ -52,10 +52,11 @@ def _listed() -> list[str]:
     """The names on stdin, one a line, of any bytes that a file may be called."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
-    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    # Editors of Windows mark a text as UTF-8 by a first character that is none of its first name.
+    names = [line.rstrip("\r\n") for line in sys.stdin.read().removeprefix("\ufeff").split("\n") if line.strip()]
     if any("\0" in name for name in names):
         raise typer.BadParameter(
-            "what stdin holds is no list of names, one a line; an image from a pipe is named /dev/stdin"
+            "what stdin holds is no list of names, one a line; save an image to a file and name that"
         )
     return names
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,8 @@ class Engine:
     """A model ready to run.
 
     `name` is `openvino` or `onnxruntime`, `precision` what it computes in and `why` the reason in words; `path`
-    is the file with the weights and `digest` its SHA-256. `flags` belong in every row that it scores.
+    is the file with the weights and `digest` its SHA-256. `flags` belong in every row that it scores. It runs in
+    the `process` that opened it alone: one forked from there has none of the engine's threads.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Engine:
     backend: Backend
     why: str = ""
     flags: tuple[str, ...] = ()
+    process: int = field(default_factory=os.getpid)
 
     @property
     def unit(self) -> int:
@@ -66,6 +68,8 @@ class Engine:
         It gives `pred1` (b, 2), `pred2` (b, 7) and, where the contract has them, `map` (b, 1, h, w) and
         `novelty` (b,). Raises ModelError.
         """
+        if os.getpid() != self.process:
+            raise ModelError(f"{self.path}: was opened in another process; open it in each one after its start")
         expected = (self.unit, 1, *self.contract.input_size)
         if images.ndim != 4 or images.shape[1:] != expected[1:] or not 1 <= len(images) <= self.unit:
             raise ModelError(f"{self.path}: expected images of shape {expected}, found {images.shape}")

@@ -169,6 +169,8 @@ class _Server:
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
                 data = response.read(_MOST_BYTES + 1)
+                if response.length and len(data) <= _MOST_BYTES:
+                    raise http.client.IncompleteRead(data, response.length)
                 break
             except (OSError, http.client.HTTPException, UnicodeError) as error:
                 connection.close()

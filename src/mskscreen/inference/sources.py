@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Source = Union[str, Path, bytes, np.ndarray, "Dataset"]
+_Bytes = bytes | bytearray | memoryview
 
 
 def several(sources: Source | Iterable[Source]) -> Iterable[Source]:
@@ -28,7 +30,7 @@ def several(sources: Source | Iterable[Source]) -> Iterable[Source]:
         return itertools.chain((first,), found)
     if _is_one(sources):
         return (cast("Source", sources),)
-    if not isinstance(sources, Iterable):
+    if not isinstance(sources, Iterable) or isinstance(sources, io.IOBase):  # an open file would give its lines
         raise DataError(
             f"a {type(sources).__name__} is no source; pass paths, bytes, arrays (numpy.asarray of a PIL "
             "image) or pydicom Datasets"
@@ -50,7 +52,7 @@ def named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
 
 
 def _kind(source: object) -> str:
-    if isinstance(source, np.ndarray | bytes):
+    if isinstance(source, np.ndarray | _Bytes):
         return "array" if isinstance(source, np.ndarray) else "bytes"
     return "dataset" if _is_one(source) else type(source).__name__
 
@@ -59,6 +61,6 @@ def _is_one(sources: Any) -> bool:
     """Whether `sources` is a single image: texts, arrays and data sets could be iterated over, too."""
     # Who holds a data set has imported pydicom; who does not need not wait for it.
     pydicom = sys.modules.get("pydicom")
-    return isinstance(sources, str | Path | bytes | np.ndarray) or (
+    return isinstance(sources, str | Path | _Bytes | np.ndarray) or (
         pydicom is not None and isinstance(sources, pydicom.Dataset)
     )
