@@ -98,8 +98,8 @@ def files(
     paths = find_files(sources, out)
     try:
         Target.parse(of, "hand" if of == JOINT else None)
-    except DataError as error:
-        raise typer.BadParameter(str(error), param_hint="--of") from error
+    except DataError as unknown:
+        raise typer.BadParameter(str(unknown), param_hint="--of") from unknown
     keep_freed_memory()
     screener = _open(model, at, engine=engine, precision=precision, limits=common.limits_of(max_pixels))
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)
