@@ -228,6 +228,10 @@ def test_what_spreadsheets_make_of_a_form_and_a_folder_of_forms_are_the_same(ope
     before = read_forms(forms, opened)
     for form in forms:
         head, *rows = form.read_text().replace(",5,", ",5.0,").splitlines()
+        rows[1] = (
+            rows[1].replace("reader-", "Reader-").replace(",unaided,", ",Unaided,").replace(",aided,", ",Aided,")
+        )
+        rows[2] = rows[2].lower()
         empty = "," * head.count(",")
         form.write_text(
             "\n".join([head.title().replace("Call", " Call "), rows[0], empty, "", *rows[1:], empty, ""])

@@ -211,6 +211,33 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     assert "nothing to do" in explain(*base, "--passes", 256).stderr
 
 
+def test_pictures_of_another_model_or_form_do_not_outlive_their_records(bright_model, write_png, tmp_path):
+    file, out = write_png(tmp_path / "a.png", 4), tmp_path / "out"
+    explain(file, "--out", out, "--model", bright_model(), "--method", "hirescam", "--method", "gradcam")
+    together = {record.overlay for record in read_records(out)}
+    explain(file, "--out", out, "--model", bright_model(), "--raw", "npy")
+    named = {name for record in read_records(out) for name in (record.map, record.overlay)}
+    assert together < named, "the other record still names the page of both"
+    assert {path.name for path in out.iterdir() if not path.name.endswith(".map.json")} == named
+    foreign = out / "notes.png"
+    foreign.touch()
+    path = next(out.glob("*.hirescam.*.map.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"overlay": foreign.name}))
+    two = ("--method", "hirescam", "--method", "gradcam")
+    explain(file, "--out", out, "--model", bright_model(bias=-100.0), *two)
+    assert not any(record.map for record in read_records(out))
+    assert foreign.is_file(), "a record cannot have a file deleted that is not of its image"
+    left = {path.name for path in out.iterdir() if not path.name.endswith(".map.json")}
+    assert left == {foreign.name, *(name for name in named if ".hirescam.abnormal.overlay" in name)}
+
+
+def test_an_unknown_class_is_a_wrong_call(bright_model, write_png, tmp_path):
+    files = [str(write_png(tmp_path / "a.png", 4)), "--out", str(tmp_path / "o"), "--model", str(bright_model())]
+    found = RUN.invoke(app, ["explain", *files, "--of", "knee"])
+    assert found.exit_code == 2
+    assert "knee" in found.stderr
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(bright_model, write_png, tmp_path):
     good, bad = write_png(tmp_path / "in" / "a.png", 4), tmp_path / "in" / "b.png"
     bad.write_bytes(good.read_bytes()[:60])

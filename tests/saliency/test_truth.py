@@ -151,6 +151,11 @@ def test_run_lengths_of_coco_mark_what_they_say_and_not_the_box(tmp_path):
         assert "Error" not in str(raised.value)
 
 
+def marking(**marked) -> str:
+    """A COCO file whose one annotation holds what is given."""
+    return json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, **marked}]})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -159,6 +164,10 @@ def test_run_lengths_of_coco_mark_what_they_say_and_not_the_box(tmp_path):
         ("a.csv", "file,x,y,width,height\na.png,1,2,3,4\n", "image"),
         ("a.csv", "image,left,top\na.png,1,2\n", "xmin, ymin, xmax, ymax"),
         ("a.json", '{"images": []}', "lacks the field 'annotations'"),
+        ("a.json", marking(bbox=[]), "image 'a.png': its bbox is not x, y, width and height"),
+        ("a.json", marking(bbox=[1, 2, float("nan"), 4]), "image 'a.png': its bbox"),
+        ("a.json", marking(bbox=["left", 2, 3, 4]), "image 'a.png': its bbox"),
+        ("a.json", marking(segmentation=[[1, 2, 3]]), "image 'a.png': a polygon is not x and y in turn"),
         ("labels/a.txt", "0 0.5 0.5 0.2\n", r"a\.txt.*line 1"),
         ("labels/notes.txt", "see the paper\n", r"notes\.txt.*line 1"),
     ],

@@ -11,6 +11,7 @@ import typer
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
 from mskscreen.cli.files import find_files
+from mskscreen.errors import DataError
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screener
@@ -95,7 +96,10 @@ def files(
     if "integrated-gradients" in chosen and checkpoint is None:
         raise typer.BadParameter("--method integrated-gradients needs the model's --checkpoint")
     paths = find_files(sources, out)
-    Target.parse(of, "hand" if of == JOINT else None)
+    try:
+        Target.parse(of, "hand" if of == JOINT else None)
+    except DataError as unknown:
+        raise typer.BadParameter(str(unknown), param_hint="--of") from unknown
     keep_freed_memory()
     screener = _open(model, at, engine=engine, precision=precision, limits=common.limits_of(max_pixels))
     settings = Settings(rise.Settings(passes, cells, seed, converged, fine), patches)

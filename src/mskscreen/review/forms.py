@@ -123,15 +123,16 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _answer(row: Mapping[str, str], key: Key) -> Answer:
-    showing = key.showings.get(row["case"])
-    if showing is None or row.get("phase", showing.phase) != showing.phase:
+    reader, code = row["reader"].lower(), row["case"].upper()
+    showing = key.showings.get(code)
+    if showing is None or row.get("phase", showing.phase).lower() != showing.phase:
         raise _CellError(f"case '{row['case']}' is not in this phase of the pack")
-    if row["reader"] not in key.protocol["readers"]:
+    if reader not in key.protocol["readers"]:
         raise _CellError(f"reader '{row['reader']}' is not in the protocol")
     views = key.cases[showing.case].views
     return Answer(
-        row["reader"],
-        row["case"],
+        reader,
+        code,
         _choice(row, "call", CALLS),
         _choice(row, "confidence", CONFIDENCE),
         _choice(row, "map", JUDGEMENTS),

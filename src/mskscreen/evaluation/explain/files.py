@@ -120,8 +120,25 @@ def _explain_file(
         )
     for record in records:
         record.write(places[record.method])
+    _remove_replaced(folder, stem, request.of, known)
     drawn = any(record.overlay for record in records)
     return Made(tuple(records), burned_in=drawn and FLAG_BURNED_IN in row.flags)
+
+
+def _remove_replaced(folder: Path, stem: str, of: str, replaced: Iterable[MapRecord | None]) -> None:
+    """Delete the files of replaced records that no record of the image names any more.
+
+    An overlay beside a record that says "called normal" would show what another model said.
+    """
+    now = [_known(folder / f"{stem}.{method}.{of}.map.json") for method in TITLES]
+    for name in _named(replaced) - _named(now):
+        if name.startswith(f"{stem}."):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _named(records: Iterable[MapRecord | None]) -> set[str]:
+    """The files that records name."""
+    return {name for record in records if record for name in (record.map, record.overlay) if name}
 
 
 def _any_target(request: Request) -> Target:

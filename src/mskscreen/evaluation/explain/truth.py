@@ -152,10 +152,10 @@ def _finding(path: Path, line: int, row: Mapping[str, str | None], box: Sequence
     return polygon(corners(a, b, c, d) if box is _BOXES[0] else corners(a, b, c - a, d - b))
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: Any) -> bool:
     try:
         return math.isfinite(float(text))
-    except ValueError:
+    except (TypeError, ValueError):
         return False
 
 
@@ -190,14 +190,23 @@ def _parts(annotation: Mapping[str, Any], size: tuple[int, int] | None, name: st
     """What an annotation marks: its polygons, else its run lengths, else its box."""
     marked = annotation.get("segmentation")
     if isinstance(marked, list) and marked:
-        outlines = [list(zip(map(float, p[::2]), map(float, p[1::2]), strict=True)) for p in marked]
-        return [polygon(points, size) for points in outlines]
+        outlines = [_numbers(part, name, "a polygon", "x and y in turn") for part in marked]
+        return [polygon(list(zip(line[::2], line[1::2], strict=True)), size) for line in outlines]
     if isinstance(marked, dict):
         if not isinstance(marked["counts"], list):
             raise DataError(f"{name}: its run lengths are compressed; write them as a list, or as polygons")
         rows, columns = map(int, marked["size"])
         return [of_size(run_lengths(marked["counts"], (rows, columns)), (rows, columns), name)]
-    return [polygon(corners(*map(float, annotation["bbox"])), size)]
+    x, y, width, height = _numbers(annotation["bbox"], name, "its bbox", "x, y, width and height", 4)
+    return [polygon(corners(x, y, width, height), size)]
+
+
+def _numbers(cells: Any, name: str, what: str, wanted: str, count: int | None = None) -> list[float]:
+    """Finite numbers, `count` of them or else pairs."""
+    known = isinstance(cells, list) and all(_is_number(cell) for cell in cells)
+    if not known or (len(cells) % 2 if count is None else len(cells) != count):
+        raise DataError(f"{name}: {what} is not {wanted} in pixels; correct it or remove the annotation")
+    return list(map(float, cells))
 
 
 def _yolo(folder: Path) -> Iterator[tuple[str, Truth]]:
