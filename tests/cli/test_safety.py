@@ -52,8 +52,42 @@ def test_a_model_cannot_steer_the_terminal_by_an_error(
     with pytest.raises(SystemExit):
         main.run()
     said = capsys.readouterr().err
-    assert "?[31mred" in said
+    assert r"\x1b[31mred" in said
     assert "\x1b" not in said
+
+
+# A line of our own, an escape sequence, what turns the text round, and an emoji of rich's.
+NAME = "a\nforged: \x1b[31m\u202e:x:.png"
+SHOWN = r"a\nforged: \x1b[31m\u202e:x:.png"
+
+
+@pytest.mark.parametrize("verb", ["predict", "inspect", "predict --maps maps", "explain --out maps --normal"])
+def test_a_name_stays_on_its_line(
+    run: Callable, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = image.parent
+    image.rename(folder / NAME)
+    (folder / f"broken{NAME}").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = run(*verb.split(), folder)
+    assert found.exit_code == 3
+    lines = found.output.splitlines()
+    assert not [line for line in lines if "\x1b" in line or "\u202e" in line or line.startswith("forged")]
+    assert [line for line in lines if f"broken{SHOWN}: " in line]
+    if "inspect" in verb:
+        assert f"file: {folder}/{SHOWN}" in lines
+        exact = json.loads(run(verb, folder, "--format", "json").stdout)
+        assert [Path(row["file"]).name for row in exact] == [NAME, f"broken{NAME}"]
+    if "maps" in verb:
+        assert list((tmp_path / "maps").glob("*.png"))
+
+
+def test_a_name_in_a_wrong_call_steers_nothing(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    refused = run("predict", tmp_path / NAME)
+    assert refused.exit_code == 2
+    assert "\x1b" not in refused.output
+    assert "\u202e" not in refused.output
 
 
 @pytest.mark.parametrize(("name", "said"), [("gone.onnx", "is not there"), ("", "is a folder")])

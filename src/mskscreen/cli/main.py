@@ -29,6 +29,7 @@ from mskscreen.storage import disk_full
 
 app = typer.Typer(
     name="mskscreen",
+    cls=common.Root,
     help=f"Screen upper-limb radiographs: which joint, how likely abnormal, and where the evidence lies. "
     f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
     no_args_is_help=True,
@@ -82,7 +83,7 @@ def run() -> None:
         said = _without_folders(error) if isinstance(error, OSError) else error
         if isinstance(error, OSError) and disk_full(error):
             said = f"{said}; make room and run the same command again"
-        common.alarm.print(f"error: {common.plain(str(said))}")
+        common.alarm.print(f"error: {said}")
         sys.exit(common.Exit.FAILURE)
 
 

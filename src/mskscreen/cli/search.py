@@ -160,7 +160,8 @@ def ensemble(
             err.print(f"evaluation set, {name}: AUROC {figures['auroc']}, accuracy {figures['accuracy']}")
     if chosen.pair:
         err.print(f"ensemble minus best single: AUROC {chosen.pair.differences['auroc']}")
-    err.print(f"{folder / FILE}: written; {NOT_FOR_DIAGNOSIS}; to use it:\n{command(plan, chosen)}")
+    err.print(f"{folder / FILE}: written; {NOT_FOR_DIAGNOSIS}; to use it:")
+    err.print(command(plan, chosen))
 
 
 def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
