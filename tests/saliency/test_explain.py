@@ -206,6 +206,9 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     next(out.glob("*.rise.abnormal.png")).unlink()
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert next(read_records(out)).values(out).any()
+    next(out.glob("*.overlay.png")).unlink()
+    assert "nothing to do" not in explain(*base, "--passes", 256, "--sheet").stderr
+    assert len(list(out.glob("*.overlay.png"))) == 1
     write_png(file, 3)
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert "nothing to do" in explain(*base, "--passes", 256).stderr
