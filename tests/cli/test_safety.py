@@ -1,8 +1,12 @@
 """What a careful user tries first: limits, files that exist, folders of several joints, blank images, pipes."""
 
 import json
+import os
 import re
 import resource
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,7 +204,62 @@ def test_an_error_of_the_file_system_names_no_folder(
     with pytest.raises(SystemExit) as ended:
         main.run()
     assert ended.value.code == common.Exit.FAILURE
-    assert capsys.readouterr().err == "error: study1: Permission denied\n"
+    said = "error: study1: Permission denied; change its permissions, or choose another place\n"
+    assert capsys.readouterr().err == said
+
+
+WRITERS = [
+    "predict images --model m.onnx -o {}/table.csv",
+    "evaluate images --report {}/report.html",
+    "explain score images images --model demo --report {}/report.html",
+    "calibrate images --model demo -o {}/m.onnx",
+    "card demo --out {}/card.md",
+    "model import m.onnx -o {}/m.onnx",
+    "phantom sheet images {}/sheet.png",
+]
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_place_that_is_not_there_is_said_before_any_work(
+    model: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "m.onnx")
+    monkeypatch.setattr("sys.argv", ["mskscreen", *command.format("gone").split()])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code in (common.Exit.FAILURE, common.Exit.USAGE)
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "its folder is not there; make it, or choose another place" in said
+    assert not Path("gone").exists()
+
+
+@pytest.mark.parametrize("command", [*WRITERS[:2], "data index images -o {}/new/index.parquet"])
+def test_a_place_that_may_not_be_written_is_said_before_any_work(
+    model: Path, image: Path, tmp_path: Path, command: str
+) -> None:
+    as_user = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
+    if as_user and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere, and cannot give that up here")
+    shutil.copy(model, tmp_path / "m.onnx")
+    (tmp_path / "closed").mkdir(mode=0o555)
+    code = "from mskscreen.cli.main import run; run()"
+    done = subprocess.run(
+        [*as_user, sys.executable, "-c", code, *command.format("closed").split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (common.Exit.FAILURE, common.Exit.USAGE)
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "its folder may not be written to; change its permissions, or choose another place" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

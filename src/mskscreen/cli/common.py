@@ -25,6 +25,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from mskscreen.errors import MskscreenError, one_line
+from mskscreen.storage import unwritable
 
 if TYPE_CHECKING:
     from mskscreen.pixels import Limits
@@ -129,6 +130,18 @@ def check_model_output(out: Path) -> None:
         raise typer.BadParameter(
             f"{out}: exists already and is no model of mskscreen; choose another name", param_hint="--out"
         )
+
+
+def check_writable(path: Path | None, *, made: bool = False) -> Path | None:
+    """Raise BadParameter, before any work, where no file can be written to `path`: see `unwritable`."""
+    if path and (why := unwritable(path, made=made)):
+        raise typer.BadParameter(f"{path}: {why}")
+    return path
+
+
+def to_write(path: Path | None) -> Path | None:
+    """`check_writable` as the callback of an option."""
+    return check_writable(path)
 
 
 def say_burned_in(images: int) -> None:

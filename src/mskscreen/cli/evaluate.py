@@ -88,14 +88,19 @@ def evaluate(
     robustness: Annotated[
         Path | None, typer.Option(help="JSON of tables predicted again, from mskscreen robustness.", exists=True)
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report to this HTML file.", callback=common.to_write)
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images: their pictures go into the report.", exists=True)
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of overlays from predict --maps, for the report.", exists=True)
     ] = None,
-    codalab: Annotated[Path | None, typer.Option(help="Write the calls in the format of MURA's contest.")] = None,
+    codalab: Annotated[
+        Path | None,
+        typer.Option(help="Write the calls in the format of MURA's contest.", callback=common.to_write),
+    ] = None,
     resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     form: common.FormatOption = Format.TABLE,

@@ -170,7 +170,9 @@ def score(
             exists=True,
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report to this HTML file.", callback=common.to_write)
+    ] = None,
     level: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fixed threshold of IoU, as a share of a map's peak.")
     ] = None,

@@ -25,7 +25,7 @@ from mskscreen.cli.robustness import robustness
 from mskscreen.cli.train import KEYS, train
 from mskscreen.errors import MskscreenError
 from mskscreen.mura_path import unlabelled
-from mskscreen.storage import disk_full
+from mskscreen.storage import remedy
 
 app = typer.Typer(
     name="mskscreen",
@@ -81,8 +81,8 @@ def run() -> None:
         app()
     except (MskscreenError, OSError) as error:
         said = _without_folders(error) if isinstance(error, OSError) else error
-        if isinstance(error, OSError) and disk_full(error):
-            said = f"{said}; make room and run the same command again"
+        if isinstance(error, OSError) and (what_to_do := remedy(error)):
+            said = f"{said}; {what_to_do}"
         common.alarm.print(f"error: {said}")
         sys.exit(common.Exit.FAILURE)
 

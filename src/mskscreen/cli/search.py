@@ -120,14 +120,15 @@ def report(
     with needs("train"):
         from mskscreen.search.latency import ROUNDS, latencies
         from mskscreen.search.plan import Plan
-        from mskscreen.search.report import write_report
+        from mskscreen.search.report import MARKDOWN, write_report
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
+    out = out or folder / "report"
+    common.check_writable(out / MARKDOWN, made=True)
     with err.status("reading the predictions"):
         findings = gather(plan)
     with common.progress("timing the models", ROUNDS + 1) as advance:
         timed = latencies(plan, findings, measured=advance) if latency else {}
-    out = out or folder / "report"
     with err.status("resampling patients"):
         sections = write_report(plan, findings, timed, out, resamples=resamples, seed=seed)
     board = sections[0]
@@ -148,6 +149,7 @@ def ensemble(
         from mskscreen.search.plan import Plan
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
+    common.check_writable(folder / FILE)
     chosen = select(plan, gather(plan), most=most, resamples=resamples)
     write(plan, chosen)
     rows = [

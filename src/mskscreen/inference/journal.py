@@ -21,7 +21,7 @@ from mskscreen.errors import DataError
 from mskscreen.inference.files import file_named, printable
 from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, read_images, row_of, table_format, write_table
-from mskscreen.storage import cache_folder, disk_full, write_text
+from mskscreen.storage import MAKE_ROOM, cache_folder, disk_full, unwritable, write_text
 
 Job = Mapping[str, Any]
 # Of a file: whether all that was made beside its row, such as a picture, is still there.
@@ -53,10 +53,7 @@ def write_resumable(
             raise
         # A picture that is drawn with a row names itself; its folders may tell the patient and the label.
         full = output if error.filename in (None, str(output)) else Path(error.filename).name
-        raise DataError(
-            f"{full}: no room is left to write it; make room and run the same command again, which goes on from "
-            "there"
-        ) from error
+        raise DataError(f"{full}: no room is left to write it; {MAKE_ROOM}, which goes on from there") from error
 
 
 def _write_resumable(
@@ -64,6 +61,8 @@ def _write_resumable(
 ) -> Iterator[Prediction]:
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
+    if why := unwritable(output):
+        raise DataError(f"{output}: {why}")
     with Journal(output, job, names, whole) as journal:
         journal.keep(read_finished(output, digest))
         yield from (journal[name] for name in names if name in journal)
@@ -225,7 +224,7 @@ class Journal:
                 self.add(row)
 
     def _resume(self) -> None:
-        """Find the rows without an error that still hold and are whole, and cut off what follows the last whole line."""
+        """Find the rows without an error that hold and are whole, and cut off what follows the last whole line."""
         place = self._stream.tell()
         for line in self._stream:
             try:
