@@ -180,7 +180,7 @@ def test_integrated_gradients_without_their_checkpoint_are_a_wrong_call(bright_m
     chosen = ["--method", "integrated-gradients", "--out", str(tmp_path / "out"), "--model", str(bright_model())]
     found = RUN.invoke(app, ["explain", str(write_png(tmp_path / "a.png")), *chosen])
     assert found.exit_code == 2
-    assert "needs the model's --checkpoint" in " ".join(found.stderr.split())
+    assert "needs the checkpoint of the model" in " ".join(found.stderr.split())
     assert not (tmp_path / "out").exists()
 
 
