@@ -82,7 +82,7 @@ def files(
 
     A map shows what the model used, not where the lesion is. Exit code 3 says that some images could not be read.
     """
-    from mskscreen.evaluation.explain.explainer import Explainer, Settings
+    from mskscreen.evaluation.explain.explainer import NO_CHECKPOINT, Explainer, Settings
     from mskscreen.evaluation.explain.files import Request, explain_files, write_sheets
     from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.saliency import rise
@@ -93,7 +93,7 @@ def files(
         if name not in chosen:
             common.refuse_idle(context, f"without --method {name}", *options)
     if "integrated-gradients" in chosen and checkpoint is None:
-        raise typer.BadParameter("--method integrated-gradients needs the model's --checkpoint")
+        raise typer.BadParameter(NO_CHECKPOINT)
     paths = find_files(sources, out)
     Target.parse(of, "hand" if of == JOINT else None)
     keep_freed_memory()
