@@ -1,4 +1,7 @@
-"""The exceptions of mskscreen: each message is one sentence that names the file, the field and the remedy."""
+"""The exceptions of mskscreen: each message is one sentence that names the file, the field and the remedy.
+
+`one_line` makes text with names of files fit to be shown.
+"""
 
 from __future__ import annotations
 
@@ -46,3 +49,11 @@ class DataError(MskscreenError):
 
 class ProtocolError(MskscreenError):
     """A training protocol or configuration holds an unknown key or an impossible value."""
+
+
+def one_line(text: str) -> str:
+    r"""Text that stays on its line and cannot steer a terminal: what is not printable is escaped, as in `\n`.
+
+    The name of a file may hold line breaks, escape sequences, and marks that turn round what follows them.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

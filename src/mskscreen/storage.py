@@ -13,6 +13,9 @@ from pathlib import Path
 
 # No room on the disk, in the quota of the user, or in what the process may write.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+MAKE_ROOM = "make room and run the same command again"
+_ELSEWHERE = "change its permissions, or choose another place"
 
 
 @contextmanager
@@ -54,6 +57,33 @@ def disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def remedy(error: OSError) -> str | None:
+    """What to do about an error of the file system, where that is known."""
+    if disk_full(error):
+        return MAKE_ROOM
+    return _ELSEWHERE if error.errno in _FORBIDDEN else None
+
+
+def unwritable(path: Path, *, made: bool = False) -> str | None:
+    """Why no file can be written to `path`, with the remedy; None where nothing is known to be in the way.
+
+    Folders that are not there are in the way unless they will be `made`.
+    """
+    # Unlike the methods of Path these have an answer where a folder may not be looked into.
+    if os.path.isdir(path):  # noqa: PTH112
+        return "is a folder; name a file"
+    folder = path.absolute().parent
+    while made and not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return "its folder is not there; make it, or choose another place"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"its folder may not be written to; {_ELSEWHERE}"
+    if os.path.exists(path) and not os.access(path, os.W_OK):  # noqa: PTH110
+        return f"may not be replaced; {_ELSEWHERE}"
+    return None
 
 
 def cache_folder() -> Path:

@@ -39,6 +39,28 @@ def test_a_finished_table_without_errors_is_left_alone_until_something_changes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MURA-v1.1", "table.parquet"]
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_map_that_was_deleted_is_drawn_again(
+    run: Callable, tmp_path: Path, write_png: Callable, form: str
+) -> None:
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    for seed in range(3):
+        write_png(images / f"{seed}.png", seed)
+    asked = (images, "-o", tmp_path / f"table.{form}", "--maps", maps)
+    assert run(*asked).code == 0
+    before = {path: path.read_bytes() for path in maps.iterdir()}
+    table = asked[2].read_bytes()
+    assert len(before) == 3
+    kept = {path: path.stat().st_ino for path in sorted(before)[1:]}
+    min(before).unlink()
+    again = run(*asked)
+    assert (again.code, "finished already" in again.err) == (0, False)
+    assert {path: path.read_bytes() for path in maps.iterdir()} == before
+    assert {path: path.stat().st_ino for path in kept} == kept
+    assert asked[2].read_bytes() == table
+    assert "finished already" in run(*asked).err
+
+
 def slow_folder(folder: Path, count: int) -> Path:
     """Many names of one image that takes a while to decode."""
     folder.mkdir()

@@ -1,8 +1,12 @@
 """What a careful user tries first: limits, files that exist, folders of several joints, blank images, pipes."""
 
 import json
+import os
 import re
 import resource
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +56,42 @@ def test_a_model_cannot_steer_the_terminal_by_an_error(
     with pytest.raises(SystemExit):
         main.run()
     said = capsys.readouterr().err
-    assert "?[31mred" in said
+    assert r"\x1b[31mred" in said
     assert "\x1b" not in said
+
+
+# A line of our own, an escape sequence, what turns the text round, and an emoji of rich's.
+NAME = "a\nforged: \x1b[31m\u202e:x:.png"
+SHOWN = r"a\nforged: \x1b[31m\u202e:x:.png"
+
+
+@pytest.mark.parametrize("verb", ["predict", "inspect", "predict --maps maps", "explain --out maps --normal"])
+def test_a_name_stays_on_its_line(
+    run: Callable, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = image.parent
+    image.rename(folder / NAME)
+    (folder / f"broken{NAME}").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = run(*verb.split(), folder)
+    assert found.exit_code == 3
+    lines = found.output.splitlines()
+    assert not [line for line in lines if "\x1b" in line or "\u202e" in line or line.startswith("forged")]
+    assert [line for line in lines if f"broken{SHOWN}: " in line]
+    if "inspect" in verb:
+        assert f"file: {folder}/{SHOWN}" in lines
+        exact = json.loads(run(verb, folder, "--format", "json").stdout)
+        assert [Path(row["file"]).name for row in exact] == [NAME, f"broken{NAME}"]
+    if "maps" in verb:
+        assert list((tmp_path / "maps").glob("*.png"))
+
+
+def test_a_name_in_a_wrong_call_steers_nothing(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    refused = run("predict", tmp_path / NAME)
+    assert refused.exit_code == 2
+    assert "\x1b" not in refused.output
+    assert "\u202e" not in refused.output
 
 
 @pytest.mark.parametrize(("name", "said"), [("gone.onnx", "is not there"), ("", "is a folder")])
@@ -166,7 +204,62 @@ def test_an_error_of_the_file_system_names_no_folder(
     with pytest.raises(SystemExit) as ended:
         main.run()
     assert ended.value.code == common.Exit.FAILURE
-    assert capsys.readouterr().err == "error: study1: Permission denied\n"
+    said = "error: study1: Permission denied; change its permissions, or choose another place\n"
+    assert capsys.readouterr().err == said
+
+
+WRITERS = [
+    "predict images --model m.onnx -o {}/table.csv",
+    "evaluate images --report {}/report.html",
+    "explain score images images --model demo --report {}/report.html",
+    "calibrate images --model demo -o {}/m.onnx",
+    "card demo --out {}/card.md",
+    "model import m.onnx -o {}/m.onnx",
+    "phantom sheet images {}/sheet.png",
+]
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_place_that_is_not_there_is_said_before_any_work(
+    model: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "m.onnx")
+    monkeypatch.setattr("sys.argv", ["mskscreen", *command.format("gone").split()])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code in (common.Exit.FAILURE, common.Exit.USAGE)
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "its folder is not there; make it, or choose another place" in said
+    assert not Path("gone").exists()
+
+
+@pytest.mark.parametrize("command", [*WRITERS[:2], "data index images -o {}/new/index.parquet"])
+def test_a_place_that_may_not_be_written_is_said_before_any_work(
+    model: Path, image: Path, tmp_path: Path, command: str
+) -> None:
+    as_user = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
+    if as_user and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere, and cannot give that up here")
+    shutil.copy(model, tmp_path / "m.onnx")
+    (tmp_path / "closed").mkdir(mode=0o555)
+    code = "from mskscreen.cli.main import run; run()"
+    done = subprocess.run(
+        [*as_user, sys.executable, "-c", code, *command.format("closed").split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (common.Exit.FAILURE, common.Exit.USAGE)
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "its folder may not be written to; change its permissions, or choose another place" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

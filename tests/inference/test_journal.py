@@ -91,6 +91,28 @@ def test_a_file_that_changed_is_screened_again(
     assert contents(output)[1:3] == ["another content", "2.pnG"]
 
 
+def test_a_row_that_is_not_whole_is_made_again(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable
+) -> None:
+    output = tmp_path / "table.csv"
+
+    def whole(file: str) -> bool:
+        return file != str(files[1])
+
+    rows = write_resumable(output, files, stream, JOB)
+    list(itertools.islice(rows, 3))
+    del rows
+    screened.clear()
+    list(write_resumable(output, files, stream, JOB, whole))
+    assert screened == [files[1], *files[3:]]
+    assert finished(output, files, JOB) is not None
+    assert finished(output, files, JOB, whole) is None
+    screened.clear()
+    list(write_resumable(output, files, stream, JOB, whole))
+    assert screened == [files[1]]
+    assert contents(output) == [path.name for path in files]
+
+
 def test_a_file_whose_name_is_not_utf_8_is_screened_again_when_it_changed(
     tmp_path: Path, screened: list[Path], stream: Callable
 ) -> None:

@@ -180,7 +180,7 @@ def test_integrated_gradients_without_their_checkpoint_are_a_wrong_call(bright_m
     chosen = ["--method", "integrated-gradients", "--out", str(tmp_path / "out"), "--model", str(bright_model())]
     found = RUN.invoke(app, ["explain", str(write_png(tmp_path / "a.png")), *chosen])
     assert found.exit_code == 2
-    assert "needs the model's --checkpoint" in " ".join(found.stderr.split())
+    assert "needs the checkpoint of the model" in " ".join(found.stderr.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -206,6 +206,9 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     next(out.glob("*.rise.abnormal.png")).unlink()
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert next(read_records(out)).values(out).any()
+    next(out.glob("*.overlay.png")).unlink()
+    assert "nothing to do" not in explain(*base, "--passes", 256, "--sheet").stderr
+    assert len(list(out.glob("*.overlay.png"))) == 1
     write_png(file, 3)
     assert "nothing to do" not in explain(*base, "--passes", 256).stderr
     assert "nothing to do" in explain(*base, "--passes", 256).stderr

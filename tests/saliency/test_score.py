@@ -180,11 +180,17 @@ def test_without_a_truth_the_model_alone_is_asked_and_the_report_says_so(judged,
     assert set(rows["hirescam"]["measures"]) == {"insertion", "deletion", "road", "infidelity"}
     assert rows["hirescam"]["images"] == 2
     assert value(rows["hirescam"], "infidelity") < value(rows["random map"], "infidelity")
-    assert "18 scored, 2 called normal; no truth" in found.stderr
+    assert "18 scored, 2 called normal; no truth; intervals" in found.stderr
     page = (judged / "out.html").read_text()
     assert "agreement with the truth was not measured" in page
     assert "called right, " not in page
     assert RUN.invoke(app, list(map(str, chosen))).exit_code == 2
+    scored = {record.file for record in read_records(judged / "maps") if record.map}
+    for path in (judged / "maps").glob("*.map.json"):
+        if MapRecord.read(path).file == min(scored):
+            path.unlink()
+    found = RUN.invoke(app, list(map(str, [*chosen, *model])))
+    assert "17 scored, 2 called normal; no truth; 1 more images called abnormal have no map" in found.stderr
 
 
 def test_each_method_has_the_level_of_its_own_development_maps(judged):

@@ -307,7 +307,7 @@ def test_a_full_disk_stops_a_search_and_fails_no_run(
             runner.main(str(several.folder), first.name)
     assert caught.value.code == FULL
     monkeypatch.setattr(local, "_begin", begin)
-    with pytest.raises(DataError, match="disk full, stopped; make room, and the same command goes on"):
+    with pytest.raises(DataError, match="disk full, stopped; make room and run the same command again"):
         run_here(several, several.runs)
     assert begun == [first.name]
     assert several.todo() == list(several.runs)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, alarm, err, needs, plain
+from mskscreen.cli.common import Exit, Format, alarm, err, needs
+from mskscreen.errors import one_line
 
 if TYPE_CHECKING:
     from mskscreen.inference import Engine
@@ -63,7 +64,7 @@ def bench(
                         raise ModelError(f"{path}: no engine could run it; mskscreen -v bench says why")
             except MskscreenError as error:
                 failed = True
-                alarm.print(f"error: {plain(str(error))}")
+                alarm.print(f"error: {error}")
     if not rows:
         raise typer.Exit(Exit.FAILURE)
     if form is Format.JSON:
@@ -155,7 +156,7 @@ def _versions() -> str:
 def _markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A table that is read as it stands and that an issue shows as one."""
     columns = list(rows[0]) if rows else []
-    lines = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    lines = [columns, *([one_line(str(row[column])) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):
         yield "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"

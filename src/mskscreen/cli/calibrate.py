@@ -15,7 +15,9 @@ from mskscreen.cli.common import Format
 def calibrate(
     predictions: Annotated[Path, typer.Argument(help="Predictions of the development studies.", exists=True)],
     model: Annotated[str, typer.Option(help="The model that made them: an ONNX file or a bundled name.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the calibrated model.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to write the calibrated model.", callback=common.to_write)
+    ],
     labels: common.Labels = None,
     label_column: common.LabelColumn = "label",
     level: Annotated[Literal["study", "image"], typer.Option(help="What the temperature is fitted on.")] = "study",

@@ -17,7 +17,9 @@ def card(
         Path | None,
         typer.Option(help="Figures to quote: the JSON that 'evaluate --format json' printed.", exists=True),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file instead of printing.", callback=common.to_write)
+    ] = None,
 ) -> None:
     """Write a model card with the sections of Mitchell et al. (arXiv:1810.03993) from contract and evaluation."""
     from mskscreen.evaluation.card import is_card, model_card, read_evaluation

@@ -21,9 +21,11 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
-from mskscreen.errors import MskscreenError
+from mskscreen.errors import MskscreenError, one_line
+from mskscreen.storage import unwritable
 
 if TYPE_CHECKING:
     from mskscreen.pixels import Limits
@@ -60,17 +62,45 @@ Specificity = Annotated[float, typer.Option(min=0, max=1, help="Target of the po
 MissCost = Annotated[float | None, typer.Option(help="Add a point 'cost': a miss costs this many false alarms.")]
 Resamples = Annotated[int, typer.Option(min=1, help="Resamples of patients for the intervals.")]
 _PIPE_WIDTH = 10_000
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Lines(Console):
+    """Prints each text on one line, whatever the names in it hold."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(one_line(each) if isinstance(each, str) else each for each in objects), **how)
+
+
+# Without markup and emoji: a name such as `a:x:.png` is shown as it is.
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+out = Console(**_AS_IT_IS)
+err = _Lines(stderr=True, soft_wrap=True, **_AS_IT_IS)
 # What --quiet leaves: errors.
-alarm = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+alarm = _Lines(stderr=True, soft_wrap=True, **_AS_IT_IS)
+
+
+class _LogLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return one_line(super().formatMessage(record))
+
+
+class Root(TyperGroup):
+    """The command itself: a name in what it says of a wrong call is of one line, too."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = one_line(error.message)
+            raise
 
 
 def configure(verbosity: int) -> None:
     """Set the log level: -1 errors only, 0 warnings, 1 information, 2 everything."""
     err.quiet = verbosity < 0
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    logging.basicConfig(level=level, stream=sys.stderr, force=True)
+    logging.getLogger().handlers[0].setFormatter(_LogLine("%(levelname)s %(message)s"))
 
 
 def group_with(verb: str) -> type[TyperGroup]:
@@ -102,6 +132,18 @@ def check_model_output(out: Path) -> None:
         )
 
 
+def check_writable(path: Path | None, *, made: bool = False) -> Path | None:
+    """Raise BadParameter, before any work, where no file can be written to `path`: see `unwritable`."""
+    if path and (why := unwritable(path, made=made)):
+        raise typer.BadParameter(f"{path}: {why}")
+    return path
+
+
+def to_write(path: Path | None) -> Path | None:
+    """`check_writable` as the callback of an option."""
+    return check_writable(path)
+
+
 def say_burned_in(images: int) -> None:
     """Say on stderr that pictures were drawn of so many images with text in their pixels, if any."""
     if images:
@@ -120,21 +162,24 @@ def refuse_idle(context: typer.Context, why: str, *names: str) -> None:
 
 
 def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None = None) -> None:
-    """Print `rows` on stdout as a table (columns in the order of the first row) or as a JSON list."""
+    """Print `rows` on stdout as a table (columns in the order of the first row) or as a JSON list.
+
+    A value that may take several lines of a table is a `Text`.
+    """
     if form is Format.JSON:
         print(json.dumps(list(rows), indent=1, default=str))
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title and one_line(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in rows[0] if rows else ():
         numeric = all(isinstance(row[column], int | float | None) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(plain(value) for value in row.values()))
+        table.add_row(*(value if isinstance(value, Text) else plain(value) for value in row.values()))
     if out.is_terminal:
         out.print(table)
         return
     # A pipe has no width: give the table all it needs instead of folding it at 80 columns, and not a blank more.
-    wide = Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+    wide = Console(width=_PIPE_WIDTH, **_AS_IT_IS)
     with wide.capture() as printed:
         wide.print(table)
     above = ""
@@ -145,7 +190,7 @@ def show(rows: Sequence[Mapping[str, Any]], form: Format, *, title: str | None =
 
 
 def plain(value: Any) -> str:
-    """A value as text that cannot steer a terminal."""
+    """A value as text of one line."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -153,8 +198,7 @@ def plain(value: Any) -> str:
         text = f"{value:.3f}"
         return text if math.isclose(float(text), value, rel_tol=0.01) else f"{value:.3g}"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    # A file's name may hold the escape sequences of a terminal.
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return one_line(text)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
@@ -87,14 +88,19 @@ def evaluate(
     robustness: Annotated[
         Path | None, typer.Option(help="JSON of tables predicted again, from mskscreen robustness.", exists=True)
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report to this HTML file.", callback=common.to_write)
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images: their pictures go into the report.", exists=True)
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of overlays from predict --maps, for the report.", exists=True)
     ] = None,
-    codalab: Annotated[Path | None, typer.Option(help="Write the calls in the format of MURA's contest.")] = None,
+    codalab: Annotated[
+        Path | None,
+        typer.Option(help="Write the calls in the format of MURA's contest.", callback=common.to_write),
+    ] = None,
     resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     form: common.FormatOption = Format.TABLE,
@@ -160,7 +166,7 @@ def _show(a: Assessment) -> None:
     rows: list[dict[str, Any]] = []
 
     def add(
-        joint: str, n: object, abnormal: object, found: Mapping[str, Estimate], own: str, why: str | None
+        joint: str, n: object, abnormal: object, found: Mapping[str, Estimate], own: str | Text, why: str | None
     ) -> None:
         shown = {title: _cell(found.get(name), why) for name, title in _COLUMNS.items()}
         row = {"joint": joint, "n": n, "abnormal": abnormal}
@@ -195,13 +201,13 @@ def _show(a: Assessment) -> None:
     common.err.print(f"{NOT_FOR_DIAGNOSIS.capitalize()}.")
 
 
-def _cell(estimate: Estimate | None, reason: str | None = None) -> str:
+def _cell(estimate: Estimate | None, reason: str | None = None) -> str | Text:
     """The value, and below it the interval without leading zeros, so that a row fits a terminal."""
     if estimate is None or estimate.value is None:
         return (reason or "-").split(":")[0]
     interval = estimate.interval
     low, high = (f"{limit:.3f}".replace("0.", ".", 1) for limit in interval) if interval else ("", "")
-    return f"{estimate.value:.3f}" + (f"\n{low}-{high}" if interval else "")
+    return Text(f"{estimate.value:.3f}" + (f"\n{low}-{high}" if interval else ""))
 
 
 def _training(manifest: Path | None, column: str) -> Labels | None:

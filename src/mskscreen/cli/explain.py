@@ -83,7 +83,7 @@ def files(
 
     A map shows what the model used, not where the lesion is. Exit code 3 says that some images could not be read.
     """
-    from mskscreen.evaluation.explain.explainer import Explainer, Settings
+    from mskscreen.evaluation.explain.explainer import NO_CHECKPOINT, Explainer, Settings
     from mskscreen.evaluation.explain.files import Request, explain_files, write_sheets
     from mskscreen.pixels.memory import keep_freed_memory
     from mskscreen.saliency import rise
@@ -94,7 +94,7 @@ def files(
         if name not in chosen:
             common.refuse_idle(context, f"without --method {name}", *options)
     if "integrated-gradients" in chosen and checkpoint is None:
-        raise typer.BadParameter("--method integrated-gradients needs the model's --checkpoint")
+        raise typer.BadParameter(NO_CHECKPOINT)
     paths = find_files(sources, out)
     try:
         Target.parse(of, "hand" if of == JOINT else None)
@@ -174,7 +174,9 @@ def score(
             exists=True,
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report to this HTML file.", callback=common.to_write)
+    ] = None,
     level: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fixed threshold of IoU, as a share of a map's peak.")
     ] = None,

@@ -42,7 +42,7 @@ def find_files(sources: list[str], maps: Path | None) -> list[Path]:
         )
     if idle:
         more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
-        common.alarm.print(common.plain(f"no radiograph in '{idle[0]}'{more}"))
+        common.alarm.print(f"no radiograph in '{idle[0]}'{more}")
     if left:
         common.err.print(f"passed over: {left}")
     return files
@@ -72,7 +72,7 @@ def _radiographs(names: list[str]) -> list[str]:
     said = f"'{tables[0]}' is a predictions table, not a radiograph; judge it with: mskscreen evaluate {tables[0]}"
     if not left:
         raise typer.BadParameter(f"{said} (or compare, calibrate, robustness, review pack)")
-    common.err.print(common.plain(f"passed over: {said}"))
+    common.err.print(f"passed over: {said}")
     return left
 
 

@@ -25,10 +25,11 @@ from mskscreen.cli.robustness import robustness
 from mskscreen.cli.train import KEYS, train
 from mskscreen.errors import MskscreenError
 from mskscreen.mura_path import unlabelled
-from mskscreen.storage import disk_full
+from mskscreen.storage import remedy
 
 app = typer.Typer(
     name="mskscreen",
+    cls=common.Root,
     help=f"Screen upper-limb radiographs: which joint, how likely abnormal, and where the evidence lies. "
     f"{NOT_FOR_DIAGNOSIS.capitalize()}.",
     no_args_is_help=True,
@@ -80,9 +81,9 @@ def run() -> None:
         app()
     except (MskscreenError, OSError) as error:
         said = _without_folders(error) if isinstance(error, OSError) else error
-        if isinstance(error, OSError) and disk_full(error):
-            said = f"{said}; make room and run the same command again"
-        common.alarm.print(f"error: {common.plain(str(said))}")
+        if isinstance(error, OSError) and (what_to_do := remedy(error)):
+            said = f"{said}; {what_to_do}"
+        common.alarm.print(f"error: {said}")
         sys.exit(common.Exit.FAILURE)
 
 

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, FormatOption, check_model_output, err, needs, plain, progress, show
+from mskscreen.cli.common import (
+    Exit,
+    Format,
+    FormatOption,
+    check_model_output,
+    check_writable,
+    err,
+    needs,
+    plain,
+    progress,
+    show,
+)
 
 app = typer.Typer(help="Model files: show, verify, compare, import, download.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(metavar="FILE", help="An ONNX file, or the name of a model.")]
@@ -77,6 +88,7 @@ def import_file(
         from mskscreen.export.foreign import PROVENANCE_KEY, import_model
     out = out or file.with_name(f"{file.stem}-mskscreen.onnx")
     check_model_output(out)
+    check_writable(out)
     with err.status("importing"):
         contract = import_model(file, out, describe)
     notes = contract.provenance.protocol[PROVENANCE_KEY]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mskscreen.anatomy import JOINT_LABELS
-from mskscreen.cli.common import Format, FormatOption, err, needs, progress, show
+from mskscreen.cli.common import Format, FormatOption, err, needs, progress, show, to_write
 from mskscreen.errors import DataError
 
 app = typer.Typer(
@@ -71,7 +71,9 @@ def summarise(folder: Folder, form: FormatOption = Format.TABLE) -> None:
 @app.command()
 def sheet(
     folder: Folder,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG file to write.")],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG file to write.", callback=to_write)
+    ],
     images: Annotated[int, typer.Option(min=1, help="How many, evenly spread over the data set.")] = 40,
     columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 8,
     cell: Annotated[int, typer.Option(min=1, help="Size of an image on the sheet in pixels.")] = 240,

@@ -133,7 +133,7 @@ def predict(
         job = {**about, "threshold": threshold, "study_by": study_by, "maps": maps and str(maps)}
         if max_pixels:
             job["max_pixels"] = max_pixels
-        _write(run, output, files, stream, job)
+        _write(run, output, files, stream, job, maps)
     elif form in (None, "table"):
         show_predictions(Predictions(tuple(run.watch(stream(files))), about, threshold))
     else:
@@ -172,11 +172,10 @@ def _open(models: list[str], contract: str | None, at: str, **how: Any) -> tuple
             f"model '{', '.join(models)}' has no operating point '{at}'; it has {', '.join(points)}"
         )
     for used in (each.engine for each in members):
-        line = f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})"
-        common.err.print(common.plain(line))
+        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
         # Such as that one of its outputs was never trained, or that it has never seen a patient.
         if notes := used.contract.provenance.notes:
-            common.err.print(common.plain(f"model {used.contract.name}: {notes}"))
+            common.err.print(f"model {used.contract.name}: {notes}")
     return found, points[at]
 
 
@@ -232,9 +231,8 @@ def _check_format(form: str | None, output: Path | None) -> None:
 
 def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
     from mskscreen.errors import ModelError
-    from mskscreen.mura_path import unlabelled
     from mskscreen.pixels import displayed
-    from mskscreen.saliency.overlay import draw_overlay, overlay_name, said
+    from mskscreen.saliency.overlay import draw_overlay, said
     from mskscreen.saliency.target import ABNORMAL, require_learned
     from mskscreen.storage import replacing
 
@@ -256,19 +254,29 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         what = said(row.joint, row.p_abnormal, row.abnormal)
         caption = f"{Path(row.file).name}: {what} (model {contract.name})"
         picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
-        with replacing(folder / overlay_name(unlabelled(row.file), row.file)) as partial:
+        with replacing(_picture(folder, row.file)) as partial:
             picture.save(partial, compress_level=1)
 
     return draw
 
 
-def _write(run: Run, output: Path, files: Sequence[Path], stream: Stream, job: Job) -> None:
+def _picture(folder: Path, file: str) -> Path:
+    from mskscreen.mura_path import unlabelled
+    from mskscreen.saliency.overlay import overlay_name
+
+    return folder / overlay_name(unlabelled(file), file)
+
+
+def _write(run: Run, output: Path, files: Sequence[Path], stream: Stream, job: Job, maps: Path | None) -> None:
     from mskscreen.inference.journal import finished, write_resumable
 
-    table = finished(output, files, job)
+    def whole(file: str) -> bool:
+        return maps is None or _picture(maps, file).is_file()
+
+    table = finished(output, files, job, whole)
     if table:
         common.err.print(f"{output}: is finished already; nothing to do")
-    for _ in run.watch(iter(table or write_resumable(output, files, stream, job))):
+    for _ in run.watch(iter(table or write_resumable(output, files, stream, job, whole))):
         pass
     if not run.stopped:
         common.err.print(f"{output}: {run.done} images, {run.failed} with an error; {NOT_FOR_DIAGNOSIS}")

@@ -36,7 +36,7 @@ def show_predictions(table: Predictions) -> None:
     called = f"operating point {model['operating_point']}: abnormal from {table.threshold:.2f}"
     if "abnormality" not in model["tasks"]:
         called = "which did not learn abnormality"
-    common.err.print(f"model {common.plain(model['name'])} ({model['engine']}, {model['precision']}), {called}.")
+    common.err.print(f"model {model['name']} ({model['engine']}, {model['precision']}), {called}.")
 
 
 def _result(row: Prediction | StudyPrediction) -> dict[str, str]:

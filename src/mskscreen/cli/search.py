@@ -120,14 +120,15 @@ def report(
     with needs("train"):
         from mskscreen.search.latency import ROUNDS, latencies
         from mskscreen.search.plan import Plan
-        from mskscreen.search.report import write_report
+        from mskscreen.search.report import MARKDOWN, write_report
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
+    out = out or folder / "report"
+    common.check_writable(out / MARKDOWN, made=True)
     with err.status("reading the predictions"):
         findings = gather(plan)
     with common.progress("timing the models", ROUNDS + 1) as advance:
         timed = latencies(plan, findings, measured=advance) if latency else {}
-    out = out or folder / "report"
     with err.status("resampling patients"):
         sections = write_report(plan, findings, timed, out, resamples=resamples, seed=seed)
     board = sections[0]
@@ -148,6 +149,7 @@ def ensemble(
         from mskscreen.search.plan import Plan
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
+    common.check_writable(folder / FILE)
     chosen = select(plan, gather(plan), most=most, resamples=resamples)
     write(plan, chosen)
     rows = [
@@ -160,7 +162,8 @@ def ensemble(
             err.print(f"evaluation set, {name}: AUROC {figures['auroc']}, accuracy {figures['accuracy']}")
     if chosen.pair:
         err.print(f"ensemble minus best single: AUROC {chosen.pair.differences['auroc']}")
-    err.print(f"{folder / FILE}: written; {NOT_FOR_DIAGNOSIS}; to use it:\n{command(plan, chosen)}")
+    err.print(f"{folder / FILE}: written; {NOT_FOR_DIAGNOSIS}; to use it:")
+    err.print(command(plan, chosen))
 
 
 def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:

@@ -21,39 +21,49 @@ from mskscreen.errors import DataError
 from mskscreen.inference.files import file_named, printable
 from mskscreen.lock import take
 from mskscreen.predictions import Prediction, Predictions, read_images, row_of, table_format, write_table
-from mskscreen.storage import cache_folder, disk_full, write_text
+from mskscreen.storage import MAKE_ROOM, cache_folder, disk_full, unwritable, write_text
 
 Job = Mapping[str, Any]
+# Of a file: whether all that was made beside its row, such as a picture, is still there.
+Whole = Callable[[str], bool]
 Stream = Callable[[Sequence[Path]], Generator[Prediction]]
 _WITHOUT_MODEL = ("jsonl", "csv")
 
 
-def write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Job) -> Iterator[Prediction]:
+def _always(_: str) -> bool:
+    return True
+
+
+def write_resumable(
+    output: Path, files: Sequence[Path], stream: Stream, job: Job, whole: Whole = _always
+) -> Iterator[Prediction]:
     """Screen `files` with `stream` into the table `output`; yields the rows, those of an earlier run first.
 
     `job` is all that decides the rows: it becomes the model of the table, and must hold its `threshold`. The
-    table appears, whole, once the iterator has ended; until then the rows are in the journal.
+    table appears, whole, once the iterator has ended; until then the rows are in the journal. Rows that are not
+    `whole` are made again.
 
     Raises DataError where the output cannot be written or has an unknown suffix.
     """
     table_format(output)
     try:
-        yield from _write_resumable(output, files, stream, job)
+        yield from _write_resumable(output, files, stream, job, whole)
     except OSError as error:
         if not disk_full(error):
             raise
         # A picture that is drawn with a row names itself; its folders may tell the patient and the label.
         full = output if error.filename in (None, str(output)) else Path(error.filename).name
-        raise DataError(
-            f"{full}: no room is left to write it; make room and run the same command again, which goes on from "
-            "there"
-        ) from error
+        raise DataError(f"{full}: no room is left to write it; {MAKE_ROOM}, which goes on from there") from error
 
 
-def _write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: Job) -> Iterator[Prediction]:
+def _write_resumable(
+    output: Path, files: Sequence[Path], stream: Stream, job: Job, whole: Whole
+) -> Iterator[Prediction]:
     names = [printable(path) for path in files]
     digest = job_digest(names, job)
-    with Journal(output, job, names) as journal:
+    if why := unwritable(output):
+        raise DataError(f"{output}: {why}")
+    with Journal(output, job, names, whole) as journal:
         journal.keep(read_finished(output, digest))
         yield from (journal[name] for name in names if name in journal)
         todo = [path for path, name in zip(files, names, strict=True) if name not in journal]
@@ -67,15 +77,15 @@ def _write_resumable(output: Path, files: Sequence[Path], stream: Stream, job: J
     journal.path.unlink(missing_ok=True)
 
 
-def finished(output: Path, files: Sequence[Path], job: Job) -> Predictions | None:
-    """The table at `output` where it is that of this very job, without an error.
+def finished(output: Path, files: Sequence[Path], job: Job, whole: Whole = _always) -> Predictions | None:
+    """The table at `output` where it is that of this very job, without an error and with all rows `whole`.
 
     A journal that a run left when it was killed after its last row is taken away.
     """
     if not output.exists():  # before each of the files is asked for its time
         return None
     table = read_finished(output, job_digest([printable(path) for path in files], job))
-    if table is None or any(row.error for row in table):
+    if table is None or any(row.error or not whole(row.file) for row in table):
         return None
     journal = Journal(output, job)
     if journal.path.exists():
@@ -153,15 +163,16 @@ def job_digest(files: Sequence[str], job: Job) -> str:
 class Journal:
     """The rows made so far for the table `output`, on disk; in memory is only where they are.
 
-    A journal of another job is thrown away, and so are rows with an error and rows of files that have changed
-    since. Use as a context manager; DataError says that another run has the journal open.
+    A journal of another job is thrown away, and so are rows with an error, rows that are not `whole`, and rows of
+    files that have changed since. Use as a context manager; DataError says that another run has the journal open.
     """
 
-    def __init__(self, output: Path, job: Job, files: Iterable[str] = ()) -> None:
+    def __init__(self, output: Path, job: Job, files: Iterable[str] = (), whole: Whole = _always) -> None:
         """Of `files`, where they are known beforehand, no second copy of a name is kept."""
         self.path = output.with_name(output.name + ".journal")
         self._job = json.dumps({"job": dict(job)}, sort_keys=True).encode() + b"\n"
         self._places: dict[str, int | None] = dict.fromkeys(files)
+        self._whole = whole
 
     def __enter__(self) -> Journal:
         try:
@@ -207,13 +218,13 @@ class Journal:
         self._stream.flush()
 
     def keep(self, table: Predictions | None) -> None:
-        """Take over the rows of a table that have no error and are not here yet."""
+        """Take over the rows of a table that have no error, are whole and are not here yet."""
         for row in table or ():
-            if row.error is None and row.file not in self:
+            if row.error is None and row.file not in self and self._whole(row.file):
                 self.add(row)
 
     def _resume(self) -> None:
-        """Find the rows without an error that still hold, and cut off what follows the last whole line."""
+        """Find the rows without an error that hold and are whole, and cut off what follows the last whole line."""
         place = self._stream.tell()
         for line in self._stream:
             try:
@@ -221,7 +232,7 @@ class Journal:
             except ValueError:
                 break
             row = entry["row"]
-            if row["error"] is None and entry["stamp"] == _stamp(row["file"]):
+            if row["error"] is None and entry["stamp"] == _stamp(row["file"]) and self._whole(row["file"]):
                 self._places[row["file"]] = place
             place += len(line)
         self._stream.truncate(place)

@@ -19,7 +19,7 @@ from mskscreen.networks.evidence import POOLING, Average, GeneralisedMean, WideL
 from mskscreen.networks.merged import MergedBackbone
 from mskscreen.networks.novelty import NoveltyDistance
 from mskscreen.networks.table import NETWORKS, Architecture
-from mskscreen.networks.weights import imagenet_at_hand, load_backbone, load_package, require_hub
+from mskscreen.networks.weights import load_backbone, load_package, require_hub
 
 SHARED_WIDTH = 100
 OUTPUTS = ("pred1", "pred2", "map")
@@ -185,7 +185,7 @@ def _create(architecture: Architecture, dropout: float, *, pretrained: bool) -> 
         # Of every attempt it makes; what came of them is said below.
         set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        if pretrained and not imagenet_at_hand(str(architecture)):
+        if pretrained:
             require_hub(str(architecture))
         return timm.create_model(architecture.backbone, pretrained=pretrained, **options)
     except Exception as error:  # timm rejects a stride, and the hub's clients fail, with errors of many kinds

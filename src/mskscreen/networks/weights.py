@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 def imagenet_at_hand(architecture: str) -> bool:
     """Whether timm's ImageNet weights for an architecture are in its cache on this machine; fetches nothing."""
     config = timm.get_pretrained_cfg(Architecture.parse(architecture).backbone)
-    if config is None:
-        return False
+    return config is not None and _at_hand(config)
+
+
+def _at_hand(config: Any) -> bool:
     if config.hf_hub_id:
         repository, revision, files = _at_hub(config)
         found = (try_to_load_from_cache(repository, file, revision=revision) for file in files)
@@ -47,13 +49,13 @@ def imagenet_at_hand(architecture: str) -> bool:
 
 
 def require_hub(architecture: str) -> None:
-    """Ask the hub whether it answers, if that is where timm looks for the weights of an architecture.
+    """Ask the hub whether it answers, if that is where timm has yet to fetch the weights of an architecture from.
 
     Its client alone would try for a minute or, where packets are lost, for a quarter of an hour, and say nothing.
     Raises what the client raises where the last of a few attempts has no answer, each of which is told of.
     """
     config = timm.get_pretrained_cfg(Architecture.parse(architecture).backbone)
-    if config is None or not config.hf_hub_id:
+    if config is None or not config.hf_hub_id or _at_hand(config):
         return
     repository, revision, files = _at_hub(config)
     for left in reversed(range(_ATTEMPTS)):

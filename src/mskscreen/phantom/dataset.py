@@ -8,7 +8,6 @@ written last. What a study holds depends on the recipe and its index alone, neve
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from mskscreen.phantom.manifest import Row
 from mskscreen.phantom.plan import Recipe, Slot, plan
 from mskscreen.phantom.study import APART, PARTIAL, ROOT, write_study
 from mskscreen.phantom.volumes import prepare
-from mskscreen.storage import disk_full, replacing, write_text
+from mskscreen.storage import disk_full, remedy, replacing, write_text
 from mskscreen.workers import in_blocks
 
 _RECIPE, _JOURNAL, _LOCK = "recipe.json", "journal.jsonl", "make.lock"
@@ -53,13 +52,9 @@ def make(
     try:
         return _make(folder, recipe, workers, advance)
     except OSError as error:
-        room = "no room is left; make room and run the same command again to go on"
-        remedy = {
-            errno.EACCES: "no permission to write there; choose another folder",
-            errno.EROFS: "the file system is read-only; choose another folder",
-        }.get(error.errno or 0, f"{error.strerror or error}; run the same command again to go on")
-        said = room if disk_full(error) else remedy
-        raise DataError(f"cannot write the phantoms to {folder}: {said}") from error
+        why = "no room is left" if disk_full(error) else error.strerror or error
+        what_to_do = remedy(error) or "run the same command again to go on"
+        raise DataError(f"cannot write the phantoms to {folder}: {why}; {what_to_do}") from error
 
 
 def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:

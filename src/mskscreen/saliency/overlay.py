@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, NOT_FOR_DIAGNOSIS
+from mskscreen.errors import one_line
 from mskscreen.pixels.radiograph import Spacing
 
 LONG_SIDE = 720
@@ -204,6 +205,7 @@ class _Panel(NamedTuple):
 def _page(panels: Sequence[_Panel], caption: str, of: str, ruler: _Ruler | None) -> Image.Image:
     """The pictures side by side, each colour bar to its right, two lines above, below the ruler and the notes."""
     font = ImageFont.load_default(_TEXT)
+    caption = one_line(caption)
     line = _TEXT + 8
     upper = _MARGIN + 2 * line + _MARGIN // 2
     height = panels[0].picture.height

@@ -16,6 +16,7 @@ from mskscreen.inference.engines import cores
 from mskscreen.search.plan import Plan, State, end, ending, holding
 from mskscreen.search.runner import FULL
 from mskscreen.search.space import Run
+from mskscreen.storage import MAKE_ROOM
 
 LOG = "log.txt"
 _POLL = 0.2
@@ -63,7 +64,7 @@ def run_here(
             process.kill()
             process.wait()
     if full:
-        raise DataError(f"{plan.folder}: disk full, stopped; make room, and the same command goes on")
+        raise DataError(f"{plan.folder}: disk full, stopped; {MAKE_ROOM}, which goes on")
     return not stopped
 
 

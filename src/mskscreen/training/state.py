@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mskscreen.errors import DataError, ProtocolError
 from mskscreen.networks.checkpoint import save_tensors
-from mskscreen.storage import disk_full
+from mskscreen.storage import MAKE_ROOM, disk_full
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -162,7 +162,7 @@ def writing(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         remedy = (
-            "what was saved before is whole: make room and start again"
+            f"what was saved before is whole: {MAKE_ROOM}"
             if disk_full(error)
             else "choose another folder with --out"
         )

@@ -54,7 +54,8 @@ class Joined:
     `others` are all other images whose truth is known, with their size: they tell where abnormalities lie.
     `outcomes` counts the images with records by what became of them, `unused` the truths of images without; it is
     None where truths are `UNTOLD`, and then `cases` are all that were called abnormal. `model` is what the
-    predictions say of the model that made them.
+    predictions say of the model that made them, `unmapped` how many of their images were called abnormal and have
+    no record.
     """
 
     cases: Sequence[Case]
@@ -62,10 +63,13 @@ class Joined:
     outcomes: Mapping[str, int]
     unused: int | None
     model: Mapping[str, Any]
+    unmapped: int = 0
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.outcomes.items() if count)
         rest = "no truth" if self.unused is None else f"{self.unused} truths of other images"
+        if self.unused is None and self.unmapped:
+            rest = f"{rest}; {self.unmapped} more images called abnormal have no map"
         return f"{sum(self.outcomes.values())} images: {counts}; {rest}"
 
     def only(self, cases: Sequence[Case]) -> Joined:
@@ -119,7 +123,8 @@ def right_cases(
         outcomes[outcome] += 1
     left = {truth.mask for _, truth in truths.items()} - {truths[name].mask for name in seen}
     unused = None if truths is UNTOLD else len(left)
-    return Joined(cases, _others(table, truths, cases, seen), outcomes, unused, table.model).only(cases)
+    unmapped = sum(bool(row.abnormal) for image, row in rows.items() if image not in maps)
+    return Joined(cases, _others(table, truths, cases, seen), outcomes, unused, table.model, unmapped).only(cases)
 
 
 def refuse_shared(judged: Joined, development: Joined, *, patients: bool) -> None:

@@ -28,6 +28,7 @@ TITLES = {
     "integrated-gradients": "integrated gradients",
 }
 _INTEGRATED = "integrated-gradients"
+NO_CHECKPOINT = f"{_INTEGRATED} needs the checkpoint of the model; name it with --checkpoint"
 # Of scores in f32, as a share of the largest; a model of fewer bits rounds ten times as much.
 _TOLERANCE = 0.01
 
@@ -116,7 +117,7 @@ class Explainer:
     @cached_property
     def _network(self) -> Any:
         if self.checkpoint is None:
-            raise ModelError(f"{_INTEGRATED} needs the checkpoint of the model; name it with --checkpoint")
+            raise ModelError(NO_CHECKPOINT)
         from mskscreen.networks.checkpoint import load_checkpoint
 
         network, contract = load_checkpoint(self.checkpoint)

@@ -227,12 +227,13 @@ def _screen(screener: Screener, path: Path, at: str) -> Screened:
 
 
 def _known(path: Path) -> MapRecord | None:
-    """The record of an earlier run; one that cannot be read, or whose map is gone, is made again."""
+    """The record of an earlier run; one that cannot be read, or whose map or overlay is gone, is made again."""
     try:
         record = MapRecord.read(path) if path.is_file() else None
     except DataError:
         return None
-    return None if record and record.map and not path.with_name(record.map).is_file() else record
+    names = [name for name in (record.map, record.overlay) if name] if record else []
+    return record if all(path.with_name(name).is_file() for name in names) else None
 
 
 def _job(screener: Screener, explainer: Explainer, request: Request, method: str, path: Path) -> str:
