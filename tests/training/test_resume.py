@@ -151,9 +151,13 @@ def test_what_a_killed_writer_left_goes_when_the_run_goes_on_or_has_ended(folder
 @pytest.mark.parametrize("name", ["best.safetensors", "development.parquet"])
 def test_a_run_whose_best_epoch_is_lost_does_not_end_without_it(folder, data, name):
     out, steps = folder / f"without {name}", []
-    train(data, TINY, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps) and steps[-1].epoch)
+    train(
+        data, TINY, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps) and steps[-1].epoch
+    )
     (out / name).unlink()
-    with pytest.raises(DataError, match=f"{name}: is missing, .*delete state.safetensors to begin anew"):
+    with pytest.raises(
+        DataError, match=rf"{re.escape(name)}: is missing, .*delete state\.safetensors to begin anew"
+    ):
         train(data, TINY, out, cache=folder / "cache")
 
 

@@ -86,7 +86,8 @@ class Table:
 def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
     """A plain CSV: column `path` relative to its folder, and any of patient, study, joint, label, split, view.
 
-    A study may be named within its patient: see `own_studies`. Raises DataError where a split has another name than train, valid (also val, validation) or test.
+    A study may be named within its patient: see `own_studies`. Raises DataError where a split has another name
+    than train, valid (also val, validation) or test.
     """
     table = Table(root, root.parent, ("path",), links=links)
     for line, record in table.records():
