@@ -40,6 +40,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def discard_partials(folder: Path, suffix: str) -> None:
+    """Delete what writers of files of this suffix left in `folder` when they were killed; none may be at work."""
+    for left in folder.glob(f".*.partial{suffix}"):
+        left.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path` whole or not at all, line ends as they are."""
     with replacing(path) as partial:

@@ -43,3 +43,23 @@ def test_an_option_without_effect_is_refused(
     done = CliRunner().invoke(app, command.split())
     assert done.exit_code == 2
     assert idle in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("--epoch 3", "key 'epoch' is unknown; the nearest known one is 'epochs'"),
+        ("--batch 3.5", "key batch: '3.5' is not a whole number"),
+        ("--tasks joint --task-weights uncertainty", "'uncertainty' needs two tasks"),
+        ("epochs=3", "write --key value"),
+    ],
+)
+def test_a_key_that_no_protocol_can_have_is_a_wrong_call(
+    keys: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    done = CliRunner().invoke(app, ["train", "a", "--out", "b", *keys.split()])
+    assert done.exit_code == 2
+    assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+    assert not Path("b").exists()

@@ -127,6 +127,13 @@ def test_plain_csv(tmp_path):
     assert [item.place for item in findings if item.refused] == ["list.csv:4", "list.csv:5", "list.csv:6"]
 
 
+def test_a_study_that_is_named_within_its_patient_is_none_of_another_patient(tmp_path):
+    lines = ("a.png,7,1", "b.png,7,1", "c.png,8,1", "d.png,8,2", "e.png,,2", "f.png,9,")
+    write(tmp_path, {"list.csv": "\n".join(["path,patient,study", *lines])})
+    manifest, _ = read_source(tmp_path / "list.csv")
+    assert list(manifest["study"]) == ["7/1", "7/1", "8/1", "2", "2", None]
+
+
 def test_every_word_for_an_evaluation_split_is_held_out_and_others_are_refused(tmp_path):
     words = ("val", "validation", "Valid", "Test", "TRAIN", "")
     write(tmp_path, {"list.csv": "path,split\n" + "".join(f"{i}.png,{word}\n" for i, word in enumerate(words))})

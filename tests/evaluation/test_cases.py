@@ -113,6 +113,16 @@ def labels(study, label, **columns):
     return Labels(study=study, label=np.array(label, float), **empty | columns)
 
 
+def test_studies_that_are_named_within_their_patients_keep_their_labels(tmp_path):
+    truth = tmp_path / "truth.csv"
+    truth.write_text("image,patient,study,label\nx/a.png,7,1,0\nx/b.png,7,1,0\ny/c.png,8,1,1\ny/d.png,8,2,0\n")
+    row = make_predictions(1).images[0]
+    places = [("x/a.png", "x"), ("x/b.png", "x"), ("y/c.png", "y"), ("y/d.png", "y2")]
+    rows = tuple(dataclasses.replace(row, file=file, study=study) for file, study in places)
+    cases = join(Table.of(Predictions(rows)), read_labels(truth)).cases()
+    assert dict(zip(cases.keys, cases.labels.tolist(), strict=True)) == {"x": False, "y": True, "y2": False}
+
+
 def test_what_is_left_out_is_counted():
     predictions = make_predictions(40, errors=4)
     table = Table.of(predictions)

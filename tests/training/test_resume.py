@@ -137,6 +137,30 @@ def test_a_damaged_or_foreign_state_is_one_sentence(folder, data):
             train(data, TINY, out, cache=folder / "cache")
 
 
+def test_what_a_killed_writer_left_goes_when_the_run_goes_on_or_has_ended(folder, data, unbroken):
+    out, steps = folder / "left", []
+    train(data, TINY, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps))
+    state = (out / "state.safetensors").read_bytes()
+    (out / ".best.4711-0badcafe.partial.safetensors").write_bytes(b"half")
+    train(data, TINY, out, cache=folder / "cache")
+    (out / "state.safetensors").write_bytes(state)
+    assert train(data, TINY, out, cache=folder / "cache").already
+    assert {path.name for path in out.iterdir()} == {path.name for path in unbroken.folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "development.parquet"])
+def test_a_run_whose_best_epoch_is_lost_does_not_end_without_it(folder, data, name):
+    out, steps = folder / f"without {name}", []
+    train(
+        data, TINY, out, cache=folder / "cache", report=steps.append, stop=lambda: bool(steps) and steps[-1].epoch
+    )
+    (out / name).unlink()
+    with pytest.raises(
+        DataError, match=rf"{re.escape(name)}: is missing, .*delete state\.safetensors to begin anew"
+    ):
+        train(data, TINY, out, cache=folder / "cache")
+
+
 def test_the_folder_of_a_run(folder, data, unbroken):
     names = {path.name for path in unbroken.folder.iterdir()}
     expected = {"protocol.toml", "best.safetensors", "last.safetensors", "metrics.csv", "development.parquet"}

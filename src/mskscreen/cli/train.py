@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.cli import common
+from mskscreen.errors import ProtocolError
 from mskscreen.training.protocol import BEST, Protocol, described, differences
 
 if TYPE_CHECKING:
@@ -39,11 +40,10 @@ def train(
 
     Started again, a run that was stopped or killed goes on where it was, and a finished one says so.
     """
-    given = differences(context.args)
     with common.needs("train"):
         from mskscreen.training import run
 
-        chosen = Protocol.from_toml(protocol).replace(**given)
+        chosen = _changed(Protocol.from_toml(protocol), context.args)
     options = {
         "accelerator": accelerator,
         "devices": int(devices) if devices.lstrip("-").isdecimal() else devices,
@@ -63,6 +63,14 @@ def train(
             stop=interrupted,
         )
     _conclude(result)
+
+
+def _changed(protocol: Protocol, arguments: list[str]) -> Protocol:
+    """The protocol with the keys of the command line. Raises BadParameter where it cannot have them."""
+    try:
+        return protocol.replace(**differences(arguments)) if arguments else protocol
+    except ProtocolError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 class _Screen:

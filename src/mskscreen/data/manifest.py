@@ -39,6 +39,16 @@ HELD_OUT = ("valid", "test")
 _METADATA = b"mskscreen.manifest"
 
 
+def own_studies(studies: Sequence[str | None], patients: Sequence[str | None]) -> list[str | None]:
+    """Names of studies, with the patient in front of one that several patients have, such as `1` or `study1`.
+
+    One study of all of them would be a single case, abnormal as soon as one patient is.
+    """
+    owner: dict[str | None, str] = {}
+    several = {s for s, p in zip(studies, patients, strict=True) if p and owner.setdefault(s, p) != p}
+    return [f"{p}/{s}" if s and p and s in several else s for s, p in zip(studies, patients, strict=True)]
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Images below `root`, column by column; `image` holds paths relative to it.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mskscreen.data.manifest import own_studies
 from mskscreen.errors import DataError
 from mskscreen.evaluation.keys import joint_index
 from mskscreen.evaluation.table import Table
@@ -65,10 +66,11 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
         [parse_label(text, f"{path}: row {i + 1}") for i, text in enumerate(columns[label_column])], np.float64
     )
     joints = columns.get("joint") or [None] * len(labels)
+    patients = columns.get("patient") or [None] * len(labels)
     return Labels(
         image=images,
-        study=[str(study) for study in studies],
-        patient=columns.get("patient") or [None] * len(labels),
+        study=[str(study) for study in own_studies(studies, patients)],
+        patient=patients,
         label=labels,
         joint=np.array([_joint(j, s) for j, s in zip(joints, studies, strict=True)], np.intp),
         columns={k: v for k, v in columns.items() if k not in _KNOWN | {label_column}},

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.data.manifest import Manifest
-from mskscreen.errors import ProtocolError
+from mskscreen.errors import DataError, ProtocolError
 from mskscreen.networks.checkpoint import not_finite, save_checkpoint
-from mskscreen.storage import write_text
+from mskscreen.storage import discard_partials, write_text
 from mskscreen.training.curves import draw_curves
 from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.development import score_fold
@@ -123,8 +123,15 @@ class Run:
         fresh = Position(protocol.digest, manifest.digest, fabric.world_size, computes)
         require_same(fabric, out, (fresh, read_position(out)))
         self.position = load_state(out, fresh, self._modules(), optimiser)
+        lost = [out / name for name in (BEST, PREDICTIONS) if not (out / name).is_file()]
+        if lost and self.position.best >= 0:
+            raise DataError(
+                f"{lost[0]}: is missing, and no later epoch may be better; "
+                f"bring it back, or delete {FILE} to begin anew"
+            )
         self.loggers: list[Logger] = []
         if fabric.is_global_zero:
+            discard_partials(out, ".safetensors")
             for note in self.notes:
                 log.warning("%s", note)
             self.loggers = open_loggers(out, protocol, self.position.epoch * self.steps)

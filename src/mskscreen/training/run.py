@@ -129,6 +129,8 @@ def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:
         if (out / PROTOCOL).is_file():
             _require_protocol(out, protocol)
         raise ProtocolError(f"{out}: holds a finished run of other {other}; choose another folder with --out")
+    # Left where the run was killed at its very end.
+    (out / FILE).unlink(missing_ok=True)
     return RunResult(out, finished=True, already=True, metrics=metrics, cost=cost, notes=notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mskscreen.anatomy import JointType
 from mskscreen.data.findings import Findings
-from mskscreen.data.manifest import Manifest
+from mskscreen.data.manifest import Manifest, own_studies
 from mskscreen.data.mura import read_lines
 from mskscreen.data.tree import PathError, Tree, inside
 from mskscreen.errors import DataError
@@ -86,7 +86,8 @@ class Table:
 def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
     """A plain CSV: column `path` relative to its folder, and any of patient, study, joint, label, split, view.
 
-    Raises DataError where a split has another name than train, valid (also val, validation) or test.
+    A study may be named within its patient: see `own_studies`. Raises DataError where a split has another name
+    than train, valid (also val, validation) or test.
     """
     table = Table(root, root.parent, ("path",), links=links)
     for line, record in table.records():
@@ -104,6 +105,9 @@ def index_csv(root: Path, *, links: bool = False) -> tuple[Manifest, Findings]:
             split=_split(table, record.get("split", ""), line),
             view=number,
         )
+    studies, patients = ([row[name] for row in table.rows.values()] for name in ("study", "patient"))
+    for row, study in zip(table.rows.values(), own_studies(studies, patients), strict=True):
+        row["study"] = study
     return table.result("csv")
 
 
