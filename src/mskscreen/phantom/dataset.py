@@ -57,6 +57,9 @@ def make(
         remedy = {
             errno.EACCES: "no permission to write there; choose another folder",
             errno.EROFS: "the file system is read-only; choose another folder",
+            errno.EEXIST: "a file of that name is there; choose another folder",
+            errno.ENOTDIR: "part of that path is a file; choose another folder",
+            errno.ENAMETOOLONG: "that name is too long; choose another folder",
         }.get(error.errno or 0, f"{error.strerror or error}; run the same command again to go on")
         said = room if disk_full(error) else remedy
         raise DataError(f"cannot write the phantoms to {folder}: {said}") from error
