@@ -2,8 +2,8 @@
 
 Sources, all in DICOM PS3.3: C.11.1 (Modality LUT), C.11.2.1 (VOI LUT, and the window functions in C.11.2.1.2 and
 C.11.2.1.3), C.7.6.3 (photometric interpretation), C.7.5.1.1.2 (pixel padding), C.7.6.11 (display shutter), C.11.6
-(Presentation LUT Shape). All but the shutter is a function of one stored value, so up to 16 bits the whole pipeline
-is one table, looked up once a pixel.
+(Presentation LUT Shape). All but the shutter is a function of one stored value, so up to 16 bits the pipeline is
+one table, looked up once a pixel.
 """
 
 from __future__ import annotations

@@ -13,9 +13,7 @@ from PIL import Image, ImageDraw
 from mskscreen.pixels.dicom_header import FrameHeader, Header
 
 Mask = npt.NDArray[np.bool_]
-_EDGES = [
-    f"Shutter{edge}Edge" for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
-]
+_EDGES = [f"Shutter{edge}Edge" for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")]
 KEYWORDS = (
     *("ShutterShape", *_EDGES),
     *("CenterOfCircularShutter", "RadiusOfCircularShutter", "VerticesOfThePolygonalShutter"),
@@ -56,7 +54,10 @@ def _rectangle(header: Header, frame: FrameHeader) -> Mask | None:
 
 
 def _circle(header: Header, frame: FrameHeader) -> Mask | None:
-    centre, radius = _measures(header, "CenterOfCircularShutter", 2), _measures(header, "RadiusOfCircularShutter", 1)
+    centre, radius = (
+        _measures(header, "CenterOfCircularShutter", 2),
+        _measures(header, "RadiusOfCircularShutter", 1),
+    )
     if len(centre) != 2 or len(radius) != 1:
         return None
     rows, columns = _places(frame)
