@@ -48,5 +48,18 @@ def test_sheets_of_nothing_are_a_wrong_call(folder, tmp_path, words):
     assert run("sheet", folder, tmp_path / "sheet.png", *words.split()).exit_code == 2
 
 
-def test_fewer_than_no_workers_are_a_wrong_call(tmp_path):
-    assert run("make", tmp_path / "set", "--workers", -1).exit_code == 2
+@pytest.mark.parametrize(
+    "words", ["--columns 1 --images 40 --cell 5000", "--cell 1000000", "--columns 9 --cell 8000"]
+)
+def test_a_sheet_beyond_what_a_picture_can_hold_is_refused_before_it_is_drawn(folder, tmp_path, words):
+    refused = run("sheet", folder, tmp_path / "sheet.png", *words.split())
+    assert "choose a smaller --cell or fewer --images" in str(refused.exception)
+    assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["--workers -1", "--studies 0", "--seed -1", "--long-side 63", "--long-side 4097"]
+)
+def test_what_cannot_be_made_is_a_wrong_call(tmp_path, words):
+    assert run("make", tmp_path / "set", *words.split()).exit_code == 2
+    assert not (tmp_path / "set").exists()

@@ -53,9 +53,10 @@ from mskscreen.phantom.dataset import make
 from mskscreen.phantom.plan import Recipe
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+most, workers = int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 try:
-    make(Path(sys.argv[1]), Recipe(studies=3, seed=4, long_side=256))
+    make(Path(sys.argv[1]), Recipe(studies=3, seed=4, long_side=256, dicom=True), workers)
 except DataError as error:
     print(error)
 """
@@ -182,6 +183,8 @@ def test_dicom_files_carry_the_same_image_and_no_label(folder, rows):
         dataset = pydicom.dcmread(folder / row.dicom)
         assert (dataset.Rows, dataset.Columns) == (row.rows, row.columns)
         assert ("PixelSpacing" in dataset) == ("KVP" in dataset) == (" + " not in row.views)
+        # PS3.3 C.8.11.4 demands it of Digital X-Ray.
+        assert "ImagerPixelSpacing" in dataset or dataset.Modality == "CR"
         assert dataset.ImageLaterality == row.laterality[0].upper()
     studies = {row.study: pydicom.dcmread(folder / row.dicom).StudyInstanceUID for row in rows}
     assert len(set(studies.values())) == 21
@@ -297,19 +300,20 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("place", ["file", "file/set", "n" * 300])
+def test_a_place_that_cannot_be_written_is_one_sentence_that_does_not_say_again(tmp_path, place):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot write the phantoms to .*file"):
-        make(tmp_path / "file" / "set", RECIPE)
+    with pytest.raises(DataError, match=r"cannot write the phantoms to .*; choose another folder$"):
+        make(tmp_path / place, RECIPE)
 
 
-def test_a_disk_without_room_is_one_sentence_and_can_be_taken_up_again(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-c", TOO_LARGE, tmp_path / "set"], capture_output=True, text=True, check=True
-    )
-    assert "cannot write the phantoms" in run.stdout
-    assert "no room is left; make room and run the same command again" in run.stdout
-    assert make(tmp_path / "set", Recipe(studies=3, seed=4, long_side=256)).made >= 1
+@pytest.mark.parametrize(("most", "workers"), [(2000, 1), (60_000, 2)], ids=["at a PNG", "at a DICOM file"])
+def test_a_disk_without_room_is_one_sentence_and_can_be_taken_up_again(tmp_path, most, workers):
+    words = [sys.executable, "-c", TOO_LARGE, tmp_path / "set", str(most), str(workers)]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("cannot write the phantoms")
+    assert run.stdout.endswith("no room is left; make room and run the same command again to go on\n")
+    assert make(tmp_path / "set", Recipe(studies=3, seed=4, long_side=256, dicom=True)).made >= 1
 
 
 @pytest.mark.parametrize(

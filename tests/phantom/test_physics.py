@@ -121,6 +121,27 @@ def edge(exposure: Exposure) -> tuple[float, float]:
     return float(detected[:, 40:56].mean()), float(detected[:, 72:88].mean())
 
 
+@pytest.mark.parametrize("blur", [0.4, 0.6, 0.95])
+def test_an_edge_has_the_transfer_function_that_is_declared(blur: float) -> None:
+    soft = np.zeros((8, 256), np.float32)
+    soft[:, 128:] = 0.03
+    image = expose(Layers({Material.SOFT: soft}), replace(QUIET, blur=blur), np.random.default_rng(0))
+    line_spread = np.diff(image[4].astype(float))
+    measured = np.abs(np.fft.rfft(line_spread / line_spread.sum()))
+    frequencies = np.fft.rfftfreq(len(line_spread))
+    shifted = np.exp(-2 * (np.pi * blur * (frequencies[:, None] + np.arange(-4, 5))) ** 2).sum(axis=1)
+    np.testing.assert_allclose(measured, shifted / shifted[0], atol=6e-3)
+
+
+def test_scatter_to_primary_ratio_is_that_declared_behind_one_mean_free_path() -> None:
+    primary_alone, with_scatter = (
+        expose(slab(SOFT=0.027), replace(QUIET, scatter=ratio), np.random.default_rng(0)) for ratio in (0.0, 0.5)
+    )
+    ratio = (with_scatter / primary_alone - 1)[32, 32]
+    assert ratio == pytest.approx(0.5 * -np.log(primary_alone[32, 32]), rel=0.02)
+    assert ratio == pytest.approx(0.5, rel=0.05)
+
+
 def test_scatter_lowers_contrast_and_a_grid_restores_most_of_it() -> None:
     contrasts = []
     for scatter, grid in ((0.0, False), (1.0, True), (1.0, False)):

@@ -270,3 +270,69 @@ def test_window_functions_increase(make_dicom):
         shown = read_radiograph(make_dicom(values, **window)).pixels[0]
         assert (np.diff(shown) >= 0).all()
         assert shown[0] < 0.1 < 0.9 < shown[-1]
+
+
+SHUTTERS = {
+    "RECTANGULAR": (
+        {
+            "ShutterLeftVerticalEdge": 5,
+            "ShutterRightVerticalEdge": 50,
+            "ShutterUpperHorizontalEdge": 8,
+            "ShutterLowerHorizontalEdge": 30,
+        },
+        lambda row, column: (column >= 5) & (column <= 50) & (row >= 8) & (row <= 30),
+    ),
+    "CIRCULAR": (
+        {"CenterOfCircularShutter": [20, 26], "RadiusOfCircularShutter": 15},
+        lambda row, column: np.hypot(row - 20, column - 26) <= 15,
+    ),
+    "POLYGONAL": (
+        {"VerticesOfThePolygonalShutter": [4, 6, 4, 40, 38, 6]},
+        lambda row, column: (row >= 4) & (column >= 6) & ((row - 4) + (column - 6) <= 34),
+    ),
+}
+
+
+@pytest.mark.parametrize("bits", [12, 32])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shapes", [*([shape] for shape in SHUTTERS), list(SHUTTERS)], ids="+".join)
+def test_what_lies_outside_the_display_shutter_is_black(make_dicom, ramp, shapes, photometric, bits):
+    row, column = np.indices(ramp.shape) + 1
+    seen = np.logical_and.reduce([SHUTTERS[shape][1](row, column) for shape in shapes])
+    fields = {key: value for shape in shapes for key, value in SHUTTERS[shape][0].items()}
+    plain = {"PhotometricInterpretation": photometric, "WindowCenter": 2048, "WindowWidth": 4096}
+    array = ramp if bits == 12 else ramp.astype(np.uint32)
+    whole = read_radiograph(make_dicom(array, **plain))
+    shown = read_radiograph(make_dicom(array, ShutterShape=shapes, **fields, **plain))
+    np.testing.assert_allclose(shown.pixels, np.where(seen, whole.pixels, 0), atol=1e-6)
+    assert 0.1 < seen.mean() < 0.9
+    assert any("shutter" in warning for warning in shown.record.warnings)
+
+
+def test_a_percentile_window_is_measured_inside_the_shutter(make_dicom, ramp):
+    scattered = ramp.copy()
+    scattered[:7], scattered[30:] = 9000, 9001
+    fields = {"ShutterShape": "RECTANGULAR", **SHUTTERS["RECTANGULAR"][0]}
+    one, two = (read_radiograph(make_dicom(array, **fields)) for array in (ramp, scattered))
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+    assert one.record.window == two.record.window
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ShutterShape": "BITMAP"},
+        {"ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 5},
+        {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [500, 500], "RadiusOfCircularShutter": 10},
+        {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [1, 1, 5, 5]},
+        {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": 7},
+        {"ShutterShape": "RECTANGULAR", **dict.fromkeys(SHUTTERS["RECTANGULAR"][0], 0)},
+        {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [5, 5], "RadiusOfCircularShutter": 2**31 - 1},
+    ],
+    ids=["unknown", "no edges", "elsewhere", "two corners", "one number", "zeros", "endless"],
+)
+def test_a_shutter_that_cannot_be_meant_hides_nothing_and_is_said(make_dicom, ramp, fields):
+    plain = read_radiograph(make_dicom(ramp))
+    shown = read_radiograph(make_dicom(ramp, **fields))
+    np.testing.assert_array_equal(shown.pixels, plain.pixels)
+    assert any("not applied" in warning for warning in shown.record.warnings)

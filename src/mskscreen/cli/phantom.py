@@ -24,13 +24,16 @@ Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a phantom
 @app.command()
 def make(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="New folder, or one to go on with.")],
-    studies: Annotated[int, typer.Option(help="How many studies, of one to four views each.")] = 100,
-    seed: Annotated[int, typer.Option(help="Decides every byte.")] = 0,
+    studies: Annotated[int, typer.Option(min=1, help="How many studies, of one to four views each.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every byte.")] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes; 0 for one a core. Does not change the result.")
     ] = 0,
     long_side: Annotated[
-        int, typer.Option(help="Longer side of every image in pixels: 64 to 4096, for real work 512 to 2500.")
+        int,
+        typer.Option(
+            min=64, max=4096, help="Longer side of every image in pixels: 64 to 4096, for real work 512 to 2500."
+        ),
     ] = 512,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Also the twin of each abnormal image without it.")

@@ -8,6 +8,7 @@ written last. What a study holds depends on the recipe and its index alone, neve
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from mskscreen.workers import in_blocks
 _RECIPE, _JOURNAL, _LOCK = "recipe.json", "journal.jsonl", "make.lock"
 # Recipes did not name the renderer before it had a second revision.
 _UNNAMED = {"renderer": 1}
+# No folder can be made at such a place, however often it is tried.
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def make(
         return _make(folder, recipe, workers, advance)
     except OSError as error:
         why = "no room is left" if disk_full(error) else error.strerror or error
-        what_to_do = remedy(error) or "run the same command again to go on"
-        raise DataError(f"cannot write the phantoms to {folder}: {why}; {what_to_do}") from error
+        again = "choose another folder" if error.errno in _NO_FOLDER else "run the same command again to go on"
+        raise DataError(f"cannot write the phantoms to {folder}: {why}; {remedy(error) or again}") from error
 
 
 def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,10 @@ def write_dicom(path: Path, display: np.ndarray, identity: Identity, stored: Sto
     meta.ImplementationClassUID = _IMPLEMENTATION
     meta.ImplementationVersionName = "MSKSCREEN"
     dataset.file_meta = meta
-    dataset.save_as(path, enforce_file_format=True)
+    # pydicom would hide from the caller why a write failed.
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    path.write_bytes(file.getvalue())
 
 
 def _display_curve(stored: Stored) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mskscreen.errors import DataError
 from mskscreen.phantom.manifest import Row
 
+# What JPEG can hold a side, and half a gigabyte of RGB.
+_LONGEST, _MOST_PIXELS = 65_500, 170_000_000
 _CAPTION = 26
 _GAP = 4
 _PAPER, _INK, _OUTLINE = (38, 38, 44), (235, 225, 140), (255, 70, 60)
@@ -28,14 +31,20 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw the images of `rows`, each in a square of `cell` pixels under two lines of caption.
 
-    With `pairs` every row must have a twin, which is drawn on the right. Raises DataError if there are no rows.
+    With `pairs` every row must have a twin, which is drawn on the right. Raises DataError if there are no rows or
+    the sheet would be larger than 65,500 pixels a side or 170 million in all.
     """
     if not rows:
         raise DataError("no image of this data set fits what was asked for")
     columns = min(columns, len(rows))
     wide = 2 * cell if pairs else cell
     width, height = wide + _GAP, cell + _CAPTION + _GAP
-    sheet = Image.new("RGB", (columns * width, -(-len(rows) // columns) * height), _PAPER)
+    size = columns * width, -(-len(rows) // columns) * height
+    if max(size) > _LONGEST or math.prod(size) > _MOST_PIXELS:
+        raise DataError(
+            f"a sheet of {size[0]:,} x {size[1]:,} pixels is too large; choose a smaller --cell or fewer --images"
+        )
+    sheet = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     for index, row in enumerate(rows):
         x, y = index % columns * width, index // columns * height

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def _write_image(
         written["dicom"] = f"image{number}.dcm"
         (work / "dicom").mkdir(parents=True, exist_ok=True)
         stored = sample_stored(stream(slot.seed, "dicom"))
+        if image.pixel is None:
+            stored = replace(stored, modality="CR")  # DX demands the one spacing (PS3.3 C.8.11.4)
         write_dicom(work / "dicom" / written["dicom"], image.display, _identity(slot, case, number, image), stored)
     paths = {name: f"{places[name]}/{file}" for name, file in written.items()}
     facts = dict(case.facts)

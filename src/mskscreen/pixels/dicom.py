@@ -34,6 +34,8 @@ from mskscreen.pixels.radiograph import (
 )
 from mskscreen.pixels.raster import luminance, unit_table
 from mskscreen.pixels.reduction import Enough
+from mskscreen.pixels.shutter import KEYWORDS as SHUTTER
+from mskscreen.pixels.shutter import hidden_by_shutter
 from mskscreen.pixels.structure import CountingReader, check_structure, read_meta
 
 _IDENTIFIERS = {
@@ -58,7 +60,7 @@ _READ = [
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData"),
-    *_PALETTES,
+    *(*_PALETTES, *SHUTTER),
 ]
 # Digital X-ray, mammography and intra-oral images for processing (DICOM PS3.4 B.5).
 _FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3)}
@@ -158,11 +160,12 @@ def _decode_image(
     element = dataset.get_item("PixelData")
     gray = frame.photometric in MONOCHROME
     pipeline = header.pipeline(frame) if gray else Pipeline(frame.bits_stored, frame.signed)
-    if not gray or pipeline.padding is not None:
-        enough = None  # neither the entries of a palette nor padding and anatomy have a mean
+    hidden = hidden_by_shutter(header, frame) if gray else None
+    if not gray or pipeline.padding is not None or hidden is not None:
+        enough = None  # neither the entries of a palette nor padding, or what is hidden, and anatomy have a mean
     data = bytes(element.value)
     codes, halvings = decode_frame(data, str(element.VR or "OW"), syntax, frame, name, enough)
-    shown = show(codes, pipeline) if gray else _show_colour(codes, frame, header)
+    shown = show(codes, pipeline, hidden) if gray else _show_colour(codes, frame, header)
     if shown.warning:
         header.warnings.append(shown.warning)
     flags = [FLAG_FOR_PROCESSING] if _is_for_processing(header) else []

@@ -51,9 +51,9 @@ class Header:
         self.name = name
         self.warnings: list[str] = []
 
-    def text(self, keyword: str) -> str:
-        """First value as printable text of at most 64 characters, empty where there is none."""
-        value = self._first(keyword)
+    def text(self, keyword: str, index: int = 0) -> str:
+        """The value at `index` as printable text of at most 64 characters, empty where there is none."""
+        value = self._item(keyword, index)
         text = "" if value is None else "".join(c for c in str(value) if c.isprintable())
         return text.strip()[:64]
 
@@ -64,6 +64,13 @@ class Header:
         except (TypeError, ValueError, OverflowError):
             return None
         return value if math.isfinite(value) else None
+
+    def numbers(self, keyword: str) -> list[float]:
+        """All values as finite numbers; an empty list where one of them is none."""
+        first = self._first(keyword)
+        count = 0 if first is None or first == "" else self.dataset[keyword].VM
+        values = [self.number(keyword, index) for index in range(count)]
+        return [] if None in values else [value for value in values if value is not None]
 
     def frame(self) -> FrameHeader:
         """The frame's layout.

@@ -1,9 +1,9 @@
 """The grayscale pipeline of DICOM: stored values -> modality -> values of interest -> display -> [0, 1].
 
 Sources, all in DICOM PS3.3: C.11.1 (Modality LUT), C.11.2.1 (VOI LUT, and the window functions in C.11.2.1.2 and
-C.11.2.1.3), C.7.6.3 (photometric interpretation), C.7.5.1.1.2 (pixel padding), C.11.6 (Presentation LUT Shape).
-Everything is a function of one stored value, so up to 16 bits the whole pipeline is one table, looked up once a
-pixel.
+C.11.2.1.3), C.7.6.3 (photometric interpretation), C.7.5.1.1.2 (pixel padding), C.7.6.11 (display shutter), C.11.6
+(Presentation LUT Shape). All but the shutter is a function of one stored value, so up to 16 bits the pipeline is
+one table, looked up once a pixel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mskscreen.pixels.radiograph import FULL_RANGE
+from mskscreen.pixels.resample import look_up
 from mskscreen.pixels.window import auto_window, grid_step
 
 Values = npt.NDArray[np.float64]
@@ -115,13 +116,13 @@ class Shown:
     warning: str | None
 
 
-def show(codes: npt.NDArray, pipeline: Pipeline) -> Shown:
-    """Apply `pipeline` to codes (rows, columns), inverting once and setting padding to black.
+def show(codes: npt.NDArray, pipeline: Pipeline, hidden: npt.NDArray[np.bool_] | None = None) -> Shown:
+    """Apply `pipeline` to codes (rows, columns), inverting once and setting padding and what is `hidden` to black.
 
     Without a VOI transformation, up to 8 bits are shown over their full range, since they were made to be looked
     at; more are shown through a percentile window inside the exposed area.
     """
-    display, window, crop, warning = _display(codes, pipeline)
+    display, window, crop, warning = _display(codes, pipeline, hidden)
 
     def convert(part: npt.NDArray) -> npt.NDArray[np.float32]:
         stored = pipeline.stored(part)
@@ -134,18 +135,23 @@ def show(codes: npt.NDArray, pipeline: Pipeline) -> Shown:
         domain = np.arange(2**pipeline.bits)
         counts = np.bincount(codes.ravel(), minlength=len(domain)) if pipeline.padding is not None else domain
         padded = int(counts[pipeline.is_padding(pipeline.stored(domain))].sum())
-        return Shown(codes, convert(domain), window, crop, padded, warning)
+        table = convert(domain)
+        if hidden is None:
+            return Shown(codes, table, window, crop, padded, warning)
+        return Shown(np.where(hidden, np.float32(0), look_up(table, codes)), None, window, crop, padded, warning)
     flat, padded = codes.ravel(), 0
     pixels = np.empty(flat.shape, np.float32)
     for start in range(0, flat.size, _PIECE):
         part = flat[start : start + _PIECE]
         pixels[start : start + _PIECE] = convert(part)
         padded += int(pipeline.is_padding(pipeline.stored(part)).sum())
+    if hidden is not None:
+        pixels[hidden.ravel()] = 0
     return Shown(pixels.reshape(codes.shape), None, window, crop, padded, warning)
 
 
 def _display(
-    codes: npt.NDArray, pipeline: Pipeline
+    codes: npt.NDArray, pipeline: Pipeline, hidden: npt.NDArray[np.bool_] | None
 ) -> tuple[Callable[[Values], Values], str, tuple[int, int, int, int] | None, str | None]:
     """Function from modality values to [0, 1], its name, the area it was measured in, and a warning."""
     voi = pipeline.voi
@@ -160,6 +166,8 @@ def _display(
     step = grid_step(*codes.shape)
     stored = pipeline.stored(codes[::step, ::step])
     valid = ~pipeline.is_padding(stored)
+    if hidden is not None:
+        valid &= ~hidden[::step, ::step]
     auto = auto_window(pipeline.modality(stored), valid, step)
     if auto is None:
         return lambda values: np.full(values.shape, 0.5), "none", None, "the image is constant: nothing is shown"
