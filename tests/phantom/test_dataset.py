@@ -312,7 +312,7 @@ def test_a_disk_without_room_is_one_sentence_and_can_be_taken_up_again(tmp_path,
     words = [sys.executable, "-c", TOO_LARGE, tmp_path / "set", str(most), str(workers)]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
     assert run.stdout.startswith("cannot write the phantoms")
-    assert run.stdout.endswith("no room is left; make room and run the same command again to go on\n")
+    assert run.stdout.endswith("no room is left; make room and run the same command again\n")
     assert make(tmp_path / "set", Recipe(studies=3, seed=4, long_side=256, dicom=True)).made >= 1
 
 
