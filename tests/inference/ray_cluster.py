@@ -43,7 +43,10 @@ def main(model: str, folder: str, output: str) -> None:
     try:
         run()
     finally:
-        alive = sum(node["Alive"] for node in ray.nodes())
+        # A crowded machine may end the table before the cluster hears of its loss.
+        last = time.monotonic() + 60
+        while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < last:
+            time.sleep(0.1)
         print(f"killed after {seen} rows, {alive} nodes alive", flush=True)
         ray.shutdown()
         cluster.shutdown()
