@@ -16,11 +16,13 @@ from mskscreen import Screener
 from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
+from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.inference import open_engine
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
 from mskscreen.predictions import FLAG_UNAPPROVED
+from mskscreen.saliency.target import ABNORMAL
 
 ENOUGH = {"studies": 100.0}
 # What a server's trouble makes of an output.
@@ -287,6 +289,15 @@ def test_an_output_of_a_server_that_is_no_number_is_an_error_of_the_image(
     (row,) = Screener(remote=url).predict(write_png(tmp_path / "a.png"))
     assert f"a.png: the model's {what} is not finite" in str(row.error)
     assert not row.scored
+
+
+def test_a_map_that_asks_for_a_servers_layers_is_refused_by_its_address(serve: Callable) -> None:
+    url = serve()
+    explainer = Explainer(open_remote(url))
+    image = np.zeros((1, 32, 32), np.float32)
+    with pytest.raises(ModelError, match=f"^{url}: is on a server"):
+        explainer(image, "gradcam", ABNORMAL)
+    assert explainer(image, "occlusion", ABNORMAL).passes > 0
 
 
 @pytest.mark.parametrize(
