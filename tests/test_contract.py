@@ -104,7 +104,7 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"calibration": {"joint_temperature": math.inf}}, "temperatures"),
         ({"study_aggregation": "max"}, "study_aggregation"),
         ({"input_size": [0, 8]}, "input_size"),
-        ({"input_size": [8]}, "input_size"),
+        ({"input_size": [8]}, r"input_size: expected a list of 2, found \[8\]"),
         ({"batch": 0}, "batch"),
         ({"batch": 10**9}, r"batch 1000000000 are below 1, or of more than 268,435,456 pixels"),
         ({"input_size": [10**400, 1]}, r"input_size \(1000{36}\.\.\. and batch"),

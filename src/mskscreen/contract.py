@@ -292,11 +292,11 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     if origin is tuple:
-        items = value if isinstance(value, list) else _wrong(kind, value, where)
         fixed = arguments[-1] is not Ellipsis
-        if fixed and len(items) != len(arguments):
-            _wrong(kind, value, where)
-        return tuple(_build(arguments[i if fixed else 0], item, f"{where}[{i}]") for i, item in enumerate(items))
+        if not isinstance(value, list) or (fixed and len(value) != len(arguments)):
+            wanted = f"a list of {len(arguments)}" if fixed else "a list"
+            raise _WrongFieldError(f"{where}: expected {wanted}, found {_short(value)}")
+        return tuple(_build(arguments[i if fixed else 0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
             _wrong(kind, value, where)

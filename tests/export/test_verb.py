@@ -59,6 +59,8 @@ def test_a_bundled_model_is_known_by_its_name_and_nothing_is_written_beside_it(t
     for command, said in (
         (("demo", "--precision", "bf16"), "say where to write"),
         (("gone.safetensors",), "file 'gone.safetensors' does not exist"),
+        (("demo", "--triton", "repository/demo/1/model.onnx"), "model.onnx' is a file"),
+        (("demo", "--ovms", "repository/demo/1/model.onnx"), "model.onnx' is a file"),
         (("demi", "--triton", "d"), "model 'demi' is neither an ONNX file nor a bundled model"),
     ):
         done = run(*command)

@@ -16,13 +16,25 @@ from mskscreen import Screener
 from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
+from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.inference import open_engine
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
 from mskscreen.predictions import FLAG_UNAPPROVED
+from mskscreen.saliency.target import ABNORMAL
 
 ENOUGH = {"studies": 100.0}
+# What a server's trouble makes of an output.
+SPOILT: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
+    ("no map", "map"): lambda value: value[:, :, :0],
+    ("other map", "map"): lambda value: value[:, :, 1:, 1:],
+    ("flat map", "map"): lambda value: value.ravel(),
+    ("huge map", "map"): lambda value: np.tile(value, (1, 1, 3, 3)),
+    ("flood", "map"): lambda value: np.tile(value, (1, 1, 20, 20)),
+    ("blind map", "map"): lambda value: np.where(value == value.max(), np.nan, value),
+    ("blind novelty", "novelty"): lambda value: value * np.nan,
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,7 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.server.asked += 1
         # As Triton tells them: with the sizes of the configuration that is written for it.
-        told = re.findall(r'^(\w+) { name: "(\w+)".* dims: \[(.*?)\]', triton_config(engine, "tiny"), re.MULTILINE)
+        text = triton_config(engine, "tiny")
+        if self.server.trouble == "huge map":  # it does not tell beforehand
+            text = text.replace("[1, 16, 16]", "[1, -1, -1]")
+        told = re.findall(r'^(\w+) { name: "(\w+)".* dims: \[(.*?)\]', text, re.MULTILINE)
         ports: dict[str, list] = {"inputs": [], "outputs": []}
         for kind, name, dims in told:
             shape = [-1, *map(int, dims.split(", "))]
@@ -90,7 +105,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.trouble == "silent":
             asked["outputs"].pop()
         for wanted in asked["outputs"]:
-            value = np.ascontiguousarray(results[wanted["name"]], "<f4")
+            value = SPOILT.get((self.server.trouble, wanted["name"]), np.array)(results[wanted["name"]])
+            value = np.ascontiguousarray(value, "<f4")
             value = value[:, None] if value.ndim == 1 else value
             entry = {"name": wanted["name"], "datatype": "FP32", "shape": list(value.shape)}
             if self.server.trouble == "endless":
@@ -244,6 +260,11 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable)
         ("fails", "answered 500.*out of memory"),
         ("breaks off", "cannot be reached"),
         ("lacks", "has no output"),
+        ("no map", r"output 'map' has shape \(1, 1, 0, 16\)"),
+        ("other map", r"output 'map' has shape \(1, 1, 15, 15\)"),
+        ("flat map", r"output 'map' has shape \(256, 1\)"),
+        ("huge map", r"output 'map' has shape \(1, 1, 48, 48\)"),
+        ("flood", "answer is larger than"),
         ("contract", "not a JSON object"),
         *(
             (trouble, "not of the protocol")
@@ -258,6 +279,25 @@ def test_what_a_server_does_wrong_is_one_clear_error(
     url = serve(trouble=trouble)
     with pytest.raises(MskscreenError, match=f"^{url}.*{said}"):
         Screener(remote=url).predict(write_png(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("what", ["map", "novelty"])
+def test_an_output_of_a_server_that_is_no_number_is_an_error_of_the_image(
+    serve: Callable, with_novelty: Path, write_png: Callable, tmp_path: Path, what: str
+) -> None:
+    url = serve(path=with_novelty, trouble=f"blind {what}")
+    (row,) = Screener(remote=url).predict(write_png(tmp_path / "a.png"))
+    assert f"a.png: the model's {what} is not finite" in str(row.error)
+    assert not row.scored
+
+
+def test_a_map_that_asks_for_a_servers_layers_is_refused_by_its_address(serve: Callable) -> None:
+    url = serve()
+    explainer = Explainer(open_remote(url))
+    image = np.zeros((1, 32, 32), np.float32)
+    with pytest.raises(ModelError, match=f"^{url}: is on a server"):
+        explainer(image, "gradcam", ABNORMAL)
+    assert explainer(image, "occlusion", ABNORMAL).passes > 0
 
 
 @pytest.mark.parametrize(

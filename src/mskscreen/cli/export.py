@@ -36,10 +36,12 @@ def export(
     ] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 300,
     triton: Annotated[
-        Path | None, typer.Option(help="Also write the file as a repository of Triton to this folder.")
+        Path | None,
+        typer.Option(file_okay=False, help="Also write the file as a repository of Triton to this folder."),
     ] = None,
     ovms: Annotated[
-        Path | None, typer.Option(help="Also write it as one of OpenVINO Model Server to this folder.")
+        Path | None,
+        typer.Option(file_okay=False, help="Also write it as one of OpenVINO Model Server to this folder."),
     ] = None,
     force_precision: Annotated[
         bool, typer.Option("--force-precision", help="Write a repository of an int8 file even if its gate failed.")

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper, version_converter
 from mskscreen.contract import METADATA_KEY, ModelContract
 from mskscreen.errors import ContractError, ModelError
 from mskscreen.export.onnx import complete
-from mskscreen.inference.backends import OnnxRuntime
+from mskscreen.inference.backends import OnnxRuntime, reason_of
 from mskscreen.inference.catalogue import described_by, published_as
 from mskscreen.inference.engines import check_ports
 from mskscreen.inference.onnx_file import read_metadata
@@ -64,7 +64,9 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
     try:
         expected = [_onnxruntime(path.read_bytes(), image) for image in images]
     except Exception as error:  # those of the engine share no base class
-        raise ModelError(f"{path}: ONNX Runtime cannot run it on images of {contract.input_size}") from error
+        raise ModelError(f"{path}: ONNX Runtime cannot run it ({reason_of(error)})") from error
+    if not all(np.isfinite(value).all() for result in expected for value in result.values()):
+        raise ModelError(f"{path}: gives outputs that are not finite; its weights are damaged")
     model = original
     notes: dict[str, Any] = {"file": path.name, "sha256": sha256_of(path), "opset": _opset(original)}
     if _opset(model) < OPSET:

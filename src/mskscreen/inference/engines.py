@@ -33,7 +33,8 @@ class Engine:
 
     `name` is `openvino` or `onnxruntime`, `precision` what it computes in and `why` the reason in words; `path`
     is the file with the weights and `digest` its SHA-256. `flags` belong in every row that it scores. It runs in
-    the `process` that opened it alone: one forked from there has none of the engine's threads.
+    the `process` that opened it alone: one forked from there has none of the engine's threads. `address` is that
+    of a model on a server, which a path cannot hold: it makes one slash of two.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Engine:
     why: str = ""
     flags: tuple[str, ...] = ()
     process: int = field(default_factory=os.getpid)
+    address: str = ""
+
+    @property
+    def where(self) -> str:
+        """The model's file or address, for messages."""
+        return self.address or str(self.path)
 
     @property
     def unit(self) -> int:
@@ -69,10 +76,10 @@ class Engine:
         `novelty` (b,). Raises ModelError.
         """
         if os.getpid() != self.process:
-            raise ModelError(f"{self.path}: was opened in another process; open it in each one after its start")
+            raise ModelError(f"{self.where}: was opened in another process; open it in each one after its start")
         expected = (self.unit, 1, *self.contract.input_size)
         if images.ndim != 4 or images.shape[1:] != expected[1:] or not 1 <= len(images) <= self.unit:
-            raise ModelError(f"{self.path}: expected images of shape {expected}, found {images.shape}")
+            raise ModelError(f"{self.where}: expected images of shape {expected}, found {images.shape}")
         batch = np.zeros(expected, np.float32)
         batch[: len(images)] = images
         finish = self.backend.start(batch)
@@ -85,10 +92,20 @@ class Engine:
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
     def _checked(self, outputs: Outputs, count: int) -> Outputs:
-        """The first `count` rows of what the contract promises; dynamic shapes can be checked only here."""
+        """The first `count` rows of what contract and model promise; dynamic shapes can be checked only here.
+
+        A map has a cell or more, and no more of them than the input has pixels.
+        """
         expected = expected_outputs(self.contract)
         for name, shape in expected.items():
-            _check(self.path, f"output '{name}'", outputs[name].shape, (self.unit, *shape))
+            what, found = f"output '{name}'", outputs[name].shape
+            _check(self.where, what, found, (self.unit, *shape))
+            if (told := self.backend.outputs[name]) is not None:
+                _check(self.where, what, found, told)
+            sizes = zip(found[2:], self.contract.input_size, strict=True) if name == "map" else ()
+            if not all(1 <= cells <= pixels for cells, pixels in sizes):
+                most = _text((self.unit, 1, *self.contract.input_size))
+                raise ModelError(f"{self.where}: {what} has shape {_text(found)}, expected at most {most}")
         return {name: outputs[name][:count] for name in expected}
 
 

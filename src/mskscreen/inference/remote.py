@@ -30,7 +30,9 @@ from mskscreen.predictions import FLAG_UNAPPROVED
 SHA256_KEY = "mskscreen.sha256"
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _SECONDS = 60
-_MOST_BYTES = 256 << 20
+# Bytes of an answer, of which eight may be under way: a document, and tensors in JSON at so many a number.
+_DOCUMENT = 32 << 20
+_HEAD, _NUMBER = 64 << 10, 32
 _PARALLEL = 4
 
 
@@ -56,7 +58,8 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
     check_ports(url, contract, backend)
     digest = found.get(SHA256_KEY, "")
     flags = () if _approved(contract, str(about.get("platform", ""))) else (FLAG_UNAPPROVED,)
-    return Engine("remote", "unknown", contract, Path(url), digest, backend, "the server's choice", flags)
+    why = "the server's choice"
+    return Engine("remote", "unknown", contract, Path(url), digest, backend, why, flags, address=url)
 
 
 def _approved(contract: ModelContract, platform: str) -> bool:
@@ -78,7 +81,12 @@ class Remote:
         self._server = server
         self._pool = ThreadPoolExecutor(2 * _PARALLEL, "remote")
         self.inputs: Mapping[str, Shape] = _shapes(about, "inputs", server.url)
-        self._numbers = [name for name, shape in expected_outputs(contract).items() if not shape]
+        expected = expected_outputs(contract)
+        self._wanted = list(expected)
+        self._numbers = [name for name, shape in expected.items() if not shape]
+        # An image has 9 scores, a novelty, and in its map no more cells than pixels.
+        cells = math.prod(contract.input_size) if contract.map else 0
+        self._most = _HEAD + _NUMBER * (contract.batch or 1) * (10 + cells)
         self.outputs: Mapping[str, Shape] = {
             name: shape[:1] if shape and name in self._numbers and shape[1:] == (1,) else shape
             for name, shape in _shapes(about, "outputs", server.url).items()
@@ -91,7 +99,7 @@ class Remote:
         return self._pool.submit(self._infer, batch).result
 
     def _infer(self, batch: np.ndarray) -> Outputs:
-        found = self._server.infer(next(iter(self.inputs)), batch, list(self.outputs))
+        found = self._server.infer(next(iter(self.inputs)), batch, self._wanted, self._most)
         return {
             name: value[:, 0] if name in self._numbers and value.shape[1:] == (1,) else value
             for name, value in found.items()
@@ -133,8 +141,8 @@ class _Server:
             given = (config.get("parameters") or {}).items()
             return {key: str(value.get("string_value", "")) for key, value in given if isinstance(value, dict)}
 
-    def infer(self, name: str, batch: np.ndarray, outputs: list[str]) -> Outputs:
-        """Outputs for a batch of float32."""
+    def infer(self, name: str, batch: np.ndarray, outputs: list[str], most: int) -> Outputs:
+        """Outputs for a batch of float32, from an answer of at most `most` bytes."""
         tensor: dict[str, Any] = {"name": name, "shape": list(batch.shape), "datatype": "FP32"}
         wanted: list[dict[str, Any]] = [{"name": output} for output in outputs]
         tail, headers = b"", {"Content-Type": "application/json"}
@@ -148,18 +156,20 @@ class _Server:
         head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
         if self._binary:
             headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
-        answer, size = self._request("POST", self._path + "/infer", head + tail, headers)
+        answer, size = self._request("POST", self._path + "/infer", head + tail, headers, most)
         with _of_protocol(self.url):
             found = _tensors(answer, size)
             return {output: found[output] for output in outputs}
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
-        answer, _ = self._request(method, path, b"", {})
+        answer, _ = self._request(method, path, b"", {}, _DOCUMENT)
         with _of_protocol(self.url):
             return dict(json.loads(answer).items())
 
-    def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, int | None]:
-        """The body of an answer, and where its JSON ends if tensors follow it."""
+    def _request(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], most: int
+    ) -> tuple[bytes, int | None]:
+        """The body of an answer of at most `most` bytes, and where its JSON ends if tensors follow it."""
         for last in (False, True):
             fresh = getattr(self._local, "connection", None) is None
             if fresh:
@@ -168,8 +178,8 @@ class _Server:
             try:
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
-                data = response.read(_MOST_BYTES + 1)
-                if response.length and len(data) <= _MOST_BYTES:
+                data = response.read(most + 1)
+                if response.length and len(data) <= most:
                     raise http.client.IncompleteRead(data, response.length)
                 break
             except (OSError, http.client.HTTPException, UnicodeError) as error:
@@ -178,10 +188,10 @@ class _Server:
                 # A connection that was kept may have been closed by the server meanwhile; a new one may not.
                 if fresh or last:
                     raise ModelError(f"{self.url}: cannot be reached ({error}); is the server up?") from error
-        if len(data) > _MOST_BYTES:
+        if len(data) > most:
             connection.close()
             self._local.connection = None
-            raise ModelError(f"{self.url}: the server's answer is larger than {_MOST_BYTES:,} bytes")
+            raise ModelError(f"{self.url}: the server's answer is larger than {most:,} bytes")
         if response.status != 200:
             said = data[:200].decode("utf-8", "replace")
             raise ModelError(f"{self.url}: the server answered {response.status} {response.reason}: {said}")

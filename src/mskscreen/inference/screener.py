@@ -30,7 +30,15 @@ from mskscreen.inference.grouping import group as group_of
 from mskscreen.inference.order import in_order
 from mskscreen.inference.sources import Source, named, several
 from mskscreen.pixels import DecodeRecord, Limits, Preprocessing, Radiograph, Reading, read_radiograph
-from mskscreen.predictions import FLAG_CONFLICT, FLAG_ERROR, Prediction, Predictions, score, threshold
+from mskscreen.predictions import (
+    FLAG_CONFLICT,
+    FLAG_ERROR,
+    Prediction,
+    Predictions,
+    require_finite,
+    score,
+    threshold,
+)
 
 _USUAL = Limits()
 
@@ -250,14 +258,16 @@ class Screener:
             return Screened(row)
         row = replace(row, digest=record.digest)
         novelty = float(outputs["novelty"][index]) if "novelty" in outputs else None
+        evidence = outputs["map"][index, 0] if "map" in outputs else None
         try:
+            if evidence is not None:
+                require_finite("map is", evidence)
             fields = score(
                 self.engine.contract, outputs["pred1"][index], outputs["pred2"][index], at=at, novelty=novelty
             )
         except DataError as error:
             return Screened(replace(row, error=f"{PurePath(image.file).name}: {error}"))
         fields["flags"] += self.engine.flags + record.flags + _conflict(fields["joint"], record.dicom)
-        evidence = outputs["map"][index, 0] if "map" in outputs else None
         return Screened(replace(row, **fields), image.radiograph, evidence)
 
 

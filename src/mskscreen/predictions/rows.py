@@ -68,10 +68,10 @@ def score(
     """Fields of a Prediction that follow from the raw scores `pred1` (2,) and `pred2` (7,) of one image.
 
     Those of a task that the model did not learn are None.
-    Raises DataError where the contract has no operating point `at` or a score is not finite.
+    Raises DataError where the contract has no operating point `at` or a score or the novelty is not finite.
     """
-    if not (np.isfinite(pred1).all() and np.isfinite(pred2).all()):
-        raise DataError("the model's scores are not finite; the model file is damaged or the precision overflows")
+    require_finite("scores are", pred1, pred2)
+    require_finite("novelty is", np.array(novelty or 0.0))
     found: dict[str, Any] = dict.fromkeys(("joint", "p_joint", "p_abnormal", "abnormal", "pred1", "pred2"))
     flags = []
     if "abnormality" in contract.tasks:
@@ -87,6 +87,12 @@ def score(
     if contract.novelty and novelty is not None and novelty > contract.novelty.threshold:
         flags.append(FLAG_NOVEL)
     return {**found, "novelty": novelty, "flags": tuple(flags)}
+
+
+def require_finite(what: str, *values: np.ndarray) -> None:
+    """Raise DataError where one of a model's outputs, `what` they are in words, is not a number."""
+    if not all(np.isfinite(value).all() for value in values):
+        raise DataError(f"the model's {what} not finite; the model file is damaged or the precision overflows")
 
 
 def threshold(contract: ModelContract, at: str) -> float:

@@ -112,6 +112,11 @@ class Explainer:
     @cached_property
     def tail(self) -> Tail:
         """The layers behind the last feature map, read from the model's graph."""
+        if self.engine.address:
+            raise ModelError(
+                f"{self.engine.address}: is on a server, which shows no layers; use the method rise or occlusion, "
+                "or name the model's file"
+            )
         return Tail.read(self.engine.path)
 
     @cached_property
