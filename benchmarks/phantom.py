@@ -37,14 +37,14 @@ With that, on quiet cores of this machine: 13.4 images (12.6 to 14.7) per second
 (39.3 to 44.0) at 128; in turn with the sketch (5.2 images, 3.7 to 6.3) 2.4 times (2.0 to 3.0), 3.6 times (3.1 to
 4.1) with the twins.
 
-Later that day what the bones of a view have in common is reckoned at once, scenes are kept, and which blocks rays may
-pass is counted in one compiled pass. Old and new in turn: 1.03 times as fast (1.02 to 1.04, six rounds of 115 images);
-what each process must find out of every bone once took 3.7 ms an image of the first 170 and takes 1.5; 13.0 and 13.3
-images a second (12.6 to 14.5) where the same hour gave the old code 12.8. In turn with the sketch, whose first round,
-like ours, loads and is left out: 2.6 times (2.1 to 3.4, five rounds of 28 images each, quiet cores) and 3.0 times (2.4
-to 3.3, twelve rounds in a slower hour): 2.5 met at the median. Without gain: a range of slices for each tile of the
-detector, tile after tile, and leaps that are as long as the blocks ahead allow: a third of the time of casting is
-waiting for memory.
+Later that day what the bones of a view have in common is reckoned at once, scenes are kept, and which blocks rays
+may pass is counted in one compiled pass. Old and new in turn: 1.03 times as fast (1.02 to 1.04, six rounds of 115
+images); what each process must find out of every bone once took 3.7 ms an image of the first 170 and takes 1.5;
+13.0 and 13.3 images a second (12.6 to 14.5) where the same hour gave the old code 12.8. In turn with the sketch,
+whose first round, like ours, loads and is left out: 2.6 times (2.1 to 3.4, five rounds of 28 images each, quiet
+cores) and 3.0 times (2.4 to 3.3, twelve rounds in a slower hour): 2.5 met at the median. Without gain: a range of
+slices for each tile of the detector, tile after tile, and leaps that are as long as the blocks ahead allow: a
+third of the time of casting is waiting for memory.
 """
 
 import statistics

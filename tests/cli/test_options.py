@@ -1,12 +1,27 @@
-"""An option that would do nothing is refused by name, before any work."""
+"""An option that would do nothing, and a key that no protocol can have, are wrong calls before any work."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """What a wrong call says, in a folder that holds the file `a`."""
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+
+    def call(command: str) -> str:
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 2
+        return " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -35,14 +50,8 @@ from mskscreen.cli.main import app
         ("explain a --out b --checkpoint a", "--checkpoint: of no use without --method integrated-gradients"),
     ],
 )
-def test_an_option_without_effect_is_refused(
-    command: str, idle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a").touch()
-    done = CliRunner().invoke(app, command.split())
-    assert done.exit_code == 2
-    assert idle in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+def test_an_option_without_effect_is_refused(refused: Callable, command: str, idle: str) -> None:
+    assert idle in refused(command)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +63,6 @@ def test_an_option_without_effect_is_refused(
         ("epochs=3", "write --key value"),
     ],
 )
-def test_a_key_that_no_protocol_can_have_is_a_wrong_call(
-    keys: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a").touch()
-    done = CliRunner().invoke(app, ["train", "a", "--out", "b", *keys.split()])
-    assert done.exit_code == 2
-    assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+def test_a_key_that_no_protocol_can_have_is_a_wrong_call(refused: Callable, keys: str, said: str) -> None:
+    assert said in refused(f"train a --out b {keys}")
     assert not Path("b").exists()

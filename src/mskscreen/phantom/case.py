@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,10 +168,7 @@ def _expose(
     angles = draw_angles(entry.position, digit, stream(seed, "pose", number))
     body = pose_body(skeleton, patient, angles)
     camera = draw_camera(body, joint, entry, digit, long_side, stream(seed, "view", number))
-
-    def furnish(body: Body) -> Scene:
-        return _furnish(body, joint, variants)
-
+    furnish = partial(_furnish, joint=joint, variants=variants)
     exposure = _draw_exposure(joint, entry.name, stream(seed, "beam", number))
     pose = {
         "elbow_flexion_degrees": degrees(angles["elbow_flexion"]),

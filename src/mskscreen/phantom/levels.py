@@ -15,7 +15,7 @@ FULL = 200.0
 BLOCK = 4
 """Edge of the blocks that tell the ray caster where a volume is empty, in voxels."""
 
-_LONGEST = 127
+_LONGEST = 127  # blocks: the most that an int8 tells
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class Skeleton:
         if unknown := set(angles) - set(self.ranges):
             raise KeyError(f"no free joint named {', '.join(sorted(unknown))}")
         frames = self._frames(angles)
-        return {bone: frames[bone] if bone in frames else UNMOVED.copy() for bone in self.bones}
+        return {bone: frames.get(bone, UNMOVED.copy()) for bone in self.bones}
 
     def children(self, bone: str) -> tuple[str, ...]:
         """Bones that hang directly on `bone` in the tree."""
