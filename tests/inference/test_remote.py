@@ -125,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         length = {"Inference-Header-Content-Length": str(len(head_out))} if self.server.binary else {}
+        if self.server.trouble == "digits":
+            length = {"Inference-Header-Content-Length": "9" * 5000}
         self.reply(head_out + tail, 200, length)
 
     def reply(self, data: bytes, status: int, headers: dict[str, str] | None = None) -> None:
@@ -270,7 +272,7 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable)
             (trouble, "not of the protocol")
             for trouble in ("short", "silent", "endless", "extensions", "parameters")
         ),
-        *((trouble, "not of the protocol") for trouble in ("deep", "shape")),
+        *((trouble, "not of the protocol") for trouble in ("deep", "shape", "digits")),
     ],
 )
 def test_what_a_server_does_wrong_is_one_clear_error(

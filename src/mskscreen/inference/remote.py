@@ -196,7 +196,8 @@ class _Server:
             said = data[:200].decode("utf-8", "replace")
             raise ModelError(f"{self.url}: the server answered {response.status} {response.reason}: {said}")
         length = response.headers.get(_HEADER_LENGTH, "")
-        return data, int(length) if length.isdecimal() else None
+        with _of_protocol(self.url):
+            return data, int(length) if length.isdecimal() else None
 
 
 @contextmanager

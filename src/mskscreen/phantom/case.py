@@ -29,7 +29,7 @@ _ATTEMPTS = 90
 _SITES_OF_A_KIND = 30
 _TRUNK = (JointType.SHOULDER, JointType.HUMERUS)
 _ELBOW_SEEN = (JointType.FOREARM, JointType.ELBOW)
-# Tube voltage (kV), scatter-to-primary ratio without a grid and photons in the open beam: all rise with the part's
+# Tube voltage (kV), scatter without a grid (see `Exposure`) and photons in the open beam: all rise with the part's
 # thickness, as automatic exposure control makes them. These numbers, heel and blur are our choice.
 _BEAMS = {
     JointType.FINGER: ((46.0, 53.0), 0.12, 1.5e4),
