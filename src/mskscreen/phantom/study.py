@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from mskscreen.phantom.plan import Recipe, Slot
 from mskscreen.phantom.png import png_bytes
 from mskscreen.phantom.radiograph import Finished, finish, stored_bytes
 from mskscreen.phantom.seeds import stream
+from mskscreen.pixels.memory import keep_freed_memory
 
 ROOT = "MURA-v1.1"
 APART = "occult"
@@ -27,7 +27,7 @@ _OWN_COLUMN = ("joint", "kind", "subkind", "bone", "variants", "laterality", "ag
 
 def write_study(folder: str, recipe: Recipe, slot: Slot) -> tuple[int, list[Row]]:
     """Render the study of `slot` and put it in place under `folder`; returns its index and rows, one an image."""
-    _keep_memory()
+    keep_freed_memory()
     root = Path(folder)
     case = make_case(slot.seed, joint=slot.joint, patient_seed=slot.patient_seed)
     images = list(finish(case, recipe.long_side))
@@ -46,15 +46,6 @@ def write_study(folder: str, recipe: Recipe, slot: Slot) -> tuple[int, list[Row]
             (work / name).rename(target)
     work.rmdir()
     return slot.index, rows
-
-
-@cache
-def _keep_memory() -> None:
-    """Have the C library keep the memory of images, whose pages it would give back and ask for hundreds of times.
-
-    glibc's threshold for that follows the largest block that was freed, up to 32 MB; see mallopt(3).
-    """
-    np.empty(31 << 20, np.uint8)
 
 
 def _places(recipe: Recipe, slot: Slot, abnormal: bool, occult: bool) -> dict[str, str]:
