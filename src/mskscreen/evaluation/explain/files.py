@@ -130,8 +130,11 @@ def _remove_replaced(folder: Path, stem: str, of: str, replaced: Iterable[MapRec
 
     An overlay beside a record that says "called normal" would show what another model said.
     """
+    before = _named(replaced)
+    if not before:
+        return
     now = [_known(folder / f"{stem}.{method}.{of}.map.json") for method in TITLES]
-    for name in _named(replaced) - _named(now):
+    for name in before - _named(now):
         if name.startswith(f"{stem}."):
             (folder / name).unlink(missing_ok=True)
 
