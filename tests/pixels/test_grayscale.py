@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset, Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from mskscreen.pixels import Preprocessing, read_radiograph
+from mskscreen.pixels import Preprocessing, displayed, read_radiograph
 
 TOP = 4095
 
@@ -225,6 +225,35 @@ def test_percentile_window_ignores_collimator_padding_and_saturation(make_dicom)
     expected = np.clip((framed[100:240, 60:200] - low) / (high - low), 0, 1)
     np.testing.assert_allclose(inside, expected, atol=0.03)
     np.testing.assert_allclose(radiograph.record.crop, (50, 50, 250, 210), atol=1)
+
+
+@pytest.mark.parametrize("saturated", [4, 7, 13])
+def test_blank_film_and_saturation_are_left_out_alike_in_both_polarities(make_dicom, saturated):
+    rng = np.random.default_rng(2)
+    values = rng.integers(1000, 2000, (100, 100)).astype(np.uint16)
+    values[np.tri(100, dtype=bool)] = 0
+    values[np.arange(saturated), 99 - np.arange(saturated)] = TOP
+    one = read_radiograph(make_dicom(values, BitsStored=12))
+    two = read_radiograph(make_dicom(TOP - values, BitsStored=12, PhotometricInterpretation="MONOCHROME1"))
+    np.testing.assert_allclose(one.pixels, two.pixels, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [(100, 200), (100, 150, 200)])
+def test_an_image_of_few_values_is_not_constant(make_dicom, values):
+    array = np.random.default_rng(3).choice(values, (100, 100)).astype(np.uint16)
+    shown = read_radiograph(make_dicom(array))
+    np.testing.assert_allclose(shown.pixels, (array - 100.0) / 100, atol=1e-6)
+    assert not shown.record.warnings
+    np.testing.assert_allclose(displayed(read_radiograph(array)), shown.pixels, atol=1e-6)
+
+
+def test_parts_between_padding_that_share_no_row_and_column_have_a_window(make_dicom):
+    array = np.zeros((100, 100), np.uint16)
+    array[:40, :40] = np.arange(1, 41)
+    array[60:, 60:] = np.arange(1, 41)[:, None]
+    record = read_radiograph(make_dicom(array, PixelPaddingValue=0)).record
+    assert record.window.startswith("percentile")
+    assert record.crop == (0, 0, 100, 100)
 
 
 def test_eight_bits_without_a_window_are_shown_as_stored(make_dicom):

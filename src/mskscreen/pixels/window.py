@@ -46,12 +46,16 @@ def auto_window(sample: npt.NDArray, valid: npt.NDArray[np.bool_] | None, step: 
             return None
     low, high = np.nanpercentile(values, (1, 99))
     rows, columns = (_extent(values, axis, _FLAT * (high - low)) for axis in (1, 0))
+    if not np.isfinite(values[rows, columns]).any():  # what varies across and what varies down lie apart
+        rows, columns = (slice(0, size) for size in values.shape)
     inside = values[rows, columns]
     inside = inside[np.isfinite(inside)]
-    for extreme in (inside.min(), inside.max()):
-        rest = inside[inside != extreme]
-        if 0 < rest.size < (1 - _BLANK) * inside.size:
-            inside = rest
+    # Both are judged by their part of the same area: else which is judged first would matter.
+    extremes = (inside.min(), inside.max())
+    blank = [value for value in extremes if np.count_nonzero(inside == value) > _BLANK * inside.size]
+    rest = inside[~np.isin(inside, blank)]
+    if rest.size and rest.min() < rest.max():
+        inside = rest
     low, high = (float(value) for value in np.percentile(inside, (LOW, HIGH)))
     if not high > low:
         low, high = float(inside.min()), float(inside.max())
