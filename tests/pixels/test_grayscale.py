@@ -164,6 +164,8 @@ def test_fewer_than_eight_bits_of_a_byte_reach_the_model(make_dicom, bits):
     codes = (np.arange(30 * 20).reshape(30, 20) % 2**bits).astype(np.uint8)
     given = Preprocessing(30, 20)(read_radiograph(make_dicom(codes, BitsStored=bits)))
     np.testing.assert_allclose(given[0], codes / (2**bits - 1), atol=1e-6)
+    colour = read_radiograph(make_dicom(np.stack([codes] * 3, -1), BitsStored=bits))
+    np.testing.assert_allclose(colour.pixels, codes / (2**bits - 1), atol=0.5 / 255 + 1e-6)
 
 
 def test_lut_of_65536_entries_and_packed_bytes(make_dicom):
@@ -203,10 +205,20 @@ def test_unusable_display_falls_back_and_says_so(make_dicom, ramp, fields):
     assert not plain.record.warnings
 
 
-def test_first_of_several_windows_is_applied_and_recorded(make_dicom, ramp):
-    several = make_dicom(ramp, BitsStored=12, WindowCenter=[1000, 50], WindowWidth=[2000, 10])
-    single = make_dicom(ramp, BitsStored=12, WindowCenter=1000, WindowWidth=2000)
-    several, single = read_radiograph(several), read_radiograph(single)
+ONE_LUT, TWO_LUTS = (lut([TOP + 1, 0, 16], CURVE) for _ in range(2))
+TWO_LUTS.extend(lut([TOP + 1, 0, 16], NEGATIVE_CURVE))
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"WindowCenter": 1000, "WindowWidth": 2000}, {"WindowCenter": [1000, 50], "WindowWidth": [2000, 10]}),
+        ({"VOILUTSequence": ONE_LUT}, {"VOILUTSequence": TWO_LUTS}),
+    ],
+    ids=["window", "lut"],
+)
+def test_the_first_of_several_displays_is_applied_and_recorded(make_dicom, ramp, one, two):
+    several, single = (read_radiograph(make_dicom(ramp, BitsStored=12, **fields)) for fields in (two, one))
     np.testing.assert_array_equal(several.pixels, single.pixels)
     assert any("first of 2" in warning for warning in several.record.warnings)
 
@@ -269,14 +281,16 @@ def test_constant_image_is_gray_in_both_polarities(make_dicom):
         assert any("constant" in warning for warning in radiograph.record.warnings)
 
 
-def test_palette_is_looked_up(make_dicom):
-    array = np.arange(256, dtype=np.uint8).reshape(16, 16)
+@pytest.mark.parametrize("first", [0, -128])
+def test_palette_is_looked_up(make_dicom, first):
+    array = np.arange(first, first + 256).astype(np.int8 if first else np.uint8).reshape(16, 16)
     dataset = make_dicom(array, PhotometricInterpretation="PALETTE COLOR")
     for colour in ("Red", "Green", "Blue"):
-        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "SS", [256, first, 16])
         table = struct.pack("<256H", *(257 * (255 - i) for i in range(256)))
         dataset.add_new(f"{colour}PaletteColorLookupTableData", "OW", table)
-    np.testing.assert_allclose(read_radiograph(dataset).pixels, (255 - array) / 255, atol=1e-6)
+    expected = np.linspace(1, 0, 256).reshape(16, 16)
+    np.testing.assert_allclose(read_radiograph(dataset).pixels, expected, atol=1e-6)
 
 
 def test_32_bit_pixels_agree_with_16_bit_ones(make_dicom, ramp):

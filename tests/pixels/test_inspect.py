@@ -49,6 +49,7 @@ def test_exit_codes(files):
             "ImagerPixelSpacing 0.2 x 0.2 mm; ruler of 0.2 mm, at the detector",
         ),
         ({"PixelSpacing": [0, 0]}, "PixelSpacing 0 x 0 mm; no ruler"),
+        ({"PixelSpacing": 0.1}, "PixelSpacing is not usable; no ruler"),
         ({}, None),
     ],
 )

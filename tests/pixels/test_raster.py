@@ -57,11 +57,10 @@ def test_sixteen_bits_keep_their_range(kind, compression):
 def test_big_endian_and_white_is_zero_tiffs():
     big = Image.frombytes("I;16B", (36, 24), DEEP.astype(">u2").tobytes())
     np.testing.assert_allclose(read_radiograph(saved(big, "TIFF")).pixels, DEEP / 65535, atol=1e-7)
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags[262] = 0
-    negative = read_radiograph(saved(Image.fromarray(DEEP), "TIFF", tiffinfo=tags))
-    np.testing.assert_allclose(negative.pixels, 1 - DEEP / 65535, atol=1e-6)
-    assert negative.record.inverted
+    for values, top in ((DEEP, 65535), (GRAY, 255)):
+        negative = read_radiograph(tiff(values, 0, 1, 1))
+        np.testing.assert_allclose(negative.pixels, 1 - values / top, atol=1e-6)
+        assert negative.record.inverted
 
 
 def tiff(samples, photometric, sample_format, planes, order="<"):

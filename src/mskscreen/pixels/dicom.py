@@ -20,7 +20,7 @@ from mskscreen.errors import DecodeError
 from mskscreen.pixels.dicom_frame import SYNTAXES, decode_frame
 from mskscreen.pixels.dicom_header import MONOCHROME, PALETTE, FrameHeader, Header
 from mskscreen.pixels.digest import sha256_beside
-from mskscreen.pixels.grayscale import Lut, Pipeline, Shown, show
+from mskscreen.pixels.grayscale import Pipeline, Shown, show
 from mskscreen.pixels.limits import Limits
 from mskscreen.pixels.radiograph import (
     FLAG_BURNED_IN,
@@ -165,7 +165,7 @@ def _decode_image(
         enough = None  # neither the entries of a palette nor padding, or what is hidden, and anatomy have a mean
     data = bytes(element.value)
     codes, halvings = decode_frame(data, str(element.VR or "OW"), syntax, frame, name, enough)
-    shown = show(codes, pipeline, hidden) if gray else _show_colour(codes, frame, header)
+    shown = show(codes, pipeline, hidden) if gray else _show_colour(codes, pipeline, frame, header)
     if shown.warning:
         header.warnings.append(shown.warning)
     flags = [FLAG_FOR_PROCESSING] if _is_for_processing(header) else []
@@ -222,22 +222,22 @@ def _syntax(dataset: Dataset) -> UID:
     return ExplicitVRBigEndian if dataset.original_encoding[1] is False else ExplicitVRLittleEndian
 
 
-def _show_colour(codes: npt.NDArray, frame: FrameHeader, header: Header) -> Shown:
+def _show_colour(codes: npt.NDArray, pipeline: Pipeline, frame: FrameHeader, header: Header) -> Shown:
     """Luminance of a colour image at 8 bits; its values are made for display, so no window applies."""
     if frame.photometric == PALETTE:
-        rgb = np.stack([_bytes(lut, codes) for lut in header.palette(frame)], axis=-1)
+        stored = pipeline.stored(codes)
+        rgb = np.stack([_bytes(lut(stored), lut.top) for lut in header.palette(frame)], axis=-1)
     elif frame.bits_stored >= 8:
         rgb = (codes >> (frame.bits_stored - 8)).astype(np.uint8)
     else:
-        rgb = (codes * (255 // (2**frame.bits_stored - 1))).astype(np.uint8)
+        rgb = _bytes(codes, 2**frame.bits_stored - 1)
     gray = np.asarray(luminance(Image.fromarray(rgb), header.warnings))
     return Shown(gray, unit_table(8, 255), FULL_RANGE, None, 0, None)
 
 
-def _bytes(lut: Lut, codes: npt.NDArray) -> npt.NDArray[np.uint8]:
-    """Entries of a palette for codes, scaled to bytes."""
-    entries = (lut.entries * (255 / lut.top) + 0.5).astype(np.uint8)
-    return entries[np.clip(codes.astype(np.int64) - lut.first, 0, len(entries) - 1)]
+def _bytes(values: npt.NDArray, top: float) -> npt.NDArray[np.uint8]:
+    """Values from 0 to `top` as bytes."""
+    return (values * (255 / top) + 0.5).astype(np.uint8)
 
 
 def _modality(pipeline: Pipeline) -> str:

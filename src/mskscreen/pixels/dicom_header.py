@@ -67,7 +67,7 @@ class Header:
 
     def numbers(self, keyword: str) -> list[float]:
         """All values as finite numbers; an empty list where one of them is none."""
-        first = self._first(keyword)
+        first = self._item(keyword)
         count = 0 if first is None or first == "" else self.dataset[keyword].VM
         values = [self.number(keyword, index) for index in range(count)]
         return [] if None in values else [value for value in values if value is not None]
@@ -135,21 +135,18 @@ class Header:
             luts.append(lut)
         return luts
 
-    def _first(self, keyword: str) -> Any:
-        return self._item(keyword, 0)
-
-    def _item(self, keyword: str, index: int) -> Any:
+    def _item(self, keyword: str, index: int = 0) -> Any:
         try:
             value = self.dataset.get(keyword)
         except Exception:  # pydicom's converters fail in many ways on a broken value
             self.warnings.append(f"{keyword} is not readable")
             return None
         if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
-            return value
+            value = [value]
         return value[index] if index < len(value) else None
 
     def _integer(self, keyword: str, low: int, high: int, default: int | None = None) -> int:
-        value = self._first(keyword)
+        value = self._item(keyword)
         if value is None or value == "":
             if default is None:
                 raise self._error(keyword, "is missing")
@@ -196,7 +193,7 @@ class Header:
     def _padding(self, frame: FrameHeader) -> tuple[int, int] | None:
         values = []
         for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-            value = self._first(keyword)
+            value = self._item(keyword)
             if isinstance(value, bytes) and len(value) == 2:
                 value = int.from_bytes(value, "little")
             if isinstance(value, int):
@@ -216,7 +213,7 @@ class Header:
     def _lut(self, sequence: str, signed_input: bool) -> Lut | None:
         try:
             items = self.dataset.get(sequence)
-        except Exception:  # as in _first
+        except Exception:  # as in _item
             items = None
             self.warnings.append(f"{sequence} is not readable")
         if not items:
@@ -224,6 +221,8 @@ class Header:
         lut = _read_lut(items[0], "LUTDescriptor", "LUTData", signed_input)
         if lut is None:
             self.warnings.append(f"{sequence} is malformed; it was not applied")
+        elif len(items) > 1:
+            self.warnings.append(f"the first of {len(items)} tables of {sequence} was applied")
         return lut
 
     def _error(self, keyword: str, reason: str) -> DecodeError:

@@ -34,7 +34,7 @@ _SIGNATURES = (
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
-# Bytes of a pixel in Pillow's memory; every other mode takes four.
+# Bits of a pixel in Pillow's memory; every other mode takes 32.
 _PIXEL_BITS = {"1": 8, "L": 8, "P": 8, "I;16": 16, "I;16B": 16, "I;16L": 16}
 # What undoes an EXIF orientation (CIPA DC-008, tag 274): quarter turns to the left, then a mirror left to right.
 _ORIENTATIONS = {
@@ -48,6 +48,7 @@ _ORIENTATIONS = {
 }
 _ORIENTATION_TAG, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES, _TIFF_SAMPLE_FORMAT = 274, 258, 262, 284, 339
 _TIFF_TILE = (322, 323)
+_WHITE_IS_ZERO = 0
 # Channels that differ by more than this many of 255 levels in more than a thousandth of the pixels are colour;
 # less is what JPEG's chroma rounding leaves in a gray image.
 _GRAY_LEVELS = 4
@@ -104,7 +105,7 @@ def decode_raster(data: bytes, kind: str, name: str, limits: Limits, enough: Eno
         rows=rows if times else values.shape[0],
         columns=columns if times else values.shape[1],
         photometric=photometric,
-        inverted=inverted,
+        inverted=tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO,
         orientation=orientation,
         halvings=times,
         icc_ignored="icc_profile" in image.info,
@@ -245,7 +246,7 @@ def _gray(image: Image.Image, tags: Any, warnings: list[str]) -> tuple[npt.NDArr
         # Pillow hands out unsigned 32-bit samples as signed ones; unsigned is what TIFF means by default.
         if tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,) and image.mode == "I":
             values = values.view(np.uint32)
-        white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0
+        white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
         if image.mode != "I":
             bits = int(tags.get(_TIFF_BITS, (16,))[0])
             return values, float(2**bits - 1), bits, white_is_zero
