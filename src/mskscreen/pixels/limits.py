@@ -15,7 +15,7 @@ class Limits:
     """What one file may ask for; the defaults are several times the largest radiograph in clinical use.
 
     `file_bytes` bounds the file and an inflated DICOM data set; `pixels` is rows x columns; `decoded_bytes` is
-    rows x columns x samples x frames x bytes of a sample; `nesting` counts DICOM sequences inside each other;
+    rows x columns x samples x bytes of a sample; `nesting` counts DICOM sequences inside each other;
     `elements` counts DICOM data elements; `deflated` allows the deflated transfer syntax.
     """
 
@@ -43,21 +43,19 @@ class Limits:
                 "raise --max-pixels or Limits.file_bytes"
             )
 
-    def check_image(
-        self, name: str, rows: int, columns: int, *, samples: int = 1, frames: int = 1, bits: int = 8
-    ) -> None:
+    def check_image(self, name: str, rows: int, columns: int, *, samples: int = 1, bits: int = 8) -> None:
         """Refuse an image whose header asks for more pixels or bytes than allowed, or for none.
 
         Raises LimitError.
         """
-        if min(rows, columns, samples, frames) < 1:
+        if min(rows, columns) < 1:
             raise LimitError(f"{name}: an image of {rows} rows and {columns} columns holds no pixel")
         if rows * columns > self.pixels:
             raise LimitError(
                 f"{name}: {rows} rows x {columns} columns are more than the limit of {self.pixels:,} pixels; "
                 "raise --max-pixels or Limits.pixels"
             )
-        size = rows * columns * samples * frames * -(-bits // 8)
+        size = rows * columns * samples * -(-bits // 8)
         if size > self.decoded_bytes:
             raise LimitError(
                 f"{name}: {size:,} bytes once decoded are more than the limit of {self.decoded_bytes:,}; "
