@@ -54,11 +54,6 @@ def test_json_round_trip(contract: ModelContract) -> None:
     assert again.digest == contract.digest
 
 
-@given(contracts, contracts)
-def test_contracts_have_one_digest_only_if_equal(one: ModelContract, other: ModelContract) -> None:
-    assert (one.digest == other.digest) == (one.to_json() == other.to_json())
-
-
 @given(st.integers(SCHEMA + 1, 10**9), st.dictionaries(words, plain_json, max_size=3))
 def test_a_newer_schema_is_refused_by_its_number(schema: int, rest: dict) -> None:
     with pytest.raises(ContractError, match=f"schema {schema}"):

@@ -134,6 +134,13 @@ def test_scores_are_calibrated_and_the_flags_follow_the_contract() -> None:
         ("a.jsonl", '{"file": "f", "study": "s", "p_joint": [1, 2]}'),
         ("a.jsonl", '{"file": "f", "study": "s", "pred1": ["a", "b"]}'),
         ("a.csv", "file,study,abnormal,p_joint\nf,s,True,[["),
+        ("a.csv", "file,study,p_abnormal\nf,s,[0.5]"),
+        ("a.csv", "file,study,p_abnormal,threshold\nf,s,0.5,NaN"),
+        ("a.csv", "file,study,p_abnormal,threshold\nf,s,0.5,50"),
+        *(
+            ("a.jsonl", json.dumps({"file": "f", "study": "s", "p_abnormal": 0.5} | field))
+            for field in ({"p_abnormal": "0.5"}, {"novelty": "far"}, {"abnormal": "no"}, {"flags": "error"})
+        ),
         ("a.parquet", "no"),
         ("a.txt", ""),
     ],
@@ -142,6 +149,21 @@ def test_a_file_that_is_no_table_is_one_error_with_its_name(tmp_path: Path, name
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(DataError, match=name):
+        Predictions.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field"),
+    [
+        ("a.csv", "file;study;p_abnormal\nf;s;0.5", "p_abnormal"),
+        ("a.jsonl", '{"study": "s"}', "file"),
+        ("a.json", "{}", "images"),
+    ],
+)
+def test_a_field_that_is_missing_is_named(tmp_path: Path, name: str, content: str, field: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=f"{name}: not a predictions table .*field '{field}' is missing"):
         Predictions.read(path)
 
 
@@ -210,9 +232,10 @@ def test_calls_of_a_csv_are_read_however_their_capitals_are(yes: str, no: str, t
     assert [row.abnormal for row in Predictions.read(path)] == [True, False, None]
 
 
-def test_probabilities_alone_are_a_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "saved by a spreadsheet"])
+def test_probabilities_alone_are_a_table(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("file,study,p_abnormal\na,s,0.6\nb,s,0.2\n")
+    path.write_text(f"{mark}file,study,p_abnormal\na,s,0.6\nb,s,0.2\n", encoding="utf-8")
     table = Predictions.read(path)
     assert [row.p_abnormal for row in table] == [0.6, 0.2]
     assert (table.threshold, table.model) == (0.5, {})
@@ -229,10 +252,13 @@ def test_columns_of_a_later_version_are_left_out(tmp_path: Path) -> None:
     assert Predictions.read(path).images == (Prediction("f", "s"),)
 
 
-def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="xlsx"):
         Predictions(()).write(tmp_path / "a.xlsx")
     assert not list(tmp_path.iterdir())
+    for form in ("xlsx", "parquet"):
+        with pytest.raises(DataError, match=f"'{form}', which is no text"):
+            Predictions(()).dumps(form)
 
 
 SAID = {"abnormality": ("p_abnormal", "abnormal", "pred1"), "joint": ("joint", "p_joint", "pred2")}

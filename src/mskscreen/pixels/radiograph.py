@@ -28,7 +28,7 @@ AS_GIVEN = "as given"
 class DecodeRecord:
     """Everything that was done between a file and its radiograph.
 
-    `sha256` is of the source's bytes; `bits` are the significant bits of a source sample; `photometric` is
+    `sha256` is of the source's bytes, of a data set or an array those of its pixels; `bits` are the significant bits of a source sample; `photometric` is
     DICOM's photometric interpretation or Pillow's mode; `modality_transform` and `window` say in words which LUT,
     rescale or window was applied; `padding` is the range of stored values that were set to black, `padded` their
     number; `spacing` says in words which spacings the file tells and which of them the ruler of pictures takes;

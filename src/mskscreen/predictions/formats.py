@@ -30,7 +30,8 @@ def read_images(path: Path) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        raise DataError(f"{path}: not a predictions table of mskscreen ({error}); run predict again") from error
+        why = f"field {error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(f"{path}: not a predictions table of mskscreen ({why}); run predict again") from error
 
 
 def is_table(path: Path) -> bool:
@@ -50,7 +51,10 @@ def is_table(path: Path) -> bool:
 
 
 def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], threshold: float) -> Iterator[str]:
-    """A table as pieces of text, row by row as the images come: see `Predictions.dumps`."""
+    """A table as pieces of text, row by row as the images come: see `Predictions.dumps`.
+
+    Raises DataError for another form.
+    """
     # Formats without a place for the model repeat in every row what the calls depend on.
     origin = {column: {**model, "threshold": threshold}.get(key) for column, key in _ORIGIN.items()}
     if form == "json":
@@ -66,11 +70,13 @@ def render(form: str, images: Iterable[Prediction], model: Mapping[str, Any], th
     elif form == "jsonl":
         for image in images:
             yield json.dumps(dataclasses.asdict(image) | origin) + "\n"
-    else:
+    elif form == "csv":
         yield _csv_line((*(f.name for f in dataclasses.fields(Prediction)), *origin))
         for image in images:
             values = (*dataclasses.astuple(image), *origin.values())
             yield _csv_line(json.dumps(v) if isinstance(v, tuple) else v for v in values)
+    else:
+        raise DataError(f"form is '{form}', which is no text of a table; name one of json, jsonl, csv")
 
 
 def described(model: Mapping[str, Any], threshold: float) -> dict[str, Any]:
@@ -119,9 +125,10 @@ def row_of(row: Mapping[str, Any]) -> Prediction:
         name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in _COLUMNS & row.keys()
     }
     values["flags"] = values.get("flags") or ()
-    prediction = Prediction(**values)
-    if not (isinstance(prediction.file, str) and isinstance(prediction.study, str)):
-        raise ValueError("fields 'file' and 'study' must hold text")
+    prediction = Prediction(row["file"], row["study"], **values)
+    for name, (kind, said) in _KINDS.items():
+        if not isinstance(getattr(prediction, name), kind):
+            raise ValueError(f"field '{name}' must hold {said}")
     for name, count in _LENGTHS.items():
         scores = getattr(prediction, name)
         if scores is not None and (len(scores) != count or not all(isinstance(x, int | float) for x in scores)):
@@ -129,7 +136,15 @@ def row_of(row: Mapping[str, Any]) -> Prediction:
     return prediction
 
 
-_COLUMNS = frozenset(f.name for f in dataclasses.fields(Prediction))
+_COLUMNS = frozenset(f.name for f in dataclasses.fields(Prediction)) - {"file", "study"}
+_KINDS: dict[str, tuple[Any, str]] = {
+    "file": (str, "text"),
+    "study": (str, "text"),
+    "p_abnormal": (int | float | None, "a number"),
+    "abnormal": (bool | None, "true or false"),
+    "novelty": (int | float | None, "a number"),
+    "flags": (tuple, "a list"),
+}
 _LENGTHS = {"p_joint": len(JointType), "pred1": 2, "pred2": len(JointType)}
 _ORIGIN = {"model": "name", "contract": "contract", "threshold": "threshold"}
 
@@ -159,7 +174,7 @@ def _read_jsonl(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def _read_csv(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     numbers = {"p_joint", "p_abnormal", "pred1", "pred2", "flags", "novelty", "threshold"}
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         for row in csv.DictReader(stream):
             values = {k: json.loads(v) if k in numbers and v else v or None for k, v in row.items()}
             call = {"true": True, "false": False}.get((row.get("abnormal") or "").lower())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ class Predictions:
         }
 
     def dumps(self, form: str) -> str:
-        """The table as text: `json` (model, images, studies), `jsonl` or `csv` (image rows)."""
+        """The table as text: `json` (model, images, studies), `jsonl` or `csv` (image rows).
+
+        Raises DataError for another form.
+        """
         return "".join(render(form, self.images, self.model, self.threshold))
 
     def write(self, path: Path) -> None:
@@ -67,14 +71,15 @@ class Predictions:
 def threshold_of(path: Path, model: Mapping[str, Any], highest_normal: float, lowest_abnormal: float) -> float:
     """The threshold of a table, 0.5 where `model` does not say it.
 
-    Raises DataError where it does not lie between the highest probability of an image called normal and the lowest
-    of one called abnormal.
+    Raises DataError where it is no probability, or does not lie between the highest probability of an image called
+    normal and the lowest of one called abnormal.
     """
     given = model.get("threshold")
-    try:
+    found = math.nan
+    with suppress(TypeError, ValueError, OverflowError):
         found = 0.5 if given is None else float(given)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: threshold '{given}' is not a number; run predict again") from error
+    if not 0 <= found <= 1:
+        raise DataError(f"{path}: threshold '{given}' is not a number from 0 to 1; run predict again")
     if highest_normal < found <= lowest_abnormal:
         return found
     said = "holds no threshold, and 0.5 contradicts" if given is None else f"threshold {found:g} contradicts"
