@@ -126,11 +126,6 @@ def test_jpeg_extended_of_twelve_bits(make_dicom, file_bytes, ramp, tmp_path, ca
     assert capfd.readouterr().err == ""
 
 
-def test_deflated_is_refused_by_default(make_dicom, file_bytes, ramp):
-    with pytest.raises(DecodeError, match="deflated"):
-        read_radiograph(file_bytes(make_dicom(ramp, syntax=uid.DeflatedExplicitVRLittleEndian)))
-
-
 def test_unknown_syntax_is_named(make_dicom, ramp):
     with pytest.raises(DecodeError, match="transfer syntax MPEG2"):
         read_radiograph(make_dicom(ramp, syntax=uid.MPEG2MPML))

@@ -28,14 +28,14 @@ AS_GIVEN = "as given"
 class DecodeRecord:
     """Everything that was done between a file and its radiograph.
 
-    `sha256` is of the source's bytes, of a data set or an array those of its pixels; `bits` are the significant bits of a source sample; `photometric` is
-    DICOM's photometric interpretation or Pillow's mode; `modality_transform` and `window` say in words which LUT,
-    rescale or window was applied; `padding` is the range of stored values that were set to black, `padded` their
-    number; `spacing` says in words which spacings the file tells and which of them the ruler of pictures takes;
-    `crop` (top, left, bottom, right) is the exposed area that a percentile window was measured in, while
-    every pixel is kept; `orientation` is the EXIF value that was undone; `rows` and `columns` are the source's,
-    and `halvings` says how often they were halved in reading it; `dicom` holds the identifiers that grouping,
-    flags and result objects need. No file name and no patient's name.
+    `sha256` is of the source's bytes, of a data set or an array those of its pixels; `bits` are the significant
+    bits of a source sample; `photometric` is DICOM's photometric interpretation or Pillow's mode;
+    `modality_transform` and `window` say in words which LUT, rescale or window was applied; `padding` is the range
+    of stored values that were set to black, `padded` their number; `spacing` says in words which spacings the file
+    tells and which of them the ruler of pictures takes; `crop` (top, left, bottom, right) is the exposed area that
+    a percentile window was measured in, while every pixel is kept; `orientation` is the EXIF value that was
+    undone; `rows` and `columns` are the source's, and `halvings` says how often they were halved in reading it;
+    `dicom` holds the identifiers that grouping, flags and result objects need. No file name and no patient's name.
     """
 
     format: str
