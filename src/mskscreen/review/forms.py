@@ -131,7 +131,8 @@ def _by_column(head: Sequence[str], row: Sequence[str]) -> dict[str, str]:
 def _answer(row: Mapping[str, str], key: Key) -> Answer:
     if row[""]:
         raise _CellError(
-            f"'{row['']}' stands in no column (boxes of a case are one cell, parted by ;; remarks need a name above)"
+            f"'{row['']}' stands in no column: several boxes are one cell, parted by ;, and remarks need a "
+            "column of their own"
         )
     reader, code = row["reader"].lower(), row["case"].upper()
     showing = key.showings.get(code)
