@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_said_before_any_image_is_read(tmp_path):
     manifest = copy_of_mura(tmp_path, 2, 1)
     steps: list[int] = []
     stranger = Predictions((Prediction("/else/1.png", "1", p_abnormal=0.5),))
-    for options in (Options(labels="label_second"), Options(predictions=(stranger,))):
+    for options in (Options(labels="label_second"), Options(labels="joint"), Options(predictions=(stranger,))):
         with pytest.raises(DataError):
             audit(manifest, tmp_path / "audit", options, advance=steps.append)
     assert steps == []

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,26 @@ def test_rows_follow_the_manifest_and_leave_out_what_could_not_be_decoded(small,
     assert not any("patient" in (entry.error or "") for entry in cache.entries)
     _, built = build_cache(manifest, tmp_path, CONTRACT)
     assert not built
+
+
+def test_a_study_that_links_to_itself_is_black_and_neither_stops_nor_repeats_a_build(large, tmp_path):
+    root = Path(shutil.copytree(large.root, tmp_path / "copy"))
+    study = (root / large["image"][0]).parent
+    shutil.rmtree(study)
+    study.symlink_to(study)
+    manifest, _ = index_mura(root)
+    assert manifest["bytes"][0] is None
+
+    def stop(count):
+        if count:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        build_cache(manifest, tmp_path / "cache", CONTRACT, advance=stop)
+    cache, built = build_cache(manifest, tmp_path / "cache", CONTRACT)
+    assert built
+    assert cache.rows(manifest)[0] == -1
+    assert not build_cache(manifest, tmp_path / "cache", CONTRACT)[1]
 
 
 def test_a_cache_of_other_images_is_refused(small, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from image_files import copy_of_mura
@@ -10,6 +11,7 @@ from mura_lists import Study, write_lists
 from typer.testing import CliRunner
 
 from mskscreen.cli.main import app
+from mskscreen.data.audit.noise import study_probabilities
 from mskscreen.data.audit.result import read_audit
 from mskscreen.data.manifest import Manifest
 from mskscreen.predictions import Prediction, Predictions
@@ -164,6 +166,38 @@ def test_audit_with_a_model_and_predictions(tmp_path, tiny_model):
     assert set(columns["turn"]) <= {0, 1, 2, 3}
     assert columns["label_quality"] == pytest.approx([0.9] * 12)
     assert "nothing to do" in run(app, arguments).stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "split {} --folds 1",
+        "split {} --development 1.5",
+        "split {} --folds 3 --development 0.2",
+        "split {} --seed -1",
+        "overlay {} {} --rule vote",
+        "cache {} --bits 12",
+        "cache {} --size 0",
+        "cache {} --workers -1",
+        "cache {} --letterbox --preprocessing resize(8,8,bilinear,antialias)|unit",
+        "check {} --allow-links",
+    ],
+)
+def test_impossible_and_idle_options_are_a_wrong_call(index, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["data", *call.replace("{}", str(index)).split()]).exit_code == 2
+
+
+def test_audit_takes_predictions_whose_files_are_named_from_the_working_folder(tmp_path, monkeypatch):
+    manifest = copy_of_mura(tmp_path / "copy", 6, 1)
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    for place in (Path("copy"), Path("link"), tmp_path / "link"):
+        rows = [
+            Prediction(str(place / "MURA-v1.1" / image), str(k), p_abnormal=0.9 if k % 2 else 0.2)
+            for k, image in enumerate(manifest["image"])
+        ]
+        assert len(study_probabilities(manifest, [Predictions(tuple(rows))])) == 6
 
 
 def test_audit_without_the_extra_says_which_to_install(tmp_path, monkeypatch):

@@ -31,6 +31,15 @@ def test_what_is_written_is_read(manifest, tmp_path):
     assert list(path.parent.glob(".*")) == []
 
 
+def test_a_column_of_times_that_was_added_is_a_change_like_any_other(manifest, tmp_path):
+    path = tmp_path / "m.parquet"
+    manifest.write(path)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("seen", pa.array([0] * len(table), pa.timestamp("s"))), path)
+    with pytest.raises(DataError, match="digest does not fit"):
+        Manifest.read(path)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
 def test_a_cut_manifest_is_refused(manifest, tmp_path, keep):
     path = tmp_path / "m.parquet"

@@ -101,6 +101,16 @@ def test_two_listed_folders_of_one_number_keep_their_own_files_and_labels(tmp_pa
     assert manifest["study"][0] == manifest["study"][1]
 
 
+def test_a_list_of_images_without_suffixes_has_no_label_where_two_studies_share_a_number(tmp_path):
+    both = [Study("XR_HAND", "patient00001", 1, label, 1) for label in (0, 1)]
+    folder = write_lists(tmp_path, both)
+    images, labels = folder / "train_image_paths.csv", folder / "train_labeled_studies.csv"
+    images.write_text(images.read_text().splitlines()[0].replace("_negative", ""))
+    for repeated in (0, 1):
+        labels.write_text(labels.read_text() + labels.read_text().splitlines(keepends=True)[repeated])
+        assert index_mura(folder)[0]["label"] == [None]
+
+
 def test_what_lies_on_disk_but_not_on_the_list_is_ignored_and_said(tmp_path):
     folder = write_lists(tmp_path, STUDIES)
     plain, _ = index_mura(folder)
@@ -110,6 +120,17 @@ def test_what_lies_on_disk_but_not_on_the_list_is_ignored_and_said(tmp_path):
     manifest, findings = index_mura(tmp_path)
     assert manifest.digest == plain.digest
     assert kinds(findings) == {"macOS file ignored": 2, "file on disk but not on the list, ignored": 1}
+
+
+def test_findings_come_in_the_order_of_the_names(tmp_path):
+    folder = write_lists(tmp_path, STUDIES[:1])
+    for k in range(5):
+        (folder / STUDIES[0].folder / f"{'._' * (k % 2)}image{k + 3}.png").write_bytes(b"")
+        (folder / f"{'._' * (k % 2)}other{k}").mkdir()
+        (folder / "train" / f"{'._' * (k % 2)}other{k}").mkdir()
+    found = [item.kind for item in index_mura(folder)[1]]
+    assert found[:5] == ["macOS file ignored"] * 2 + ["file on disk but not on the list, ignored"] * 3
+    assert found[-5:] == ["macOS file ignored"] * 2 + ["folder on no list, ignored"] * 3
 
 
 def test_what_macos_left_anywhere_and_folders_on_no_list_are_said_without_the_patient(tmp_path):

@@ -144,6 +144,18 @@ def test_every_word_for_an_evaluation_split_is_held_out_and_others_are_refused(t
         read_source(tmp_path / "list.csv")
 
 
+def test_plain_csv_loses_no_cell_in_silence(tmp_path):
+    write(tmp_path, {"list.csv": "path,label,\na.png,1,\nb,c.png,1,0\n"})
+    manifest, findings = read_source(tmp_path / "list.csv")
+    assert rows(manifest, "image", "label") == [("a.png", 1)]
+    assert ("line has too many fields", "list.csv:3", True) in [
+        (item.kind, item.place, item.refused) for item in findings
+    ]
+    write(tmp_path, {"list.csv": "path,label,Label\na.png,1,0\n"})
+    with pytest.raises(DataError, match=r"list\.csv:1: two columns are named 'label'; keep one"):
+        read_source(tmp_path / "list.csv")
+
+
 def test_plain_csv_needs_a_path_column(tmp_path):
     write(tmp_path, {"list.csv": "file,label\na.png,1\n"})
     with pytest.raises(DataError, match=r"list\.csv:1: the header lacks the column 'path'"):
@@ -181,6 +193,33 @@ def dicom(path, syntax=None):
         header.file_meta.TransferSyntaxUID = syntax
     path.parent.mkdir(parents=True, exist_ok=True)
     header.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "view"), [(b"7", 7), (b"20231123101010", None), (b"1\\2 ", None), (b"left", None)]
+)
+def test_an_instance_number_that_is_none_costs_no_image(tmp_path, number, view):
+    dicom(tmp_path / "a.dcm")
+    data = (tmp_path / "a.dcm").read_bytes()
+    at = data.index(b"\x20\x00\x13\x00IS")
+    length = int.from_bytes(data[at + 6 : at + 8], "little")
+    value = number + b" " * (len(number) % 2)
+    (tmp_path / "a.dcm").write_bytes(
+        data[: at + 6] + len(value).to_bytes(2, "little") + value + data[at + 8 + length :]
+    )
+    manifest, findings = read_source(tmp_path)
+    manifest.write(tmp_path / "index.parquet")
+    assert rows(manifest, "image", "view") == [("a.dcm", view)]
+    assert len(findings) == 0
+
+
+def test_a_file_that_fails_when_it_is_read_is_not_taken_for_another_kind(tmp_path):
+    dicom(tmp_path / "a.dcm")
+    # A regular file by its status, which nobody can read from its beginning.
+    (tmp_path / "b.dcm").symlink_to("/proc/self/mem")
+    manifest, findings = read_source(tmp_path, links=True)
+    assert manifest["image"] == ["a.dcm"]
+    assert [(item.kind, item.refused) for item in findings] == [("file cannot be read (Input/output error)", True)]
 
 
 def test_a_deflated_dicom_file_is_refused_before_it_is_inflated(tmp_path):

@@ -158,11 +158,26 @@ def test_a_key_that_cannot_be_written_is_known_before_pictures_are_drawn(study, 
     def drawn(_):
         raise AssertionError("a picture was drawn")
 
-    with pytest.raises(DataError, match="its folder is not there"):
-        make_pack(
-            tmp_path / "p", tmp_path / "no" / "k.json", study.cases, screener, Design(4, 1, 0, 0), advance=drawn
-        )
+    for key, why in ((tmp_path / "no" / "k.json", "its folder is not there"), (study.root, "is a folder")):
+        with pytest.raises(DataError, match=why):
+            make_pack(tmp_path / "p", key, study.cases, screener, Design(4, 1, 0, 0), advance=drawn)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_whose_file_fails_when_it_is_read_is_not_shown(make_study, screener, tmp_path):
+    made = make_study(first=91000)
+    broken = next(made.root.rglob("*.png"))
+    broken.unlink()
+    # A regular file by its status, which nobody can read from its beginning.
+    broken.symlink_to("/proc/self/mem")
+    make_pack(tmp_path / "p", tmp_path / "key.json", made.cases, screener, Design(10, 1, 0, 0))
+    shown = [view.file for case in Key.read(tmp_path / "key.json").cases for view in case.views]
+    assert str(broken) not in shown
+
+
+def test_images_that_are_nowhere_are_said_with_the_option_that_names_their_folder(study, screener, tmp_path):
+    with pytest.raises(DataError, match=r"no abnormal study can be shown.*folder of their images with --images"):
+        make_pack(tmp_path / "p", tmp_path / "k.json", study.cases, screener, Design(4, 1, 0, 0), root=tmp_path)
 
 
 def test_half_of_the_cases_are_abnormal_and_joints_are_spread(pack):

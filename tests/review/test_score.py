@@ -211,6 +211,17 @@ def test_a_form_with_a_second_column_for_boxes_is_refused(opened, pack, fill, tm
         read_forms([form], opened)
 
 
+@pytest.mark.parametrize("between", [",", ";"])
+def test_a_cell_beyond_the_columns_is_named_and_not_lost(opened, pack, fill, tmp_path, between):
+    form, *_ = fill(pack, tmp_path, lambda *_: {"call": "abnormal", "box": "1 1 1 9 9"})
+    head, first, *rest = form.read_text().replace(",", between).splitlines()
+    form.write_text("\n".join([head + between, first + between * 2, *rest]))
+    assert len(read_forms([form], opened)) == 10
+    form.write_text("\n".join([head + between, f"{first}{between}2 2 2 8 8", *rest]))
+    with pytest.raises(DataError, match=r"csv: line 2: '2 2 2 8 8' stands in no column.*parted by ;"):
+        read_forms([form], opened)
+
+
 def test_all_that_is_wrong_in_a_form_is_said_at_once(opened, pack, fill, tmp_path):
     first, *_ = fill(pack, tmp_path, lambda *_: {"call": "maybe"})
     with pytest.raises(DataError) as caught:
@@ -252,6 +263,16 @@ def test_a_form_of_which_rows_are_missing_is_seen(opened, pack, fill, tmp_path):
     assert set(counts.values()) == {(10, 10)}
 
 
+def test_readers_come_in_the_order_of_the_protocol(opened, pack, fill, tmp_path):
+    names = [f"reader-{number}" for number in (1, 2, 10)]
+    renamed = replace(opened, protocol={**opened.protocol, "readers": names})
+    forms = fill(pack, tmp_path, answering(opened))
+    for form in forms:
+        form.write_text(form.read_text().replace("reader-3", "reader-10"))
+    found = score(renamed, read_forms(forms, renamed), resamples=2, seed=0)
+    assert list(dict.fromkeys(row.who for row in found.accuracy)) == [MODEL, *names, ALL]
+
+
 def run(*arguments):
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -272,7 +293,7 @@ def test_a_model_without_a_map_makes_no_aided_phase_and_says_so(study, tiny_mode
     assert {row["of"] for row in value["accuracy"]} == {"alone", UNAIDED}
 
 
-def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path):
+def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path, monkeypatch):
     table = tmp_path / "p.json"
     run("predict", study.root, "--model", model, "-o", table)
     ask = ("review", "pack", table, "--cases", 6, "--out", tmp_path / "pack", "--model", model, "--seed", 1)
@@ -299,3 +320,8 @@ def test_both_commands_from_a_table_to_the_figures(study, model, fill, tmp_path)
     assert f"{value['between'][0]['figures']['ac1']['value']:.3f}" in shown.stdout
     assert value["mapless"] > 0
     assert f"left out: {value['mapless']} answers about a map where none was shown" in shown.stderr
+    for inside, name in (("pack", "."), ("pack/aided", "..")):
+        monkeypatch.chdir(tmp_path / inside)
+        assert json.loads(run("review", "score", name, *forms, "--format", "json").stdout) == value
+    with pytest.raises(DataError, match="is there already and is not this pack"):
+        run(*ask[:6], ".", *ask[7:])

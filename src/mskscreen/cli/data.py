@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mskscreen.cli.common import Exit, Format, FormatOption, alarm, check_writable, err, needs, progress, show
+from mskscreen.cli.common import (
+    Exit,
+    Format,
+    FormatOption,
+    alarm,
+    check_writable,
+    err,
+    needs,
+    progress,
+    refuse_idle,
+    show,
+)
 from mskscreen.data.kinds import Kind
 
 if TYPE_CHECKING:
@@ -30,7 +41,7 @@ def _to_write(path: Path | None) -> Path | None:
 Source = Annotated[Kind, typer.Option(help="Kind of data set; 'auto' looks at the folder.")]
 Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic links that lead out of ROOT.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
-Workers = Annotated[int, typer.Option(help="Processes; 0 for one a core.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")]
 FindingsFile = Annotated[
     Path | None,
     typer.Option("--findings", help="CSV to write with every finding, its file and its line.", callback=_to_write),
@@ -65,6 +76,7 @@ def index(
 
 @app.command()
 def check(
+    context: typer.Context,
     root: Annotated[Path, typer.Argument(help="Folder of a copy of MURA, or its manifest.")],
     lists_only: Annotated[
         bool, typer.Option("--lists-only", help="Compare the lists, not which files are there.")
@@ -79,6 +91,7 @@ def check(
         manifest, findings = _index(root, "mura", links=links)
         _report(findings)
     else:
+        refuse_idle(context, "with a manifest", "links")
         manifest = _read(root)
     rows = [row for row in compare(count(manifest)) if not (lists_only and row.measure == "missing_files")]
     if form is Format.JSON:
@@ -145,6 +158,8 @@ def overlay(
     """Add a second label set from a list; the first one and the files stay as they are."""
     from mskscreen.data import overlay as room
 
+    if rule not in room.RULES:
+        raise typer.BadParameter(f"'{rule}' is none of {', '.join(room.RULES)}", param_hint="--rule")
     result, findings, split_studies = room.overlay(
         _read(manifest), file, name=name, rule=rule, listed_as=listed_as
     )
@@ -172,17 +187,20 @@ def overlay(
 def split(
     manifest: ManifestFile,
     out: Out = Path("folds.parquet"),
-    folds: Annotated[int | None, typer.Option(help="Number of folds for cross-validation.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds for cross-validation.")] = None,
     development: Annotated[
-        float | None, typer.Option(help="Share of images in one development fold (fold 0); 0.1 without --folds.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of images in one development fold (fold 0); 0.1 without --folds."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the assignment.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the assignment.")] = 0,
     labels: Annotated[str, typer.Option(help="Label column to stratify by.")] = "label",
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Assign every patient, over all joints, to one fold; the official evaluation sets are left alone."""
     from mskscreen.data import folds as room
 
+    if folds is not None and development is not None:
+        raise typer.BadParameter("--folds and --development are two ways to split; leave out one of them")
     if folds is None and development is None:
         development = 0.1
     result = room.split(_read(manifest), folds=folds, development=development, seed=seed, labels=labels)
@@ -194,9 +212,10 @@ def split(
 
 @app.command()
 def cache(
+    context: typer.Context,
     manifest: ManifestFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the cache.")] = Path("cache"),
-    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
+    size: Annotated[int, typer.Option(min=1, help="Height and width in pixels.")] = 224,
     letterbox: Annotated[bool, typer.Option("--letterbox", help="Keep the aspect ratio.")] = False,
     preprocessing: Annotated[str | None, typer.Option(help="A whole preprocessing string instead.")] = None,
     bits: Annotated[int, typer.Option(help="8 or 16 bits a pixel.")] = 8,
@@ -208,6 +227,10 @@ def cache(
     from mskscreen.data.cache_build import build_cache
     from mskscreen.inference.engines import cores
 
+    if bits not in (8, 16):
+        raise typer.BadParameter(f"{bits} is neither 8 nor 16", param_hint="--bits")
+    if preprocessing:
+        refuse_idle(context, "with --preprocessing", "size", "letterbox")
     fit = "letterbox" if letterbox else "resize"
     string = preprocessing or f"decode|grayscale|window(auto)|{fit}({size},{size},bilinear,antialias)|unit"
     contract = CacheContract(string, f"uint{bits}")

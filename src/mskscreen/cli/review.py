@@ -28,7 +28,8 @@ def pack(
     labels: common.Labels = None,
     label_column: common.LabelColumn = "label",
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images, if not where the table says.", exists=True)
+        Path | None,
+        typer.Option(help="Folder of the images, if not where the table says.", exists=True, file_okay=False),
     ] = None,
     model: Annotated[str, typer.Option(help="The model that made the table, for the maps.")] = "demo",
     key: Annotated[
@@ -48,7 +49,7 @@ def pack(
     from mskscreen.review.pack import Design, finished, make_pack, phases_of
     from mskscreen.review.protocol import AIDED, PAUSE, UNAIDED
 
-    key = key or out.with_name(f"{out.name}.key.json")
+    key = key or _key_beside(out)
     request: dict[str, Any] = {
         "predictions_sha256": sha256_of(predictions),
         "labels_sha256": labels and sha256_of(labels),
@@ -97,7 +98,7 @@ def score_forms(
     from mskscreen.review.protocol import FORMS, open_pack
     from mskscreen.review.score import score
 
-    opened, digest = open_pack(pack, key or pack.with_name(f"{pack.name}.key.json"))
+    opened, digest = open_pack(pack, key or _key_beside(pack))
     analysis = opened.protocol["analysis"]
     answers = read_forms(forms or [pack / phase / FORMS for phase in opened.protocol["phases"]], opened)
     scores = score(opened, answers, resamples=analysis["resamples"], seed=analysis["seed"])
@@ -122,3 +123,9 @@ def score_forms(
         common.err.print(f"left out: {scores.mapless} answers about a map where none was shown")
     common.err.print(f"protocol sha256 {digest}")
     common.err.print(f"half of the cases are abnormal, in a clinic fewer are; {NOT_FOR_DIAGNOSIS}")
+
+
+def _key_beside(pack: Path) -> Path:
+    """Where the key of a pack is kept; `.` and `..` stand for folders with a name of their own."""
+    named = pack if pack.name not in ("", "..") else pack.resolve()
+    return named.with_name(f"{named.name}.key.json")

@@ -178,13 +178,11 @@ def _differs(entry: Entry, size: int | None, sha256: str | None) -> bool:
 
 def changed(tree: Tree, entry: Entry) -> bool:
     """Whether the file is another one: by size and time, and by content where only the time differs."""
-    status = tree.stat(entry.image)
-    if status is None or entry.bytes is None:
-        return (status is None) != (entry.bytes is None)
-    if status.st_size != entry.bytes:
+    size, modified = tree.size_and_time(entry.image)
+    if size != entry.bytes:
         return True
-    if status.st_mtime_ns == entry.modified or entry.sha256 is None:
-        return status.st_mtime_ns != entry.modified
+    if modified == entry.modified or entry.sha256 is None:
+        return modified != entry.modified
     with tree.file(entry.image).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256
 

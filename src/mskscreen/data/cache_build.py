@@ -155,7 +155,7 @@ class _Builder:
 
 def _decode(tree: Tree, contract: CacheContract, image: str) -> tuple[np.ndarray | None, Entry]:
     try:
-        size, modified = _status(tree, image)
+        size, modified = tree.size_and_time(image)
         radiograph = read_radiograph(tree.file(image))
         pixels = Preprocessing.parse(contract.preprocessing)(radiograph)[0]
         stored = np.rint(pixels * np.float32(np.iinfo(contract.dtype).max)).astype(contract.dtype)
@@ -169,13 +169,4 @@ def _crashed(tree: Tree, image: str) -> tuple[None, Entry]:
 
 
 def _failed(tree: Tree, image: str, error: str) -> Entry:
-    return Entry(image, *_status(tree, image), None, error)
-
-
-def _status(tree: Tree, image: str) -> tuple[int | None, int | None]:
-    """Size and time of change of a file, or None where there is none or it may not be read."""
-    try:
-        status = tree.stat(image)
-    except DataError:
-        status = None
-    return (status.st_size, status.st_mtime_ns) if status else (None, None)
+    return Entry(image, *tree.size_and_time(image), None, error)

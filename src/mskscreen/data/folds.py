@@ -144,8 +144,9 @@ def _balance(manifest: Manifest, rows: Sequence[int], labels: str) -> dict[str, 
     values = [manifest[labels][i] for i in rows]
     known = [value for value in values if value is not None]
     joints = [manifest["joint"][i] for i in rows]
+    studies = manifest.studies
     return {
-        "studies": len({manifest["study"][i] or manifest["image"][i] for i in rows}),
+        "studies": len({studies[i] for i in rows}),
         "images": len(rows),
         "positive": sum(known) / len(known) if known else None,
         **{joint: joints.count(joint) for joint in sorted({j for j in manifest["joint"] if j})},

@@ -121,7 +121,8 @@ class Manifest:
         """SHA-256 of all columns: the identity of the data, wherever the root lies."""
         hasher = hashlib.sha256()
         for name, values in self.columns.items():
-            hasher.update(json.dumps([name, list(values)], separators=(",", ":")).encode())
+            # A column that somebody added may hold what JSON does not know, such as times.
+            hasher.update(json.dumps([name, list(values)], separators=(",", ":"), default=str).encode())
         return hasher.hexdigest()
 
     def write(self, path: Path) -> None:

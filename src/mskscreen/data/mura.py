@@ -165,8 +165,9 @@ class _Split:
             if relative in self.labels and self.labels[relative][2] != label:
                 self.findings.add("study listed with two labels", path.name, line, refused=True)
                 label = None
-            same = relative in self.labels or _key(study) not in self.by_key
-            self.by_key[_key(study)] = label if same else None
+            key = _key(study)
+            again = relative in self.labels and self.by_key[key] == label
+            self.by_key[key] = label if again or key not in self.by_key else None
             self.labels[relative] = (line, study, label)
 
     def _paths(self, path: Path) -> Iterator[tuple[int, str, list[str]]]:
@@ -229,7 +230,7 @@ class _Split:
     def _unlisted(self, folder: str, actual: str, names: frozenset[str], listed: set[str]) -> None:
         if actual != folder and names:
             self.findings.add("study folder has another label suffix than the list", self.file)
-        for name in names:
+        for name in sorted(names):
             if name.startswith(_MACOS):
                 self.findings.add("macOS file ignored", self.file)
             elif image_key(f"{folder}/{name}") not in listed:
@@ -243,7 +244,7 @@ def _say_what_is_ignored(tree: Tree, studies: set[str], findings: Findings) -> N
     for place in sorted(above):
         # Split and region at most: what follows names a patient.
         said = "/".join(place.split("/")[:2]) or "."
-        for name in _names(tree, place):
+        for name in sorted(_names(tree, place)):
             if name.startswith(_MACOS):
                 findings.add("macOS file ignored", said)
             elif place and f"{place}/{name}" not in known:

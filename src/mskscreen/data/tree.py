@@ -62,6 +62,14 @@ class Tree:
             return None
         return status if stat.S_ISREG(status.st_mode) else None
 
+    def size_and_time(self, relative: str) -> tuple[int | None, int | None]:
+        """Size and time of change (ns) of a file; None for both where there is none or it may not be read."""
+        try:
+            status = self.stat(relative)
+        except PathError:
+            status = None
+        return (status.st_size, status.st_mtime_ns) if status else (None, None)
+
     def names(self, relative: str) -> frozenset[str] | None:
         """Names in a folder below the root (the root itself for an empty path), or None where there is none.
 

@@ -119,10 +119,21 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     twice = next((name for name in (*_FIXED, *_ANSWERS) if head.count(name) > 1), None)
     if twice:
         raise DataError(f"{path}: two columns are named '{twice}'; keep one, with several boxes in it parted by ;")
-    return [(line, dict(zip_longest(head, row[: len(head)], fillvalue=""))) for line, row in rows if any(row)]
+    return [(line, _by_column(head, row)) for line, row in rows if any(row)]
+
+
+def _by_column(head: Sequence[str], row: Sequence[str]) -> dict[str, str]:
+    """Cells by name of their column; those that stand in none are together under the empty name."""
+    cells = list(zip_longest(head, row, fillvalue=""))
+    return dict(cells) | {"": " ".join(cell for name, cell in cells if cell and not name)}
 
 
 def _answer(row: Mapping[str, str], key: Key) -> Answer:
+    if row[""]:
+        raise _CellError(
+            f"'{row['']}' stands in no column: several boxes are one cell, parted by ;, and remarks need a "
+            "column of their own"
+        )
     reader, code = row["reader"].lower(), row["case"].upper()
     showing = key.showings.get(code)
     if showing is None or row.get("phase", showing.phase).lower() != showing.phase:

@@ -40,7 +40,7 @@ from mskscreen.review.protocol import (
 from mskscreen.review.selection import choose, encoding, reading_order, showings
 from mskscreen.saliency.measures import peak
 from mskscreen.saliency.overlay import draw_overlay
-from mskscreen.storage import replacing, write_text
+from mskscreen.storage import replacing, unwritable, write_text
 
 if TYPE_CHECKING:
     from mskscreen.inference import Screened, Screener
@@ -84,8 +84,8 @@ def make_pack(
     if key_path.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{key_path}: the key may not lie in the pack that readers get; name another place")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(key_path.parent, os.W_OK):
-        raise DataError(f"{key_path}: its folder is not there or cannot be written to; name another place")
+    if why := unwritable(key_path):
+        raise DataError(f"{key_path}: {why}")
     files = _Files(cases, root)
     chosen = choose(cases, design.cases, design.seed, files.fit)
     phases = phases_of(screener)
@@ -185,19 +185,19 @@ class _Files:
 
 
 def _burned_in(path: Path) -> bool:
-    """Whether a file is DICOM and `has_burned_in`."""
-    with path.open("rb") as stream:
-        head = stream.read(132)
-    if head[128:] != b"DICM" and raster_format(head):
-        return False
+    """Whether a file is DICOM and `has_burned_in`, or cannot be read."""
     from pydicom import dcmread
 
     from mskscreen.pixels.dicom import has_burned_in
 
     try:
+        with path.open("rb") as stream:
+            head = stream.read(132)
+        if head[128:] != b"DICM" and raster_format(head):
+            return False
         header = dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"], force=True)
         return has_burned_in(header)
-    except Exception:  # A hostile header fails in any way; such a file is not shown.
+    except Exception:  # A disk or a hostile header fails in any way; such a file is not shown.
         return True
 
 

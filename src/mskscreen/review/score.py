@@ -57,7 +57,8 @@ class Scores:
 
 def score(key: Key, answers: Sequence[Answer], *, resamples: int, seed: int) -> Scores:
     """Every figure with the interval of a bootstrap over readers and cases (over cases alone for one reader)."""
-    readers = sorted({answer.reader for answer in answers})
+    answered = {answer.reader for answer in answers}
+    readers = [reader for reader in key.protocol["readers"] if reader in answered]
     phases = {phase: readings(key, answers, readers, phase) for phase in (UNAIDED, AIDED)}
     truth = np.array([case.label for case in key.cases]) == 1
     settings = {"resamples": resamples, "seed": seed}

@@ -34,6 +34,11 @@ def choose(cases: Cases, count: int, seed: int, fit: Callable[[int], bool]) -> l
         turns = (int(i) for turn in zip_longest(*strata) for i in turn if i is not None)
         found = list(islice((i for i in turns if fit(i)), wanted))
         if len(found) < wanted:
+            if not found:
+                raise DataError(
+                    f"{cases.table.name}: no {CALLS[label]} study can be shown; name a table that holds some, or "
+                    "the folder of their images with --images"
+                )
             raise DataError(
                 f"{cases.table.name}: only {len(found)} {CALLS[label]} studies of different patients can "
                 f"be shown, and half of {count} cases need {wanted}; ask for at most {2 * len(found)} cases"

@@ -59,7 +59,7 @@ def measure(tree: Tree, image: str) -> dict[str, Any]:
     between two filled parts, as a share of the side; `hash` a perceptual hash of 64 bits (16 hexadecimal digits),
     `thumb` 32x32 bytes in base64. `pixels` is the SHA-256 of the decoded values.
     """
-    modified = modified_of(tree, image)
+    _, modified = tree.size_and_time(image)
     try:
         radiograph = read_radiograph(tree.file(image))
     except (DecodeError, DataError) as error:
@@ -91,16 +91,7 @@ def measure(tree: Tree, image: str) -> dict[str, Any]:
 def crashed(tree: Tree, image: str) -> dict[str, Any]:
     """The measure of an image on which the decoder died."""
     name = image.rpartition("/")[2]
-    return {"error": f"{name}: the decoder crashed on this file", "modified": modified_of(tree, image)}
-
-
-def modified_of(tree: Tree, image: str) -> int | None:
-    """When a file last changed, in nanoseconds, or None where there is none or it may not be read."""
-    try:
-        status = tree.stat(image)
-    except DataError:
-        return None
-    return status.st_mtime_ns if status else None
+    return {"error": f"{name}: the decoder crashed on this file", "modified": tree.size_and_time(image)[1]}
 
 
 def flags_of(measured: dict[str, Any]) -> list[str]:

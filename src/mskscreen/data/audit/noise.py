@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from mskscreen.predictions import Predictions
 def study_probabilities(manifest: Manifest, tables: Sequence[Predictions]) -> dict[str, float]:
     """Mean probability of abnormality of each labelled study, from tables that together hold an image once.
 
-    Files of a table are matched by their path below the root. Raises DataError where an image occurs twice (its
+    Files of a table are matched by their path below the root; those named otherwise than from `/` are named from
+    the working folder or from the root. Raises DataError where an image occurs twice (its
     model has seen it in all folds but one) or none is of the manifest.
     """
     rows = {image: row for row, image in enumerate(manifest["image"])}
@@ -23,8 +25,7 @@ def study_probabilities(manifest: Manifest, tables: Sequence[Predictions]) -> di
     if not any(row.p_abnormal is not None for table in tables for row in table.images):
         raise DataError("predictions: none has a probability of abnormality; predict with a model that learned it")
     for prediction in (row for table in tables for row in table.images):
-        row = rows.get(_below(manifest.root, prediction.file))
-        if row is None or prediction.p_abnormal is None:
+        if prediction.p_abnormal is None or (row := rows.get(_below(manifest.root, prediction.file))) is None:
             continue
         if row in matched:
             raise DataError(f"predictions: row {row} of the manifest occurs twice; give out-of-fold tables only")
@@ -32,19 +33,18 @@ def study_probabilities(manifest: Manifest, tables: Sequence[Predictions]) -> di
     if not matched:
         raise DataError("predictions: no file is an image of the manifest; predict below the same root")
     grouped: dict[str, list[float]] = {}
+    studies = manifest.studies
     for row, value in matched.items():
-        grouped.setdefault(study_of(manifest, row), []).append(value)
+        grouped.setdefault(studies[row], []).append(value)
     return {study: sum(values) / len(values) for study, values in grouped.items()}
-
-
-def study_of(manifest: Manifest, row: int) -> str:
-    """The study of a row, or the image itself where the source names no study."""
-    return manifest["study"][row] or manifest["image"][row]
 
 
 def _below(root: Path, file: str) -> str:
     path = Path(file)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    if not path.is_relative_to(root):
+        # The root of a manifest is written as the system resolves it.
+        path = Path(os.path.realpath(path.parent), path.name)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else Path(file).as_posix()
 
 
 def label_noise(
@@ -59,8 +59,8 @@ def label_noise(
     from cleanlab.filter import find_label_issues
 
     given: dict[str, set[int | None]] = {}
-    for row, label in enumerate(manifest[labels]):
-        given.setdefault(study_of(manifest, row), set()).add(label)
+    for study, label in zip(manifest.studies, manifest[labels], strict=True):
+        given.setdefault(study, set()).add(label)
     probable = study_probabilities(manifest, tables)
     names = [name for name in probable if len(given[name]) == 1 and None not in given[name]]
     label = np.array([next(iter(given[name])) for name in names], np.int64)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from mskscreen.data.audit.duplicates import exact_pairs, groups, near_pairs
-from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, measure, modified_of
-from mskscreen.data.audit.noise import label_noise, study_of
+from mskscreen.data.audit.measure import THUMB, VERSION, crashed, flags_of, measure
+from mskscreen.data.audit.noise import label_noise
 from mskscreen.data.audit.page import write_page
 from mskscreen.data.audit.result import Audit, read_audit
 from mskscreen.data.audit.rotation import GAIN, JointHead, find_turns
+from mskscreen.data.folds import require_labels
 from mskscreen.data.journal import Journal
 from mskscreen.data.manifest import Manifest
 from mskscreen.data.tree import Tree
@@ -67,6 +68,7 @@ def audit(
     folder.
     """
     options = options or Options()
+    require_labels(manifest, options.labels)
     key = options.digest(manifest)
     with locked(folder / "audit.lock", "this audit"):
         if (done := _finished(manifest, folder, key)) is not None:
@@ -84,9 +86,8 @@ def audit(
         if options.joint_head is not None:
             _find_rotated(result, options.joint_head, options.joint_head_name, folder, advance)
         if options.predictions:
-            studies = [study_of(manifest, row) for row in range(len(manifest))]
-            result.columns["label_quality"] = [quality.get(study) for study in studies]
-            result.flag("label-noise", [row for row, study in enumerate(studies) if study in wrong])
+            result.columns["label_quality"] = [quality.get(study) for study in manifest.studies]
+            result.flag("label-noise", [row for row, study in enumerate(manifest.studies) if study in wrong])
         write_page(folder / "audit.html", result)
         result.write(folder / "audit.parquet", key)
         return result.summary, True
@@ -172,7 +173,7 @@ def _mixed(groups_of: Sequence[Any], values: Sequence[Any]) -> list[int]:
 
 
 def _unchanged(tree: Tree, images: Sequence[str], modified: Sequence[int | None]) -> bool:
-    return all(modified_of(tree, image) == time for image, time in zip(images, modified, strict=True))
+    return all(tree.size_and_time(image)[1] == time for image, time in zip(images, modified, strict=True))
 
 
 def _finished(manifest: Manifest, folder: Path, key: str) -> list[dict[str, Any]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mskscreen.data.findings import Findings
 from mskscreen.data.manifest import Manifest
@@ -13,6 +13,9 @@ from mskscreen.data.tree import Tree
 from mskscreen.errors import DataError, LimitError
 from mskscreen.pixels import Limits
 from mskscreen.pixels.structure import CountingReader, check_structure, read_meta
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "BodyPartExamined", "InstanceNumber", "Rows"]
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -58,6 +61,9 @@ def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
     try:
         with (tree.root / relative).open("rb") as stream:
             head = stream.read(_HEADER)
+    except OSError as error:
+        raise DataError(f"file cannot be read ({error.strerror})") from error
+    try:
         if not looks_like_dicom(head):
             return None
         start, syntax, encoding = read_meta(head, "the file")
@@ -68,13 +74,12 @@ def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
         header = pydicom.dcmread(reader, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
         if "Rows" not in header:
             return None
-        number = header.get("InstanceNumber")
         return {
             "image": relative,
             "study": str(header.get("StudyInstanceUID") or "") or None,
             "patient": _patient(header.get("PatientID"), header.get("IssuerOfPatientID")),
             "joint": region(str(header.get("BodyPartExamined") or "")),
-            "view": None if number is None else int(number),
+            "view": _view(header),
             "bytes": status.st_size,
         }
     except LimitError as error:
@@ -84,6 +89,15 @@ def _row(tree: Tree, relative: str) -> dict[str, Any] | None:
     # pydicom raises many kinds of errors on files that are not what they claim.
     except Exception:
         return None
+
+
+def _view(header: Dataset) -> int | None:
+    """The Instance Number (PS3.5 6.2, IS: a whole number of 32 bits), or None where it is no such number."""
+    try:
+        number = int(header["InstanceNumber"].value)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return number if -(2**31) <= number < 2**31 else None
 
 
 def _patient(number: object, issuer: object) -> str | None:

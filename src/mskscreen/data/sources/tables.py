@@ -44,15 +44,18 @@ class Table:
     def records(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Line number and fields by column name.
 
-        Raises DataError where the header lacks a required column.
+        Raises DataError where the header lacks a required column or names one twice.
         """
         lines = read_lines(self.path)
         header = [name.strip().lower() for name in next(lines, (1, []))[1]]
         if missing := [name for name in self.required if name not in header]:
             raise DataError(f"{self.file}:1: the header lacks the column '{missing[0]}'")
+        if twice := next((name for name in header if name and header.count(name) > 1), None):
+            raise DataError(f"{self.file}:1: two columns are named '{twice}'; keep one")
         for line, fields in lines:
-            if len(fields) < len(header):
-                self.findings.add("line has too few fields", self.file, line, refused=True)
+            if len(fields) < len(header) or any(fields[len(header) :]):
+                kind = "line has too few fields" if len(fields) < len(header) else "line has too many fields"
+                self.findings.add(kind, self.file, line, refused=True)
                 continue
             yield line, dict(zip(header, map(str.strip, fields), strict=False))
 
