@@ -135,9 +135,9 @@ class Joined:
             table=self.table,
             keys=np.array(keys, object),
             labels=labels > 0,
-            p=_means(self.table.p_abnormal[rows, None], offsets)[:, 0],
+            p=means(self.table.p_abnormal[rows, None], offsets)[:, 0],
             joint=self.labels.joint[source],
-            p_joint=_means(self.table.p_joint[rows], offsets),
+            p_joint=means(self.table.p_joint[rows], offsets),
             patient=patient,
             patients=patients,
             columns=self._columns(self.truth[rows], offsets[:-1]) | {VIEW_COUNT: self._views(used, first)},
@@ -271,7 +271,7 @@ def _study_labels(labels: Labels, names: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Mean of each group of rows, exactly rounded, so that the order of the views does not matter."""
     if len(offsets) - 1 == len(values):
         return values

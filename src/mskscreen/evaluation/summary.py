@@ -28,6 +28,7 @@ from mskscreen.evaluation.metrics import (
     threshold_statistic,
 )
 from mskscreen.evaluation.operating import projected
+from mskscreen.evaluation.table import NO_JOINTS
 
 # A column with more values than this is a name, not a group.
 _MAX_GROUPS = 60
@@ -148,7 +149,7 @@ def summarise(
 def _no_joint(cases: Cases) -> str:
     if (cases.joint < 0).all():
         return "no joint type is known of these cases"
-    return "the table holds no probabilities of joint types"
+    return NO_JOINTS
 
 
 def partial_averages(summary: Summary, metrics: Sequence[str] = tuple(ABNORMALITY)) -> list[str]:
