@@ -158,7 +158,9 @@ def test_a_study_whose_images_are_labelled_one_by_one_is_abnormal_where_any_is(o
     joined = join(Table.of(Predictions(tuple(rows[i] for i in order))), read_labels(truth))
     cases = joined.cases()
     assert dict(zip(cases.keys, cases.labels.tolist(), strict=True)) == {"1.2": True, "3": False}
-    assert joined.notes == ("1 studies hold images of both labels; a study is abnormal where any of its images is",)
+    assert joined.notes == (
+        "1 studies hold images of both labels; a study is abnormal where any of its images is",
+    )
 
 
 def test_a_study_whose_images_differ_in_a_column_is_in_none_of_its_groups(predictions):
