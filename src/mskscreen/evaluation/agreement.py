@@ -99,8 +99,8 @@ def agree(
 
     With `reference` readers the protocol of MURA (arXiv:1712.06957, section 4): the model and every other reader
     against the majority of the reference. Without, model against each reader and each reader against each other.
-    Calls of the model are made at `threshold`, by default that of its table. Raises DataError for an unknown reader
-    or one of the model's name, where no study was read, and where the table is silent on abnormality.
+    The model calls at `threshold`, by default that of its table. Raises DataError for an unknown reader or one of
+    the model's name, where no study was read, and where the table is silent on abnormality.
     """
     cases.table.require_abnormality("agreement with readers")
     if MODEL in readings.readers:

@@ -248,7 +248,7 @@ def _average(draws: Draws, joints: Sequence[str], no_scores: str | None) -> dict
 
 def _joint_confusion(cases: Cases, rows: np.ndarray) -> np.ndarray:
     size = len(JOINT_LABELS)
-    cells = cases.joint[rows] * size + cases.p_joint[rows].argmax(axis=1) if len(rows) else np.zeros(0, np.intp)
+    cells = cases.joint[rows] * size + cases.p_joint[rows].argmax(axis=1)
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
