@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from mskscreen.contract import Provenance
 from mskscreen.errors import DataError
 from mskscreen.evaluation import codalab
 from mskscreen.evaluation.agreement import Readings, agree, majority, read_readings
 from mskscreen.evaluation.cases import join
 from mskscreen.evaluation.labels import labels_from_paths
 from mskscreen.evaluation.table import Table
+
+from .conftest import CONTRACT, make_cases
 
 
 def readings_of(cases, readers=3, error=0.15, seed=0):
@@ -62,6 +65,15 @@ def test_a_reader_who_calls_every_study_alike_has_no_kappa(cases):
         assert found[pair].value is None
         assert found[pair].reason == "one of the two calls every study alike"
     assert found["r1", "r3"].value > 0
+
+
+def test_a_reader_of_the_models_name_and_a_model_without_calls_are_refused(cases):
+    readings = readings_of(cases)
+    with pytest.raises(DataError, match="a reader is named 'model'"):
+        agree(cases, dataclasses.replace(readings, readers=("r1", "model", "r3")))
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "joint"}))
+    with pytest.raises(DataError, match="did not learn abnormality, which agreement with readers needs"):
+        agree(make_cases(contract=contract), readings)
 
 
 def test_majority_of_an_even_vote_is_unknown():

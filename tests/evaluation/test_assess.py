@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from mskscreen.contract import Provenance
 from mskscreen.errors import DataError
 from mskscreen.evaluation.as_json import to_json
 from mskscreen.evaluation.assess import assess
@@ -81,6 +82,12 @@ def test_study_probabilities_follow_the_new_temperature(development):
     unchanged = recalibrated(cases, CONTRACT.calibration)
     np.testing.assert_allclose(unchanged.p, cases.p, atol=1e-12)
     np.testing.assert_allclose(unchanged.p_joint, cases.p_joint, atol=1e-12)
+    warmer = dataclasses.replace(CONTRACT.calibration, abnormality_temperature=1.37)
+    turned = make_predictions(300, seed=7, first_patient=5000, scale=2.5)
+    turned = joined(dataclasses.replace(turned, images=turned.images[::-1])).cases()
+    found = (recalibrated(part, warmer) for part in (cases, turned))
+    one, other = (dict(zip(part.keys, part.p, strict=True)) for part in found)
+    assert one == other
     softer = recalibrated(cases, dataclasses.replace(CONTRACT.calibration, abnormality_temperature=5.0))
     assert np.abs(softer.p - 0.5).max() < np.abs(cases.p - 0.5).max()
 
@@ -92,6 +99,9 @@ def test_isotonic_and_temperature_can_be_chosen_and_need_development(evaluation,
     )
     with pytest.raises(DataError, match="needs development"):
         assess(evaluation, calibration="temperature", resamples=20)
+    calls = dataclasses.replace(evaluation, table=dataclasses.replace(evaluation.table, hard=True))
+    with pytest.raises(DataError, match="holds calls, not probabilities, which calibration 'isotonic' needs"):
+        assess(calls, development=development, calibration="isotonic", resamples=20)
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "isotonic"])
@@ -173,6 +183,17 @@ def test_robustness_compares_with_the_undisturbed_table(evaluation):
     others = joined(make_predictions(100, seed=2, first_patient=5000))
     with pytest.raises(DataError, match="different studies"):
         assess(evaluation, robustness={"others": others}, resamples=20)
+
+
+def test_joints_that_were_not_learned_do_not_change_by_a_disturbance():
+    contract = dataclasses.replace(CONTRACT, provenance=Provenance(protocol={"tasks": "abnormality"}))
+    base, noisy = (joined(make_predictions(120, contract=contract, quality=q)) for q in (1.6, 1.0))
+    found = assess(base, robustness={"noise": noisy}, resamples=20).robustness[1]
+    assert found.flipped.value > 0
+    assert (found.joint_flipped.value, found.joint_flipped.reason) == (
+        None,
+        "the table holds no probabilities of joint types",
+    )
 
 
 def test_robustness_of_some_studies_is_compared_with_the_same_studies(evaluation):

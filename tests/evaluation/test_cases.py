@@ -147,6 +147,22 @@ def test_a_study_of_both_labels_is_abnormal_and_said_so(predictions):
     assert "both labels" in joined.notes[0]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_a_study_whose_images_are_labelled_one_by_one_is_abnormal_where_any_is(order, tmp_path):
+    """A truth that names no studies leaves them to the table: UIDs, which no path of an image tells."""
+    truth = tmp_path / "truth.csv"
+    truth.write_text("image,study,label\na.dcm,,0\nb.dcm,,1\nc.dcm,,0\nd.dcm,4,0\n")
+    row = make_predictions(1).images[0]
+    places = [("a.dcm", "1.2"), ("b.dcm", "1.2"), ("c.dcm", "3"), ("d.dcm", "3")]
+    rows = [dataclasses.replace(row, file=file, study=study) for file, study in places]
+    joined = join(Table.of(Predictions(tuple(rows[i] for i in order))), read_labels(truth))
+    cases = joined.cases()
+    assert dict(zip(cases.keys, cases.labels.tolist(), strict=True)) == {"1.2": True, "3": False}
+    assert joined.notes == (
+        "1 studies hold images of both labels; a study is abnormal where any of its images is",
+    )
+
+
 def test_a_study_whose_images_differ_in_a_column_is_in_none_of_its_groups(predictions):
     table = Table.of(predictions)
     files = [row.file for row in predictions]
@@ -203,6 +219,9 @@ def test_a_repeated_image_and_a_contradiction_are_refused(predictions):
         join(Table.of(twice), labels_from_paths(Table.of(twice)))
     with pytest.raises(DataError, match="rows 1 and 2 label the same image differently"):
         join(Table.of(predictions), labels(["a", "a"], [0, 1], image=[predictions.images[0].file] * 2))
+    one, other = (row.file for row in predictions.images[:2])
+    unknown = labels(["a", "a", "b"], [np.nan, np.nan, 1], image=[one, one, other])
+    assert len(join(Table.of(predictions), unknown).cases("image")) == 1
 
 
 @pytest.mark.parametrize(

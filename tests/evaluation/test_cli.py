@@ -53,6 +53,11 @@ def test_evaluate_json_and_report_agree(folder, tmp_path):
     assert set(value["study"]["points"]) == {"balanced", "sensitive", "specific", "cost"}
     assert value["study"]["threshold"] == value["study"]["points"]["cost"]["threshold"]
     assert f"{value['study']['overall']['abnormality']['auroc']['value']:.3f}" in report.read_text()
+    said = run(
+        *("evaluate", folder / "a.json", "--dev", folder / "dev.json", "--resamples", 30, "--prevalence", 0.1)
+    ).stderr
+    projected = value["study"]["points"]["balanced"]["projected"]["ppv"]["value"]
+    assert f"at a prevalence of 10.0%: ppv {projected:.3f} (" in said
     assert list(tmp_path.iterdir()) == [report]
 
 
@@ -167,6 +172,39 @@ def test_the_protocol_of_mura_is_one_command(folder, tmp_path):
     kappa = next(row["kappa"] for row in rows if row["one"] == "model" and row["joint"] == "all")
     assert f"{kappa['value']:.3f}" in page
     assert "majority of r1, r2, r3" in page
+
+
+def test_readers_are_compared_with_the_calls_that_the_report_judges(folder, tmp_path):
+    studies = sorted({row.study for row in make_predictions(60)})
+    readers = tmp_path / "readers.csv"
+    readers.write_text("study,r1\n" + "\n".join(f"{study},{i % 2}" for i, study in enumerate(studies)))
+    arguments = ("evaluate", folder / "fewer.json", "--readers", readers, "--resamples", 5, "--format", "json")
+    at = json.loads(run(*arguments, "--model", folder / "model.onnx", "--at", "sensitive").stdout)
+    assert at["study"]["threshold"] == 0.3
+    table = json.loads((folder / "fewer.json").read_text())
+    table["model"]["threshold"] = 0.3
+    for row in table["images"]:
+        row["abnormal"] = row["p_abnormal"] >= 0.3
+    (tmp_path / "low.json").write_text(json.dumps(table))
+    low = json.loads(run("evaluate", tmp_path / "low.json", *arguments[2:]).stdout)
+    assert at["agreement"] == low["agreement"] != json.loads(run(*arguments).stdout)["agreement"]
+
+
+def test_an_option_that_would_be_passed_over_is_refused(folder, tmp_path):
+    text = (folder / "fewer.json").read_text().replace("_positive/", "/").replace("_negative/", "/")
+    (tmp_path / "hidden.json").write_text(text)
+    (tmp_path / "readers.csv").write_text("study,r1\na,1\n")
+    out = tmp_path / "calls.csv"
+    model = ("--model", folder / "model.onnx", "--at", "sensitive")
+    for arguments, said in (
+        ((folder / "a.json", "--prevalence", 0.1), "leave out --prevalence: of no use without --dev or --model"),
+        ((folder / "a.json", "--codalab", out, *model), "leave out --at: of no use with --codalab"),
+        ((tmp_path / "hidden.json", "--readers", tmp_path / "readers.csv", *model), "of no use without a truth"),
+    ):
+        refused = run("evaluate", *arguments)
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.replace("│", "").split())
+    assert not out.exists()
 
 
 def test_card_is_markdown_on_stdout(folder):

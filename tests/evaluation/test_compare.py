@@ -143,7 +143,10 @@ def test_the_kappa_permutation_keeps_its_level_with_repeated_patients():
 
 def test_kappa_permutation_is_undefined_with_one_class():
     one = np.ones(10, bool)
-    assert room.kappa_permutation(one, one, one, np.arange(10), permutations=20) is None
+    some = np.arange(10) < 7
+    for labels in (one, ~one):
+        for calls in (one, some):
+            assert room.kappa_permutation(labels, one, calls, np.arange(10), permutations=20) is None
 
 
 def test_three_models_give_three_pairs_with_corrected_p_values(predictions):

@@ -7,10 +7,13 @@ import pytest
 
 from mskscreen.errors import DataError
 from mskscreen.evaluation import operating
-from mskscreen.evaluation.labels import labels_from_paths
+from mskscreen.evaluation.cases import join
+from mskscreen.evaluation.labels import Labels, labels_from_paths, unlabelled
 from mskscreen.evaluation.operating import Rule, choose
+from mskscreen.evaluation.table import Table
+from mskscreen.predictions import Predictions
 
-from .conftest import make_cases
+from .conftest import make_cases, make_predictions
 
 
 def table(seed, n=200):
@@ -53,6 +56,22 @@ def test_the_reported_rates_are_those_of_the_threshold(seed):
         assert 0 < point.threshold < 1
         # Midway between two scores, so that rounding of a score changes no call.
         assert np.abs(p - point.threshold).min() >= 0.004
+
+
+def test_a_target_is_reached_where_it_is_met_exactly():
+    """1 - 21 / 300 is a little less than 0.93."""
+    p = np.linspace(0.1, 0.9, 300)
+    labels, scores = np.repeat([True, False], 300), np.r_[p, np.full(300, 0.95)]
+    point = choose(labels, scores, Rule("sensitivity", 0.93))
+    assert point.threshold == pytest.approx((p[20] + p[21]) / 2)
+    assert point.sensitivity == 0.93
+
+
+def test_of_equal_youden_indices_the_lowest_threshold_is_taken():
+    """Calling 14 of 15 abnormal ones and 4 of 15 normal ones right is as good as 4 and 14."""
+    p = np.r_[np.full(1, 0.1), np.full(10, 0.6), np.full(4, 0.9), np.full(4, 0.1), np.full(10, 0.6), [0.9]]
+    point = choose(np.repeat([True, False], 15), p, Rule("youden"))
+    assert point.threshold == pytest.approx(0.35)
 
 
 def test_scores_of_zero_and_one_still_give_thresholds_inside():
@@ -98,6 +117,16 @@ def test_training_studies_are_refused_and_training_patients_counted():
     assert found.shared_patients == len(set(cases.patient[:31]) & set(cases.patient[31:])) > 0
     nameless = dataclasses.replace(part, patient=[None] * len(chosen))
     assert operating.require_not_trained_on(nameless, cases.select(np.arange(31, 60))) == found
+
+
+def test_an_image_is_refused_where_the_training_list_names_no_studies():
+    row = make_predictions(1).images[0]
+    rows = (dataclasses.replace(row, file=f"{name}.dcm", study="1.2") for name in "ab")
+    table = Table.of(Predictions(tuple(rows)))
+    files = ["b.dcm", "c.dcm"]
+    listed = Labels(files, files, [None] * 2, np.ones(2), np.full(2, -1), name="train.csv")
+    with pytest.raises(DataError, match=r"1 images are in both train\.csv and .* \(rows 2 of "):
+        operating.require_not_trained_on(listed, join(table, unlabelled(table)).cases())
 
 
 def test_another_data_set_may_use_the_same_names_but_not_the_same_images():

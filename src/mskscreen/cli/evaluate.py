@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mskscreen.evaluation.agreement import Agreement
     from mskscreen.evaluation.assess import Assessment
-    from mskscreen.evaluation.cases import Joined
+    from mskscreen.evaluation.cases import Cases, Joined
     from mskscreen.evaluation.estimates import Estimate
     from mskscreen.evaluation.labels import Labels
     from mskscreen.evaluation.table import Table
@@ -99,7 +99,9 @@ def evaluate(
     ] = None,
     codalab: Annotated[
         Path | None,
-        typer.Option(help="Write the calls in the format of MURA's contest.", callback=common.to_write),
+        typer.Option(
+            help="Write the calls of the table in the format of MURA's contest.", callback=common.to_write
+        ),
     ] = None,
     resamples: common.Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
@@ -111,22 +113,32 @@ def evaluate(
     if not dev:
         chosen = ("dev_labels", "dev_other_set", "sensitivity", "specificity", "miss_cost")
         common.refuse_idle(context, "without --dev", *chosen)
+    if not dev and not model:
+        common.refuse_idle(context, "without --dev or --model", "prevalence")
     if not report:
         common.refuse_idle(context, "without --report", "images", "maps")
+    if codalab:
+        common.refuse_idle(context, "with --codalab, which writes the calls of the table", "at", "calibration")
+    from mskscreen.evaluation.agreement import agree, read_readings
     from mskscreen.evaluation.as_json import dumps, to_json
     from mskscreen.evaluation.labels import paths_tell
 
     table = read_any(predictions)
+    how: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    readings = read_readings(readers) if readers else None
+    names = list(dict.fromkeys(name.strip() for name in reference.split(","))) if reference else []
+    without_truth = (codalab or readers) and labels is None and report is None and not paths_tell(table)
+    if without_truth:
+        common.refuse_idle(context, "without a truth", "at", "calibration")
     if codalab:
         _write_codalab(table, codalab)
-    agreement: list[Agreement] = []
-    if readers:
-        agreement = _agreement(table, labels, label_column, readers, reference, resamples, seed)
-        if form is Format.TABLE:
-            _show_agreement(agreement)
-    if (codalab or readers) and labels is None and report is None and not paths_tell(table):
-        if readers and form is Format.JSON:
-            print(dumps({"agreement": agreement}))
+    if without_truth:
+        if readings:
+            found = agree(_unjudged(table), readings, reference=names, **how)
+            if form is Format.TABLE:
+                _show_agreement(found)
+            else:
+                print(dumps({"agreement": found}))
         return
     joined = join_labels(table, labels, label_column)
 
@@ -144,10 +156,14 @@ def evaluate(
         by=by or (),
         prevalence=prevalence,
         robustness=_disturbed(robustness, labels, label_column),
-        resamples=resamples,
-        seed=seed,
+        **how,
     )
-    assessment = replace(assessment, agreement=agreement)
+    if readings:
+        threshold = assessment.study.threshold
+        found = agree(assessment.cases, readings, reference=names, threshold=threshold, **how)
+        assessment = replace(assessment, agreement=found)
+        if form is Format.TABLE:
+            _show_agreement(found)
     if form is Format.JSON:
         print(to_json(assessment))
     else:
@@ -191,6 +207,9 @@ def _show(a: Assessment) -> None:
     for name, point in study.points.items():
         found = ", ".join(f"{key} {point.metrics[key]}" for key in ("sensitivity", "specificity", "ppv", "npv"))
         common.err.print(f"at '{name}' ({point.threshold:.3f}): {found}")
+        if point.projected:
+            found = ", ".join(f"{key} {estimate}" for key, estimate in point.projected.items())
+            common.err.print(f"  at a prevalence of {study.settings['prevalence']:.1%}: {found}")
     for step in a.joined.flow:
         if step.what.startswith(("left out", "labelled")) and (step.images or step.studies):
             images = "" if step.images is None else f"{step.images} images, "
@@ -243,23 +262,11 @@ def _write_codalab(table: Table, path: Path) -> None:
     common.err.print(f"{path}: {lines.count(chr(10))} studies")
 
 
-def _agreement(
-    table: Table,
-    labels: Path | None,
-    column: str,
-    readers: Path,
-    reference: str | None,
-    resamples: int,
-    seed: int,
-) -> list[Agreement]:
-    from mskscreen.evaluation.agreement import agree, read_readings
+def _unjudged(table: Table) -> Cases:
     from mskscreen.evaluation.cases import join
-    from mskscreen.evaluation.labels import paths_tell, unlabelled
+    from mskscreen.evaluation.labels import unlabelled
 
-    names = [name.strip() for name in reference.split(",")] if reference else []
-    known = labels is not None or paths_tell(table)
-    joined = join_labels(table, labels, column) if known else join(table, unlabelled(table))
-    return agree(joined.cases(), read_readings(readers), reference=names, resamples=resamples, seed=seed)
+    return join(table, unlabelled(table)).cases()
 
 
 def _show_agreement(found: list[Agreement]) -> None:

@@ -99,8 +99,12 @@ def agree(
 
     With `reference` readers the protocol of MURA (arXiv:1712.06957, section 4): the model and every other reader
     against the majority of the reference. Without, model against each reader and each reader against each other.
-    Raises DataError for an unknown reader or where no study was read.
+    The model calls at `threshold`, by default that of its table. Raises DataError for an unknown reader or one of
+    the model's name, where no study was read, and where the table is silent on abnormality.
     """
+    cases.table.require_abnormality("agreement with readers")
+    if MODEL in readings.readers:
+        raise DataError(f"a reader is named '{MODEL}', which names the model here; give the reader another name")
     unknown = [name for name in reference if name not in readings.readers]
     if unknown:
         raise DataError(f"no reader '{unknown[0]}' in the readings; they hold {', '.join(readings.readers)}")

@@ -145,6 +145,11 @@ def assess(
     _require_one_model(cases, dev, contract)
     if calibration == "isotonic":
         cases.table.require_abnormality("an isotonic calibration")
+    if calibration != "as-is" and cases.table.hard:
+        raise DataError(
+            f"{cases.table.name}: {cases.table.no_scores}, which calibration '{calibration}' needs; "
+            "evaluate the table that predict wrote"
+        )
     if calibration != "as-is" and dev is None:
         raise DataError(f"calibration '{calibration}' needs development predictions; pass --dev")
     soft = cases.table.no_scores is None

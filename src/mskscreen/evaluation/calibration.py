@@ -20,9 +20,9 @@ _NEWTON_STEPS = 40
 _LOG_TEMPERATURES = float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1]))
 
 
-def bin_index(p: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Bin of each probability: [0, 1/bins), ..., [1 - 1/bins, 1]."""
-    return np.minimum((p * bins).astype(np.intp), bins - 1)
+def bin_index(p: np.ndarray) -> np.ndarray:
+    """Bin of each probability: [0, 1/15), ..., [14/15, 1]."""
+    return np.minimum((p * BINS).astype(np.intp), BINS - 1)
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class ReliabilityBin:
     cases: int
 
 
-def reliability(labels: np.ndarray, p: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+def reliability(labels: np.ndarray, p: np.ndarray) -> list[ReliabilityBin]:
     """Non-empty bins of equal width of `p` (n,) against boolean `labels` (n,)."""
-    index = bin_index(p, bins)
-    count = np.bincount(index, minlength=bins)
-    means = np.bincount(index, p, bins)
-    observed = np.bincount(index, labels.astype(np.float64), bins)
+    index = bin_index(p)
+    count = np.bincount(index, minlength=BINS)
+    means = np.bincount(index, p, BINS)
+    observed = np.bincount(index, labels.astype(np.float64), BINS)
     return [
         ReliabilityBin(float(means[k] / count[k]), float(observed[k] / count[k]), int(count[k]))
         for k in np.flatnonzero(count)

@@ -125,7 +125,9 @@ class Joined:
         source = self.truth[first]
         patient, patients = numbered([self._patient(i) for i in first.tolist()])
         if level == "study":
-            labels = np.array([self.study_labels[self.label_studies[row]] for row in source.tolist()])
+            # The labels may name no studies, or other ones than the table does.
+            each = [self.study_labels[self.label_studies[row]] for row in self.truth[rows].tolist()]
+            labels = np.maximum.reduceat(each, offsets[:-1])
         else:
             labels = self.labels.label[source]
         return Cases(
@@ -133,9 +135,9 @@ class Joined:
             table=self.table,
             keys=np.array(keys, object),
             labels=labels > 0,
-            p=_means(self.table.p_abnormal[rows, None], offsets)[:, 0],
+            p=means(self.table.p_abnormal[rows, None], offsets)[:, 0],
             joint=self.labels.joint[source],
-            p_joint=_means(self.table.p_joint[rows], offsets),
+            p_joint=means(self.table.p_joint[rows], offsets),
             patient=patient,
             patients=patients,
             columns=self._columns(self.truth[rows], offsets[:-1]) | {VIEW_COUNT: self._views(used, first)},
@@ -190,7 +192,7 @@ def join(table: Table, labels: Labels) -> Joined:
         label_studies=names,
         study_labels=study_labels,
         flow=_flow(table, study_keys, labels, names, truth),
-        notes=_notes(labels, names, study_labels),
+        notes=_notes(labels, study_keys, truth, names, study_labels),
     )
 
 
@@ -244,7 +246,7 @@ def _match(
             others.setdefault(file_name(image), []).append((image, row))
         elif truth[at] < 0:
             truth[at] = row
-        elif labels.label[truth[at]] != labels.label[row]:
+        elif not np.array_equal(labels.label[truth[at]], labels.label[row], equal_nan=True):
             raise DataError(f"{labels.name}: rows {truth[at] + 1} and {row + 1} label the same image differently")
     unknown = np.flatnonzero(truth < 0).tolist()
     for i in unknown:
@@ -269,7 +271,7 @@ def _study_labels(labels: Labels, names: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Mean of each group of rows, exactly rounded, so that the order of the views does not matter."""
     if len(offsets) - 1 == len(values):
         return values
@@ -301,9 +303,18 @@ def _flow(
     )
 
 
-def _notes(labels: Labels, names: Sequence[str], study_labels: Mapping[str, float]) -> tuple[str, ...]:
-    normal = {name for name, label in zip(names, labels.label.tolist(), strict=True) if label == 0}
-    mixed = sum(study_labels[name] > 0 for name in normal)
+def _notes(
+    labels: Labels,
+    study_keys: Sequence[str],
+    truth: np.ndarray,
+    names: Sequence[str],
+    study_labels: Mapping[str, float],
+) -> tuple[str, ...]:
+    some_normal = {name for name, label in zip(names, labels.label.tolist(), strict=True) if label == 0}
+    known = np.flatnonzero(_labelled(labels, truth))
+    said = [(study_keys[i], names[row]) for i, row in zip(known.tolist(), truth[known].tolist(), strict=True)]
+    normal = {study for study, name in said if name in some_normal}
+    mixed = len(normal & {study for study, name in said if study_labels[name] > 0})
     if not mixed:
         return ()
     return (f"{mixed} studies hold images of both labels; a study is abnormal where any of its images is",)

@@ -30,7 +30,7 @@ def read_submission(path: Path) -> Table:
 
     Raises DataError that names the line.
     """
-    studies, calls, joints = [], [], []
+    studies, calls, patients = [], [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
@@ -39,12 +39,13 @@ def read_submission(path: Path) -> Table:
             raise DataError(f"{path}: line {number} is not 'MURA-v1.1/valid/TYPE/PATIENT/STUDY/,0' or ',1'")
         studies.append(found["study"])
         calls.append(float(found["call"]))
-        joints.append(mura_path(found["study"]))
+        name = mura_path(found["study"])
+        patients.append(name.patient if name else None)
     n = len(studies)
     return Table(
         file=studies,
         study=studies,
-        patient=[path.patient if path else None for path in joints],
+        patient=patients,
         p_abnormal=np.array(calls),
         # The folder names the joint in this format; it is not a prediction.
         p_joint=np.full((n, len(JOINT_LABELS)), np.nan),
@@ -56,17 +57,16 @@ def read_submission(path: Path) -> Table:
     )
 
 
-def submission(table: Table, threshold: float | None = None) -> str:
+def submission(table: Table) -> str:
     """The lines of a submission for the MURA studies of a table, in the order of first appearance.
 
-    A study is called abnormal where the mean probability of its images is at least the threshold. It is named by
-    its folder from the name of the release on, as the competition's list of images names it.
+    A study is called abnormal where the mean probability of its images is at least the table's threshold. It is
+    named by its folder from the name of the release on, as the competition's list of images names it.
 
     Raises DataError where the table is silent on abnormality, or a study is not of a MURA tree or has no scored
     image.
     """
     table.require_abnormality("a submission")
-    at = table.threshold if threshold is None else threshold
     scores: dict[str, list[float]] = {}
     first_row: dict[str, int] = {}
     for row, (file, p) in enumerate(zip(table.file, table.p_abnormal.tolist(), strict=True), 1):
@@ -83,5 +83,5 @@ def submission(table: Table, threshold: float | None = None) -> str:
         known = [value for value in values if math.isfinite(value)]
         if not known:
             raise DataError(f"{table.name}: the study of row {first_row[name]} has no scored image; predict it")
-        lines.append(f"{name},{int(math.fsum(known) / len(known) >= at)}\n")
+        lines.append(f"{name},{int(math.fsum(known) / len(known) >= table.threshold)}\n")
     return "".join(lines)

@@ -82,24 +82,23 @@ def _only_in(name: str, cases: Cases, other: Cases) -> str:
 def compare(
     models: Mapping[str, Cases],
     *,
-    thresholds: Mapping[str, float] | None = None,
     resamples: int = intervals.RESAMPLES,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Comparison:
-    """Compare models on the same cases, each at the threshold of its table unless `thresholds` gives another.
+    """Compare models on the same cases, each at the threshold of its table.
 
-    Differences carry the intervals of a bootstrap that draws the same patients for every model. Tests: DeLong's
-    for AUROC, McNemar's exact one for accuracy, and for kappa a permutation that swaps the calls of two models
-    patient by patient, and for AUROC also the bootstrap over patients. Holm's correction is over the pairs, one
-    family for each test. Raises DataError where there are fewer than two models or their cases differ.
+    Differences carry the intervals of a bootstrap that draws the same patients for every model. Tests: for AUROC
+    DeLong's and the bootstrap over patients, McNemar's exact one for accuracy, and for kappa a permutation that
+    swaps the calls of two models patient by patient. Holm's correction is over the pairs, one family for each
+    test. Raises DataError where there are fewer than two models or their cases differ.
     """
     if len(models) < 2:
         raise DataError("a comparison needs at least two predictions tables; name another")
     for cases in models.values():
         cases.table.require_abnormality("a comparison")
     aligned = same_cases(models)
-    at = {name: (thresholds or {}).get(name, cases.table.threshold) for name, cases in aligned.items()}
+    at = {name: cases.table.threshold for name, cases in aligned.items()}
     first = next(iter(aligned.values()))
     every = np.arange(len(first))
     parts = {
@@ -195,8 +194,6 @@ def bootstrap_p(difference: float, replicates: np.ndarray) -> float | None:
 
 
 def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    if not pairs:
-        return ()
     families = [holm([pair.tests[k].p for pair in pairs]) for k in range(len(pairs[0].tests))]
     return tuple(
         replace(
@@ -247,8 +244,10 @@ def kappa_permutation(
     """Two-sided p-value that two sets of calls (n,) agree equally with the labels, by Cohen's kappa.
 
     Under the null hypothesis the two models are exchangeable: each permutation swaps their calls in a random half
-    of the patients. None where kappa is undefined.
+    of the patients. None where the labels are all of one class: kappa is undefined then.
     """
+    if labels.all() or not labels.any():
+        return None
     cells = [_cells_by_patient(labels, calls, patient) for calls in (first, second)]
     change = cells[1] - cells[0]
     totals = [part.sum(axis=0) for part in cells]
@@ -260,8 +259,6 @@ def kappa_permutation(
         ]
     )
     observed = _kappa(totals[1][None]) - _kappa(totals[0][None])
-    if not np.isfinite(observed[0]):
-        return None
     permuted = _kappa(totals[1] - moved) - _kappa(totals[0] + moved)
     as_extreme = int((np.abs(permuted) >= abs(observed[0]) - 1e-12).sum())
     return (1 + as_extreme) / (1 + permutations)

@@ -11,7 +11,7 @@ import numpy as np
 from mskscreen.contract import METADATA_KEY, Calibration, ModelContract
 from mskscreen.errors import DataError
 from mskscreen.evaluation.calibration import fit_temperature
-from mskscreen.evaluation.cases import Cases
+from mskscreen.evaluation.cases import Cases, means
 from mskscreen.evaluation.operating import RULES, OperatingPoint, Rule, choose_all, fingerprint
 from mskscreen.inference.onnx_file import read_metadata, write_metadata
 from mskscreen.predictions import softmax
@@ -44,14 +44,9 @@ def fit_calibration(cases: Cases) -> Calibration:
 
 def recalibrated(cases: Cases, calibration: Calibration) -> Cases:
     """The cases with probabilities computed anew from the raw scores of their images."""
-    p = softmax(cases.table.pred1[cases.rows], calibration.abnormality_temperature)[:, 1]
+    p = softmax(cases.table.pred1[cases.rows], calibration.abnormality_temperature)[:, 1:]
     p_joint = softmax(cases.table.pred2[cases.rows], calibration.joint_temperature)
-    sizes = np.diff(cases.offsets)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(cases.group, values, len(cases)) / sizes
-
-    return replace(cases, p=mean(p), p_joint=np.stack([mean(column) for column in p_joint.T], axis=1))
+    return replace(cases, p=means(p, cases.offsets)[:, 0], p_joint=means(p_joint, cases.offsets))
 
 
 def calibrated_contract(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mskscreen.evaluation.intervals import TAILS
 from mskscreen.evaluation.metrics import Statistic
 
 GRID = np.linspace(0, 1, 101)
@@ -35,11 +36,10 @@ def curve_statistic(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray = G
     return statistic
 
 
-def band(replicates: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise quantiles of `replicates` (R, k), over what is defined; NaN where nothing is."""
+def band(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % limits of `replicates` (R, k), over what is defined; NaN where nothing is."""
     columns = [column[np.isfinite(column)] for column in replicates.T]
-    tails = ((1 - level) / 2, (1 + level) / 2)
     low, high = (
-        np.array([np.quantile(column, tail) if len(column) else np.nan for column in columns]) for tail in tails
+        np.array([np.quantile(column, tail) if len(column) else np.nan for column in columns]) for tail in TAILS
     )
     return low, high

@@ -1,4 +1,4 @@
-"""Confidence intervals: the patient-clustered bootstrap (percentile, BCa), DeLong, Wilson, and one for ECE.
+"""Confidence intervals of 95 %: patient-clustered bootstrap (percentile, BCa), DeLong, Wilson, and one for ECE.
 
 The bootstrap never copies cases. It draws how often each patient occurs in a resample and hands those counts to
 the statistics of `metrics` as case weights, a block of resamples at a time.
@@ -19,6 +19,7 @@ from mskscreen.evaluation.metrics import Statistic
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 # Weights held at once, per thread: 2 MB of float64 stay in the cache of a core.
 _BLOCK = 2**18
 # Where each patient is left out in turn with fewer than this many, and a random group of patients otherwise.
@@ -26,6 +27,7 @@ _JACKKNIFE_GROUPS = 400
 # An interval needs at least this share of its resamples to be defined.
 DEFINED = 0.95
 _NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(TAILS[1])
 
 
 class Interval(NamedTuple):
@@ -65,7 +67,7 @@ def draw(
     there are more; the acceleration it yields is the same up to sampling noise of 0.41 / 400.
     """
     count = int(patients.max()) + 1 if len(patients) else 0
-    estimate = _evaluate(parts, np.ones((1, len(patients))), None)
+    estimate = _evaluate(parts, np.ones((1, count)), patients)
     if count < 2:
         return Draws({k: _first(v) for k, v in estimate.items()}, {}, {})
     replicates = _blocks(parts, patients, _bootstrap_counts(count, resamples, seed, len(patients)))
@@ -101,11 +103,8 @@ def _jackknife_counts(patients: int, seed: int, cases: int) -> Iterator[np.ndarr
         yield (np.arange(start, min(start + block, groups))[:, None] != group).astype(np.float64)
 
 
-def _evaluate(parts: Mapping[str, Part], counts: np.ndarray, patients: np.ndarray | None) -> dict[str, dict]:
-    return {
-        key: part.statistic(np.take(counts, part.rows if patients is None else patients[part.rows], axis=1))
-        for key, part in parts.items()
-    }
+def _evaluate(parts: Mapping[str, Part], counts: np.ndarray, patients: np.ndarray) -> dict[str, dict]:
+    return {key: part.statistic(np.take(counts, patients[part.rows], axis=1)) for key, part in parts.items()}
 
 
 def _blocks(
@@ -128,16 +127,16 @@ def _blocks(
     }
 
 
-def percentile(replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
+def percentile(replicates: np.ndarray) -> Interval | None:
     """Quantiles of the defined `replicates` (R,); None where more than 5 % of them are undefined or none vary."""
     defined = _usable(replicates)
     if defined is None:
         return None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, TAILS)
     return Interval(float(low), float(high))
 
 
-def inverted(gaps: np.ndarray, replicates: np.ndarray, level: float = LEVEL) -> Interval | None:
+def inverted(gaps: np.ndarray, replicates: np.ndarray) -> Interval | None:
     """Interval of sum |g| from estimated `gaps` (k,) and their bootstrap `replicates` (R, k), by inverting tests.
 
     Noise alone makes the estimate sum |gaps| larger than sum |g|, and resampling adds the noise once more, so that
@@ -154,10 +153,9 @@ def inverted(gaps: np.ndarray, replicates: np.ndarray, level: float = LEVEL) -> 
     ):
         return None
     noise, observed = defined - gaps, float(np.abs(gaps).sum())
-    tails = ((1 + level) / 2, (1 - level) / 2)
     shapes = (np.abs(gaps), np.abs(gaps) + noise.std(axis=0))
     limits = [
-        [_sum_with_quantile(np.copysign(shape / shape.sum(), gaps), noise, tail, observed) for tail in tails]
+        [_sum_with_quantile(np.copysign(shape / shape.sum(), gaps), noise, tail, observed) for tail in TAILS[::-1]]
         for shape in shapes
         if shape.any()
     ]
@@ -180,7 +178,7 @@ def _sum_with_quantile(shape: np.ndarray, noise: np.ndarray, tail: float, observ
     return (low + high) / 2
 
 
-def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: float = LEVEL) -> Interval | None:
+def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray) -> Interval | None:
     """Bias-corrected and accelerated interval (Efron, JASA 1987); None where it is not defined.
 
     `replicates` (R,) from the bootstrap and `jackknife` (G,) of the same statistic.
@@ -196,7 +194,7 @@ def bca(estimate: float, replicates: np.ndarray, jackknife: np.ndarray, level: f
     acceleration = float((deviation**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     bias = _NORMAL.inv_cdf(below)
     edges = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
+    for tail in TAILS:
         z = bias + _NORMAL.inv_cdf(tail)
         edges.append(_NORMAL.cdf(bias + z / (1 - acceleration * z)))
     low, high = np.quantile(defined, edges)
@@ -210,14 +208,13 @@ def _usable(replicates: np.ndarray) -> np.ndarray | None:
     return defined
 
 
-def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval | None:
+def wilson(successes: int, trials: int) -> Interval | None:
     """Score interval of a proportion (Wilson, JASA 1927); None without a trial. Takes trials as independent."""
     if trials <= 0:
         return None
-    z = _NORMAL.inv_cdf((1 + level) / 2)
-    p, shrink = successes / trials, 1 + z * z / trials
-    centre = (p + z * z / (2 * trials)) / shrink
-    half = z / shrink * (p * (1 - p) / trials + z * z / (4 * trials * trials)) ** 0.5
+    p, shrink = successes / trials, 1 + _Z * _Z / trials
+    centre = (p + _Z * _Z / (2 * trials)) / shrink
+    half = _Z / shrink * (p * (1 - p) / trials + _Z * _Z / (4 * trials * trials)) ** 0.5
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
@@ -239,12 +236,12 @@ def delong(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return v10.mean(axis=1), np.atleast_2d(np.cov(v10)) / m + np.atleast_2d(np.cov(v01)) / n
 
 
-def delong_interval(labels: np.ndarray, scores: np.ndarray, level: float = LEVEL) -> Interval | None:
+def delong_interval(labels: np.ndarray, scores: np.ndarray) -> Interval | None:
     """Normal interval of the AUROC of `scores` (n,) in [0, 1]; None where the variance is zero or undefined."""
     area, covariance = delong(labels, scores[None])
     if not covariance[0, 0] > 0:
         return None
-    half = _NORMAL.inv_cdf((1 + level) / 2) * float(covariance[0, 0]) ** 0.5
+    half = _Z * float(covariance[0, 0]) ** 0.5
     return Interval(max(0.0, float(area[0]) - half), min(1.0, float(area[0]) + half))
 
 

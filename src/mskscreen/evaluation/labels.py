@@ -58,7 +58,7 @@ def read_labels(path: Path, *, label_column: str = "label") -> Labels:
         raise DataError(f"{path}: it holds no row; add the labels")
     image_name = next((name for name in _IMAGE_NAMES if name in columns), None)
     images = columns[image_name] if image_name else [None] * len(columns[label_column])
-    studies = columns.get("study") or images
+    studies = [study or image for study, image in zip(columns.get("study") or images, images, strict=True)]
     missing = next((i for i, study in enumerate(studies) if not study), None)
     if missing is not None:
         raise DataError(f"{path}: row {missing + 1} has neither a study nor an image; add the column 'study'")

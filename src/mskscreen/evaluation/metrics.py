@@ -36,7 +36,6 @@ class Metric:
     title: str
     needs: tuple[str, ...] = ()
     scores: bool = False
-    higher_is_better: bool | None = True
     proportion: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     biased: bool = False
 
@@ -54,11 +53,11 @@ ABNORMALITY: Mapping[str, Metric] = {
     "f1": Metric("F1", ("abnormal case",)),
     "mcc": Metric("MCC", (*_BOTH, "case called abnormal", "case called normal")),
     "kappa": Metric("Cohen's kappa", _BOTH),
-    "brier": Metric("Brier score", scores=True, higher_is_better=False),
-    "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
-    "ece": Metric("ECE", scores=True, higher_is_better=False, biased=True),
-    "calibration_slope": Metric("Calibration slope", _BOTH, True, None),
-    "calibration_intercept": Metric("Calibration intercept", _BOTH, True, None),
+    "brier": Metric("Brier score", scores=True),
+    "log_loss": Metric("Log loss", scores=True),
+    "ece": Metric("ECE", scores=True, biased=True),
+    "calibration_slope": Metric("Calibration slope", _BOTH, scores=True),
+    "calibration_intercept": Metric("Calibration intercept", _BOTH, scores=True),
 }
 _ENOUGH = f"{TOO_FEW} cases of "
 _ANY = f"{_ENOUGH}any joint type"
@@ -70,12 +69,12 @@ JOINT: Mapping[str, Metric] = {
         f"auroc_{joint}": Metric(
             f"AUROC, {joint} against the rest",
             (f"case of {joint}", _ENOUGH + joint, f"case beside {joint}"),
-            True,
+            scores=True,
         )
         for joint in JOINT_LABELS
     },
-    "log_loss": Metric("Log loss", scores=True, higher_is_better=False),
-    "ece": Metric("ECE of the chosen class", scores=True, higher_is_better=False, biased=True),
+    "log_loss": Metric("Log loss", scores=True),
+    "ece": Metric("ECE of the chosen class", scores=True, biased=True),
 }
 
 

@@ -67,23 +67,25 @@ def choose(labels: np.ndarray, p: np.ndarray, rule: Rule) -> OperatingPoint:
     scores = np.unique(p)
     edges = np.concatenate([[0.0], scores, [1.0]])
     thresholds = np.clip((edges[1:] + edges[:-1]) / 2, _EDGE, 1 - _EDGE)
-    sensitivity = 1 - np.searchsorted(np.sort(p[labels]), thresholds) / positives
-    specificity = np.searchsorted(np.sort(p[~labels]), thresholds) / negatives
-    best = _best(rule, sensitivity, specificity, positives / len(labels))
-    return OperatingPoint(float(thresholds[best]), rule, float(sensitivity[best]), float(specificity[best]))
+    found = positives - np.searchsorted(np.sort(p[labels]), thresholds)
+    cleared = np.searchsorted(np.sort(p[~labels]), thresholds)
+    best = _best(rule, found, cleared, positives, negatives)
+    return OperatingPoint(
+        float(thresholds[best]), rule, float(found[best] / positives), float(cleared[best] / negatives)
+    )
 
 
-def _best(rule: Rule, sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> int:
+def _best(rule: Rule, found: np.ndarray, cleared: np.ndarray, positives: int, negatives: int) -> int:
+    """Index of the threshold, from the counts that each calls rightly: whole numbers know a tie from rounding."""
     value = 1.0 if rule.value is None else rule.value
     # Scores of exactly 0 or 1 can keep a target out of reach; the end of the scale comes nearest then.
     if rule.criterion == "sensitivity":
-        return max(int((sensitivity >= value).sum()) - 1, 0)
+        return max(int((found / positives >= value).sum()) - 1, 0)
     if rule.criterion == "specificity":
-        return min(int((specificity < value).sum()), len(specificity) - 1)
+        return min(int((cleared / negatives < value).sum()), len(cleared) - 1)
     if rule.criterion == "cost":
-        cost = value * prevalence * (1 - sensitivity) + (1 - prevalence) * (1 - specificity)
-        return int(np.argmin(cost))
-    return int(np.argmax(sensitivity + specificity))
+        return int(np.argmin(value * (positives - found) + (negatives - cleared)))
+    return int(np.argmax(found * negatives + cleared * positives))
 
 
 def choose_all(development: Cases, rules: Mapping[str, Rule] = RULES) -> dict[str, OperatingPoint]:
@@ -129,17 +131,23 @@ class Training:
 def require_not_trained_on(training: Labels, evaluation: Cases) -> Training:
     """Count what `training` lists and the patients that it shares with the evaluation, by name.
 
-    Raises DataError, with rows of `evaluation`, where a study is in both.
+    Raises DataError, with rows of `evaluation`, where a study or an image is in both.
     """
+    images: set[str | None] = set()
     studies: set[str] = set()
     patients: set[str] = set()
     for image, study, patient in zip(training.image, training.study, training.patient, strict=True):
-        key = keys(image, study)[1]
+        name, key = keys(image, study)
         found = mura_path(key)
+        images.add(name)
         studies.add(key)
         patients.add(patient or (found.patient if found else key))
+    table = evaluation.table
     if shared := _rows_of(studies, evaluation):
-        raise DataError(_refusal("studies", training.name, evaluation.table.name, shared))
+        raise DataError(_refusal("studies", training.name, table.name, shared))
+    # The list may name no studies, or other ones than the table does.
+    if shared := [row + 1 for row in evaluation.rows.tolist() if keys(table.file[row], "")[0] in images]:
+        raise DataError(_refusal("images", training.name, table.name, shared))
     return Training(training.name, len(studies), len(patients), len(patients & set(evaluation.patients)))
 
 

@@ -17,6 +17,7 @@ from mskscreen.evaluation.compare import same_cases
 from mskscreen.evaluation.estimates import Estimate, estimate
 from mskscreen.evaluation.intervals import Part, draw
 from mskscreen.evaluation.metrics import Statistic, ranking_statistic, threshold_statistic
+from mskscreen.evaluation.table import NO_JOINTS
 
 UNDISTURBED = "undisturbed"
 _PARTS = {"auroc": "ranking", "flipped": "flips", "joint_flipped": "flips"}
@@ -76,11 +77,11 @@ def robustness_of(
         return None if now is None or before is None else now - before
 
     kinds = (draws.estimate, draws.replicates, draws.jackknife)
-
     why = base.table.no_scores or "a class is missing"
 
     def found(name: str, metric: str) -> Estimate:
-        return _estimate(why, *(values(kind, name, metric) for kind in kinds))
+        reason = NO_JOINTS if metric == "joint_flipped" else why
+        return _estimate(reason, *(values(kind, name, metric) for kind in kinds))
 
     rows = [Robustness(UNDISTURBED, len(reference), {m: found(UNDISTURBED, m) for m in METRICS})]
     return rows + [
@@ -103,7 +104,9 @@ def _estimate(
 
 
 def _flips(reference: Cases, disturbed: Cases, at: float) -> dict[str, np.ndarray]:
-    found = {"joint_flipped": reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1)}
+    found = {}
+    if np.isfinite(reference.p_joint).all() and np.isfinite(disturbed.p_joint).all():
+        found["joint_flipped"] = reference.p_joint.argmax(axis=1) != disturbed.p_joint.argmax(axis=1)
     if not reference.table.silent:
         found["flipped"] = (reference.p >= at) != (disturbed.p >= at)
     return found

@@ -22,8 +22,8 @@ def confidence(p: np.ndarray, threshold: float) -> np.ndarray:
 def risk_statistic(labels: np.ndarray, p: np.ndarray, threshold: float, coverage: np.ndarray) -> Statistic:
     """`risk` (R, k): error rate of the most confident part of the cases, at each `coverage` (k,) in (0, 1].
 
-    El-Yaniv and Wiener, JMLR 2010. `aurc` (R,) is the mean risk over every coverage. A cut through cases of equal
-    confidence takes the share of their errors that it takes of them.
+    El-Yaniv and Wiener, JMLR 2010. A cut through cases of equal confidence takes the share of their errors that
+    it takes of them.
     """
     sure = confidence(p, threshold)
     order = np.argsort(-sure, kind="stable")
@@ -35,14 +35,11 @@ def risk_statistic(labels: np.ndarray, p: np.ndarray, threshold: float, coverage
         cases = np.cumsum(weights[:, order], axis=1)[:, last]
         errors = np.cumsum(weights[:, order] * wrong, axis=1)[:, last]
         risk = np.full((len(weights), len(coverage)), np.nan)
-        area = np.full(len(weights), np.nan)
         for r in np.flatnonzero(cases[:, -1] > 0):
             covered = cases[r] / cases[r, -1]
             lost = errors[r] / cases[r, -1]
             risk[r] = np.interp(coverage, np.r_[0.0, covered], np.r_[0.0, lost]) / coverage
-            share = np.diff(covered, prepend=0.0)
-            area[r] = float((share * lost / np.where(covered > 0, covered, 1)).sum())
-        return {"risk": risk, "aurc": area}
+        return {"risk": risk}
 
     return statistic
 

@@ -28,6 +28,7 @@ from mskscreen.evaluation.metrics import (
     threshold_statistic,
 )
 from mskscreen.evaluation.operating import projected
+from mskscreen.evaluation.table import NO_JOINTS
 
 # A column with more values than this is a name, not a group.
 _MAX_GROUPS = 60
@@ -148,7 +149,7 @@ def summarise(
 def _no_joint(cases: Cases) -> str:
     if (cases.joint < 0).all():
         return "no joint type is known of these cases"
-    return "the table holds no probabilities of joint types"
+    return NO_JOINTS
 
 
 def partial_averages(summary: Summary, metrics: Sequence[str] = tuple(ABNORMALITY)) -> list[str]:
@@ -247,7 +248,7 @@ def _average(draws: Draws, joints: Sequence[str], no_scores: str | None) -> dict
 
 def _joint_confusion(cases: Cases, rows: np.ndarray) -> np.ndarray:
     size = len(JOINT_LABELS)
-    cells = cases.joint[rows] * size + cases.p_joint[rows].argmax(axis=1) if len(rows) else np.zeros(0, np.intp)
+    cells = cases.joint[rows] * size + cases.p_joint[rows].argmax(axis=1)
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 

@@ -15,6 +15,7 @@ from mskscreen.anatomy import JOINT_LABELS
 from mskscreen.errors import DataError
 from mskscreen.predictions import Predictions, threshold_of
 
+NO_JOINTS = "the table holds no probabilities of joint types"
 _LISTS = {"p_joint": len(JOINT_LABELS), "pred1": 2, "pred2": len(JOINT_LABELS)}
 
 

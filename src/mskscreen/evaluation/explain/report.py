@@ -13,7 +13,7 @@ from PIL import Image
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.explain.cases import Case, Joined, resampled
 from mskscreen.evaluation.explain.explainer import TITLES
-from mskscreen.evaluation.explain.faithful import FAITHFUL
+from mskscreen.evaluation.explain.faithful import COUNTERFACTUAL, FAITHFUL
 from mskscreen.evaluation.explain.score import AGREEMENT, GAIN, REFERENCES, Row
 from mskscreen.evaluation.report.markup import Markup, tag
 from mskscreen.evaluation.report.page import page
@@ -32,7 +32,7 @@ MEASURES: Mapping[str, tuple[str, bool]] = {
     "deletion": ("Deletion AUC", False),
     "road": ("ROAD", True),
     "infidelity": ("Infidelity", False),
-    FAITHFUL[-1]: ("Rank correlation with counterfactual map", True),
+    COUNTERFACTUAL: ("Rank correlation with counterfactual map", True),
 }
 
 
@@ -83,14 +83,14 @@ def render(rows: Sequence[Row], about: Mapping[str, Any], shown: Sequence[tuple[
     return page(title, body)
 
 
-def lines(rows: Sequence[Row], part: str = "all") -> list[dict[str, Any]]:
-    """A part of the table as text for the terminal, one line a method."""
+def lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The table of all images as text for the terminal, one line a method."""
     found = []
     for row in rows:
-        if row.part == part:
+        if row.part == "all":
             line: dict[str, Any] = {"method": TITLES.get(row.method, row.method), "images": row.cases}
             line["passes"] = round(row.passes, 1)
-            found.append(line | {name: _value(row, name) for name in _taken(rows, part)})
+            found.append(line | {name: _value(row, name) for name in _taken(rows, "all")})
     return found
 
 
@@ -139,12 +139,7 @@ def level_text(levels: Mapping[str, float]) -> str:
 def markdown(rows: Sequence[Row], part: str = "all") -> str:
     """A part of the table in Markdown, values with their intervals."""
     names = _taken(rows, part)
-    head = [
-        "method",
-        "images",
-        "passes",
-        *(MEASURES[name][0] + ("" if MEASURES[name][1] else " (low is good)") for name in names),
-    ]
+    head = ["method", "images", "passes", *map(_title, names)]
     text = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         if row.part == part:
@@ -152,6 +147,11 @@ def markdown(rows: Sequence[Row], part: str = "all") -> str:
             line = [TITLES.get(row.method, row.method), str(row.cases), f"{row.passes:.0f}", *values]
             text.append(f"| {' | '.join(line)} |")
     return "\n".join(text) + "\n"
+
+
+def _title(name: str) -> str:
+    title, more_is_better = MEASURES[name]
+    return title if more_is_better else f"{title} (low is good)"
 
 
 def _taken(rows: Sequence[Row], part: str) -> list[str]:
@@ -178,7 +178,6 @@ def _table(rows: Sequence[Row], part: str, names: Sequence[str], missing: str = 
     chosen = [row for row in rows if row.part == part]
     # Those that know no image are set apart below.
     chosen.sort(key=lambda row: row.method in REFERENCES)
-    titles = [MEASURES[name][0] + ("" if MEASURES[name][1] else " (low is good)") for name in names]
     body = [
         [
             TITLES.get(row.method, row.method),
@@ -188,7 +187,7 @@ def _table(rows: Sequence[Row], part: str, names: Sequence[str], missing: str = 
         ]
         for row in chosen
     ]
-    return tag("div", table(("Method", "Images", "Passes", *titles), body), class_="wide")
+    return tag("div", table(("Method", "Images", "Passes", *map(_title, names)), body), class_="wide")
 
 
 def _picture(case: Case, picture: Image.Image) -> Markup:

@@ -17,7 +17,7 @@ from PIL import Image
 from mskscreen.errors import DataError, DecodeError, ModelError
 from mskscreen.evaluation.explain.explainer import Explainer
 from mskscreen.inference.backends import OpenVino
-from mskscreen.inference.catalogue import model_path, read_contract
+from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.engines import open_engine
 from mskscreen.inference.screener import Screener
 from mskscreen.inference.tail import Tail, read_graph
@@ -27,6 +27,7 @@ from mskscreen.saliency.measures import rank_correlation, resample
 from mskscreen.saliency.target import ABNORMAL, require_learned
 
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+_METHOD = "hirescam"
 _QUALITY = 90
 
 
@@ -101,13 +102,10 @@ def label_randomisation(path: Path, shuffled: Path, images: Sequence[np.ndarray]
     return float(np.mean([_similarity(_map(one, image), _map(other, image)) for image in images]))
 
 
-def repeatability(
-    model: str | Path, radiographs: Sequence[Radiograph], method: str = "hirescam"
-) -> dict[str, float]:
-    """Mean similarity of a map with that of the same image as JPEG, moved by a pixel, on another engine, and in
+def repeatability(path: Path, radiographs: Sequence[Radiograph]) -> dict[str, float]:
+    """Mean similarity of HiResCAM with that of the same image as JPEG, moved by a pixel, on another engine, and in
     bfloat16 where the processor has it (whether or not the model is approved for it).
     """
-    path = model_path(model)
     base = Screener.load(path, engine="openvino", precision="f32")
     variants = {"ONNX Runtime": Screener.load(path, engine="onnxruntime", precision="f32")}
     if "bf16" in OpenVino.precisions():
@@ -115,12 +113,12 @@ def repeatability(
     found: dict[str, list[float]] = {}
     for radiograph in radiographs:
         image = base.preprocessing(radiograph)
-        before = Explainer(base.engine)(image, method, ABNORMAL).values
+        before = Explainer(base.engine)(image, _METHOD, ABNORMAL).values
         for name, changed in _changed(radiograph, base.preprocessing):
-            again = Explainer(base.engine)(base.preprocessing(changed), method, ABNORMAL).values
+            again = Explainer(base.engine)(base.preprocessing(changed), _METHOD, ABNORMAL).values
             found.setdefault(name, []).append(_similarity(again, before))
         for name, screener in variants.items():
-            again = Explainer(screener.engine)(image, method, ABNORMAL).values
+            again = Explainer(screener.engine)(image, _METHOD, ABNORMAL).values
             found.setdefault(name, []).append(_similarity(again, before))
     return {name: float(np.mean(values)) for name, values in found.items()}
 

@@ -77,15 +77,11 @@ def _pictures_note(pictures: Pictures) -> Markup:
 
 def _checklist(items: tuple[Item, ...], a: Assessment, numbers: str) -> Markup:
     answers = _answers(a)
-    rows = [
-        [
-            item.number,
-            item.topic,
-            tag("span", answers.get(item.answer) or AUTHOR, class_=None if answers.get(item.answer) else "author"),
-        ]
-        for item in items
-    ]
     known = [answers.get(item.answer) or AUTHOR for item in items]
+    rows = [
+        [item.number, item.topic, tag("span", answer, class_="author" if answer == AUTHOR else None)]
+        for item, answer in zip(items, known, strict=True)
+    ]
     whole = sum(AUTHOR not in answer for answer in known)
     part = sum(AUTHOR in answer and answer != AUTHOR for answer in known)
     note = (

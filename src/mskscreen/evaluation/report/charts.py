@@ -13,7 +13,7 @@ import numpy as np
 
 from mskscreen.evaluation.report.markup import Markup, tag
 
-BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+BLUE, GREEN, VERMILLION = "#0072B2", "#009E73", "#D55E00"
 GREY, INK = "#8a8a8a", "#1a1a1a"
 WIDTH, HEIGHT = 360, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 42
@@ -67,7 +67,7 @@ def line_chart(
             axes.y(axes.x_range[1]),
         )
         parts.append(_line(*corners, stroke=GREY, stroke_dasharray="4 3"))
-    parts += [_band(axes, s) for s in series if s.low is not None and s.high is not None]
+    parts += [_band(axes, s) for s in series]
     for k, s in enumerate(series):
         parts.append(_polyline(axes, s, _DASHES[k % len(_DASHES)]))
     for k, (_, x, y) in enumerate(points):

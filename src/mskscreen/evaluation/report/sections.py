@@ -269,17 +269,10 @@ def provenance(a: Assessment) -> list[object]:
     protocol = {k: v for k, v in training.get("protocol", {}).items() if not isinstance(v, Mapping)}
     kept = {k: v for k, v in training.items() if k != "figures"} | ({"protocol": protocol} if protocol else {})
     shown = {**a.provenance, "training": kept}
-    return [_definitions(shown)]
+    return [tag("dl", *([tag("dt", name), tag("dd", tag("code", item))] for name, item in _flat(shown)))]
 
 
-def _definitions(value: Mapping[str, Any], prefix: str = "") -> Markup:
-    entries: list[Markup] = []
-    for name, item in _flat(value, prefix):
-        entries += [tag("dt", name), tag("dd", tag("code", item))]
-    return tag("dl", *entries)
-
-
-def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, item in value.items():
         name = f"{prefix}{key}".replace("_", " ")

@@ -61,13 +61,13 @@ def number(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"
 
 
-def group_rows(groups: Sequence[Group], metrics: Sequence[str] = MAIN) -> list[list[object]]:
-    """Rows of groups: name, numbers and metrics, or why there are none."""
+def group_rows(groups: Sequence[Group]) -> list[list[object]]:
+    """Rows of groups: name, numbers and the metrics of `MAIN`, or why there are none."""
     rows: list[list[object]] = []
     for group in groups:
-        shown: list[object] = [cell(group.abnormality.get(name)) for name in metrics]
+        shown: list[object] = [cell(group.abnormality.get(name)) for name in MAIN]
         if group.reason:
-            shown = [tag("span", group.reason), *([""] * (len(metrics) - 1))]
+            shown = [tag("span", group.reason), *([""] * (len(MAIN) - 1))]
         rows.append([group.name, group.cases, group.abnormal, *shown])
     return rows
 
