@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 def truth(folder: Path) -> list[dict[str, str]]:
     """What is said of every file but its visibility, which changes with size."""
     with (folder / "truth.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "visibility"} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "visibility"} for row in rows]
 
 
 def files(folder: Path) -> set[str]:
