@@ -13,7 +13,6 @@ import argparse
 import copy
 import importlib.metadata
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +31,7 @@ from mskscreen.evaluation.operating import RULES, choose
 from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.export import export_onnx
 from mskscreen.inference import Screener
+from mskscreen.inference.engines import cores
 from mskscreen.networks import ScreeningNetwork, build_network
 from mskscreen.phantom.dataset import make
 from mskscreen.phantom.plan import Recipe
@@ -146,7 +146,7 @@ def main() -> None:
         folders = {name: options.work / name for name in sizes}
         for name, studies in sizes.items():
             recipe = Recipe(studies, SEEDS[name], options.long_side, pairs=name not in ("dev", "test"))
-            make(folders[name], recipe, os.cpu_count() or 1, track(f"render {name}: {studies} studies", studies))
+            make(folders[name], recipe, cores(), track(f"render {name}: {studies} studies", studies))
 
         def load(name: str, size: int) -> PhantomArrays:
             square = Preprocessing(size, size, fit="letterbox")

@@ -94,7 +94,7 @@ def _write(path: Path, image: Finished, example: Example, number: int, years: fl
         study=1,
         number=1,
         joint=example.joint,
-        view=image.views[0],
+        views=image.views,
         laterality=image.laterality,
         years=years,
         kilovolts=image.kilovolts,

@@ -1,6 +1,9 @@
 """The verbs of `mskscreen phantom`, on a set of tiny images."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,22 @@ def test_what_is_made_can_be_summed_up_and_made_no_second_time(folder):
     assert "nothing to do" in again.stderr
     other = run("make", folder, "--studies", 17, "--seed", 3, "--long-side", 64, "--pairs")
     assert "was made with studies 16" in str(other.exception)
+
+
+ON_ONE_CORE = """
+import os, resource, sys
+from mskscreen.cli.main import app
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+app(["phantom", "make", sys.argv[1], "--studies", "2", "--long-side", "64"], standalone_mode=False)
+print("of other processes:", resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot keep a process to a core")
+def test_a_process_kept_to_one_core_starts_no_other(tmp_path):
+    made = subprocess.run([sys.executable, "-c", ON_ONE_CORE, tmp_path / "set"], capture_output=True, text=True)
+    assert made.stdout.endswith("of other processes: 0.0\n"), made.stderr
 
 
 @pytest.mark.parametrize("pairs", [False, True])

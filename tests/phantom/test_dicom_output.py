@@ -75,6 +75,8 @@ def test_objects_are_complete_and_twelve_bit(tmp_path, display, stored):
     assert dataset.BodyPartExamined == "WRIST"
     assert dataset.ViewPosition == "PA OBLIQUE"
     assert dataset.ImageLaterality == "L"
+    # PS3.3 C.7.3.1: of type 2C, for objects without the laterality of the image.
+    assert "Laterality" not in dataset
     assert float(dataset.ImagerPixelSpacing[0]) == pytest.approx(0.37)
     assert dataset.PatientAge == "033Y"
     # PS3.3 C.8.11: what Digital X-Ray requires beyond Computed Radiography.

@@ -38,7 +38,7 @@ def rng(seed: int) -> np.random.Generator:
 @given(SEEDS, SHAPES, st.integers(64, 1000))
 @settings(max_examples=600, deadline=None)
 def test_exposures_lie_on_the_plate_side_by_side_in_their_own_proportions(seed, shapes, long_side):
-    layout = sample_layout(rng(seed), shapes, long_side, 0.0)
+    layout = sample_layout(rng(seed), shapes, long_side)
     taken = np.zeros((layout.rows, layout.columns), int)
     assert max(taken.shape) == long_side
     for box, (rows, columns) in zip(layout.boxes, shapes, strict=True):
@@ -73,7 +73,7 @@ def test_no_rounding_puts_an_exposure_beyond_the_plate():
     for seed in range(10_000):
         generator = rng(seed)
         shapes = [tuple(shape) for shape in generator.integers(150, 513, (generator.integers(1, 5), 2))]
-        layout = sample_layout(generator, shapes, int(generator.integers(64, 600)), 0.0)
+        layout = sample_layout(generator, shapes, int(generator.integers(64, 600)))
         assert all(box.top + box.rows <= layout.rows for box in layout.boxes)
         assert all(box.left + box.columns <= layout.columns for box in layout.boxes)
 

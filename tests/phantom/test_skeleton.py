@@ -37,8 +37,7 @@ def test_any_pose_moves_bones_rigidly(angles: dict[str, float]) -> None:
 @given(st.fixed_dictionaries({name: within_range(name) for name in ("elbow_flexion", "pro_sup", "flexion")}))
 def test_joint_centres_keep_their_distance(angles: dict[str, float]) -> None:
     bent, straight = SKELETON.pose(angles), SKELETON.pose({})
-    for bone in ("ulna", "radius", "lunate"):
-        parent = next(name for name in SKELETON.bones if bone in SKELETON.children(name))
+    for parent, bone in pairwise(("humerus", "ulna", "radius", "lunate")):
         distances = [np.linalg.norm(pose[bone][:3, 3] - pose[parent][:3, 3]) for pose in (bent, straight)]
         assert distances[0] == pytest.approx(distances[1], abs=1e-12)
 

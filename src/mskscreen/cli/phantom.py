@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +46,8 @@ def make(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Write a MURA-v1.1 tree of phantoms, masks and a manifest; a killed run goes on where it stopped."""
+    from mskscreen.inference.engines import cores
+
     with needs("phantom"):
         from mskscreen.phantom.dataset import make as make_dataset
         from mskscreen.phantom.manifest import summary
@@ -54,7 +55,7 @@ def make(
     labels = tuple(str(name) for name in joint or ())
     recipe = Recipe(studies, seed, long_side, pairs, dicom, labels, occult_apart)
     with progress("making phantoms", studies) as advance:
-        outcome = make_dataset(folder, recipe, workers or os.cpu_count() or 1, advance)
+        outcome = make_dataset(folder, recipe, workers or cores(), advance)
     if outcome.made:
         resumed = f", {outcome.found} were there already" if outcome.found else ""
         err.print(f"{outcome.made} studies made in {folder}{resumed}")

@@ -151,6 +151,7 @@ def _draw_projections(
     count = 1 + int(rng.choice(len(_VIEW_COUNTS), p=_VIEW_COUNTS))
     ranked = [table[index] for index in np.argsort(-keys)]
     ranked.sort(key=lambda entry: entry.name != view)
+    # A name that stands twice in the table comes at the later of its two places (docs/phantoms.md, limits).
     return list({entry.name: entry for entry in reversed(ranked)}.values())[::-1][:count]
 
 

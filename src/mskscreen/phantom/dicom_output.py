@@ -179,7 +179,7 @@ def _series_and_equipment(dataset: Dataset, identity: Identity, stored: Stored) 
     # CS holds 16 characters of upper case, digits, space and underscore.
     position = re.sub(r"[^A-Z0-9_ ]", " ", " ".join(identity.views).upper())
     dataset.ViewPosition = position[:16].strip()
-    dataset.Laterality = identity.laterality
+    # Beside it the Laterality of the series may not stand (PS3.3 C.7.3.1, type 2C).
     dataset.ImageLaterality = identity.laterality
     dataset.PatientOrientation = ["L", "F"]
     if identity.kilovolts is not None:

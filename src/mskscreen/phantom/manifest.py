@@ -20,7 +20,7 @@ class Row:
 
     `views` are the names of the projections on the image, joined by " + "; `label` is the study's, 1 for
     abnormal; `kind`, `subkind` and `bone` name the abnormality and `parameters` holds its severity (JSON);
-    `variants` are the harmless peculiarities of the patient, joined by ", "; `anatomy` is the patient's build
+    `variants` are the harmless peculiarities drawn for the study, joined by ", "; `anatomy` is the patient's build
     and seed (JSON); `visibility` is Rose's k in this image, None in a normal study; `occult` marks an
     abnormality with k below 5; `inverted` an image stored with bone dark; `seed`, with joint and patient's
     seed, remakes the study. `kilovolts` is the tube voltage where all exposures share one, `style` the family of

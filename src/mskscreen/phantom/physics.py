@@ -84,8 +84,8 @@ def _count(intensity, down, across, quanta, normal):  # type: ignore[no-untyped-
     """Replace intensities by detected quanta relative to the open beam, behind the heel effect `down` + `across`.
 
     One normal number a pixel: twins keep their noise in step. Few quanta follow Poisson's law through the
-    two-thirds power, which is nearly normal (F. J. Anscombe, The Statistician 3, 1953), to 0.5 % of the mean and
-    5 % of the variance from one quantum a pixel on.
+    two-thirds power, which is nearly normal (F. J. Anscombe, J. R. Stat. Soc. B 15, 1953, 229), to 1.2 % of the
+    mean and 5 % of the variance from one quantum a pixel on.
     """
     third, half, one = np.float32(1 / 3), np.float32(0.5), np.float32(1)
     for y in range(intensity.shape[0]):

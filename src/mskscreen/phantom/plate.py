@@ -34,12 +34,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Size of the finished image, where its exposures lie, and the displayed value between them."""
+    """Size of the finished image and where its exposures lie."""
 
     rows: int
     columns: int
     boxes: tuple[Box, ...]
-    ground: float
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ def sample_collimation(rng: np.random.Generator) -> Collimation:
 _LONGEST = 2.0
 
 
-def sample_layout(
-    rng: np.random.Generator, shapes: Sequence[tuple[int, int]], long_side: int, ground: float
-) -> Layout:
+def sample_layout(rng: np.random.Generator, shapes: Sequence[tuple[int, int]], long_side: int) -> Layout:
     """Place one to four exposures of the given (rows, columns) on a plate with the given long side.
 
     One exposure fills the image, or lies as a small field in a frame; several lie side by side, on top of each
@@ -115,7 +112,7 @@ def sample_layout(
         x0, x1 = (min(round((left + edge) * scale), columns) for edge in (x, x + wide))
         y0, y1 = (min(round((top + edge) * scale), rows) for edge in (y, y + high))
         boxes.append(Box(y0, x0, y1 - y0, x1 - x0))
-    return Layout(rows, columns, tuple(boxes), ground)
+    return Layout(rows, columns, tuple(boxes))
 
 
 Arrangement = tuple[list[tuple[float, float, float, float]], float, float]

@@ -106,14 +106,14 @@ def _finish_plate(case: Case, number: int, indices: list[int], long_side: int, s
     views = [case.views[i] for i in indices]
     medium = sample_medium(rng, film_like=style.family is Family.FILM)
     shapes = [(view.camera.rows, view.camera.columns) for view in views]
-    layout = sample_layout(rng, shapes, long_side, medium.surround)
+    layout = sample_layout(rng, shapes, long_side)
     shots = [
         _shot(i, view, (box.rows, box.columns), medium, rng)
         for i, view, box in zip(indices, views, layout.boxes, strict=True)
     ]
 
     def image_of(parts: list[np.ndarray]) -> np.ndarray:
-        image = _assembled(layout, parts, layout.ground)
+        image = _assembled(layout, parts, medium.surround)
         burn_text(image, stream(case.seed, "plate", number, "text"), _side(views[0]), views[0].view_name)
         return develop(image, medium, stream(case.seed, "plate", number, "film"))
 

@@ -72,11 +72,11 @@ def _layers(
 
 def _tissue(scene: Scene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """Soft tissue and fat (metres) before bones and solids displace any."""
-    layers = {name: [c for c in scene.tissue if c.layer == name] for name in ("skin", "muscle", "air", "lung")}
+    layers = {name: [c for c in scene.tissue if c.layer == name] for name in ("skin", "muscle", "lung")}
     total = thickness(layers["skin"], camera)
     soft = np.minimum(thickness(layers["muscle"], camera), total) if layers["muscle"] else total
-    if layers["air"] or layers["lung"]:
-        removed = thickness(layers["air"], camera) + _LUNG_AIR * thickness(layers["lung"], camera)
+    if layers["lung"]:
+        removed = _LUNG_AIR * thickness(layers["lung"], camera)
         kept = np.clip(1 - removed / np.maximum(total, np.float32(1e-6)), 0, 1)
         total, soft = total * kept, soft * kept
     return soft, total - soft

@@ -105,8 +105,7 @@ class Capsule:
 
     Capsules of one `layer` and `group` merge smoothly; groups of one layer add where one lies behind the other
     and count once where they overlap in depth. `skin` is the outer outline, `muscle` lies inside it and what is
-    between is fat (without any muscle all of it is soft tissue), `air` removes tissue (gap between fingers),
-    `lung` removes three quarters of it.
+    between is fat (without any muscle all of it is soft tissue), `lung` removes three quarters of either.
     """
 
     start: tuple[float, float, float]
@@ -132,6 +131,11 @@ class Scene:
     def plus(self, **parts: tuple) -> Scene:
         """A scene like it with more parts appended, by field name."""
         return replace(self, **{name: getattr(self, name) + tuple(more) for name, more in parts.items()})
+
+    def edited(self, bone: str, *edits: DensityEdit) -> Scene:
+        """A scene like it with density edits added to every part of a bone."""
+        parts = (replace(part, edits=part.edits + edits) if part.bone == bone else part for part in self.bones)
+        return replace(self, bones=tuple(parts))
 
 
 @dataclass(frozen=True)

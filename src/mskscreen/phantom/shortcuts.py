@@ -17,23 +17,27 @@ from mskscreen.phantom.manifest import Row
 
 _BORDER = 0.08
 _FOLDS = 5
+_STATISTICS = 29
 _RIDGE = 1e-2
 
 
 def border_auroc(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """AUROC for abnormality of a linear discriminant on border statistics, and its standard error.
 
-    Each image gives the statistics of `border_features` and what they leave out of its joint's mean, so that the
-    prevalence of a region is no clue. The discriminant is cross-validated in five folds by patient; pairs of one
+    Each image gives the statistics of `border_features` less their mean in its joint, so that the prevalence of a
+    region is no clue. The discriminant is cross-validated in five folds by patient; pairs of one
     joint only are compared. The standard error is Hanley and McNeil's (Radiology 143, 1982) with the studies as
     the independent cases. Raises DataError without enough images of both labels.
     """
-    features = np.stack([border_features(folder / row.image) for row in rows])
     labels = np.array([row.label for row in rows])
+    if min(labels.sum(), len(labels) - labels.sum()) < 2 * _STATISTICS:
+        raise DataError(
+            f"{folder} holds too few images to train {_STATISTICS} border statistics on; "
+            f"make at least {2 * _STATISTICS} with and without abnormality"
+        )
+    features = np.stack([border_features(folder / row.image) for row in rows])
     joints = np.unique([row.joint for row in rows], return_inverse=True)[1]
     patients = np.unique([row.patient for row in rows], return_inverse=True)[1]
-    if min(labels.sum(), len(labels) - labels.sum()) < 2 * features.shape[1]:
-        raise DataError(f"{folder} holds too few images to train {features.shape[1]} border statistics on")
     for joint in np.unique(joints):
         here = joints == joint
         features[here] -= features[here].mean(axis=0)

@@ -149,10 +149,6 @@ class Skeleton:
         frames = self._frames(angles)
         return {bone: frames.get(bone, UNMOVED.copy()) for bone in self.bones}
 
-    def children(self, bone: str) -> tuple[str, ...]:
-        """Bones that hang directly on `bone` in the tree."""
-        return tuple(name for name, parent in self._parents.items() if parent == bone)
-
     def descendants(self, bone: str) -> tuple[str, ...]:
         """Every bone that moves with `bone`, without itself, from near to far."""
         return self._descendants.get(bone, ())

@@ -107,14 +107,9 @@ def _nutrient_canal(rng: np.random.Generator, joint: JointType) -> Applied:
         radii = np.full(3, 0.09 * shape.radius_at(fraction) + 0.3e-3)
         radii[axis] = 0.035 * shape.length
         canal = DensityEdit(_triple(centre), _triple(radii), 0.25, irregularity=0.1, seed=seed)
-        return _edited(scene, bone, canal)
+        return scene.edited(bone, canal)
 
     return edit
-
-
-def _edited(scene: Scene, bone: str, edit: DensityEdit) -> Scene:
-    parts = (replace(p, edits=(*p.edits, edit)) if p.bone == bone else p for p in scene.bones)
-    return replace(scene, bones=tuple(parts))
 
 
 def _old_deformity(rng: np.random.Generator, bone: str) -> Applied:

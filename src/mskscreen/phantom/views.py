@@ -20,7 +20,7 @@ from mskscreen.phantom.skeleton import rotation
 
 class Projection(NamedTuple):
     """One standard projection: `around` and `tilt` in degrees turn the beam about the limb's long axis and
-    towards its proximal end; `share` is how often a department takes it.
+    towards `Axes.up`; `share` is how often a department takes it.
     """
 
     name: str
@@ -55,6 +55,7 @@ PROJECTIONS: Mapping[JointType, tuple[Projection, ...]] = {
         Projection("PA", "hand flat", 0, 0, 0.35),
         Projection("oblique", "hand oblique", -45, 0, 0.22),
         Projection("lateral", "hand on edge", -90, 0, 0.3),
+        # Departments tilt the beam towards the elbow; to do so changes pixels (docs/phantoms.md, limits).
         Projection("scaphoid", "ulnar deviation", 0, 22, 0.13),
     ),
     JointType.FINGER: (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -52,11 +51,9 @@ def load_volume(bone: str, cortex: str = "normal") -> Volume:
     return Volume(tuple(levels))
 
 
-def prepare(bones: Iterable[str] | None = None) -> None:
-    """Build the volumes of `bones` (default: all) that the cache lacks, as a pool of workers should before it
-    starts.
-    """
-    for bone in bones or TISSUE:
+def prepare() -> None:
+    """Build the volumes that the cache lacks, as should be done before a pool of workers starts."""
+    for bone in TISSUE:
         for cortex in CORTEX:
             load_volume(bone, cortex)
 

@@ -7,7 +7,6 @@ import numpy as np
 from mskscreen.phantom.frames import along, motion, unit
 from mskscreen.phantom.pathology.articulations import articulation_of, meeting_point
 from mskscreen.phantom.pathology.context import Context, Facts, mark, mineral
-from mskscreen.phantom.pathology.lesions import with_edits
 from mskscreen.phantom.scene import DensityEdit, Scene
 
 
@@ -50,7 +49,7 @@ def arthrosis(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]
         world = centre + axes @ np.array([spot[0], spot[1], 0.5]) * radius
         local = np.linalg.inv(transform[:3, :3]) @ (world - transform[:3, 3])
         edits.append(DensityEdit(tuple(local.tolist()), (bore * radius,) * 3, 0.05, 0.3, 0.2, angles[0]))
-    scene = with_edits(scene, joint.bone, tuple(edits))
+    scene = scene.edited(joint.bone, *edits)
     region = mark(centre, axes, np.array([1.25, 1.25, 0.62]) * radius)
     facts = {
         "subkind": joint.name,

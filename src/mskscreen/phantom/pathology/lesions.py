@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from mskscreen.phantom.pathology.context import Context, Facts, mark, mineral
 from mskscreen.phantom.scene import DensityEdit, Scene, Solid
-
-
-def with_edits(scene: Scene, bone: str, edits: tuple[DensityEdit, ...]) -> Scene:
-    """The scene with density edits added to every part of a bone."""
-    parts = (replace(part, edits=(*part.edits, *edits)) if part.bone == bone else part for part in scene.bones)
-    return replace(scene, bones=tuple(parts))
 
 
 def _radii(context: Context, rng: np.random.Generator, low: float, high: float) -> np.ndarray:
@@ -75,7 +67,7 @@ def lytic(context: Context, rng: np.random.Generator) -> tuple[Scene, Facts]:
         extent = radii * (1 + 0.6 * rim)
     bone = context.site.bone
     region = _region(context, centre, extent)
-    scene = with_edits(context.furnish(context.body), bone, tuple(edits)).plus(region_of_interest=(region,))
+    scene = context.furnish(context.body).edited(bone, *edits).plus(region_of_interest=(region,))
     facts: Facts = {
         "subkind": "lytic",
         "transition": manner,
