@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ContractError, ModelError
+from mskscreen.export import foreign
 from mskscreen.export.foreign import OPSET, _with_dynamic_batch, import_model
 from mskscreen.inference import Screener, catalogue, open_engine
 from mskscreen.inference.catalogue import published, read_contract
@@ -30,7 +31,7 @@ DESCRIPTION = (
 )
 
 
-def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE):
+def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE, ir_version=4):
     """A file with the signature of the published six: an early exporter's graph of one fixed batch.
 
     `reshape` flattens to a constant shape, which may be a list of numbers (`ints`), or so that the batch is part
@@ -74,7 +75,9 @@ def write_published(path, *, opset=9, reshape="constant", batch=1, size=SIZE):
         for name, count in {"pred1": 2, "pred2": 7}.items()
     ]
     graph = helper.make_graph(nodes, "published", inputs, outputs, tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version), path
+    )
     return path
 
 
@@ -94,8 +97,9 @@ def images():
     return np.random.default_rng(5).random((4, 1, SIZE, SIZE), np.float32)
 
 
-def test_an_old_file_of_one_fixed_batch_becomes_present_and_dynamic(tmp_path, images):
-    path, out = write_published(tmp_path / "old.onnx"), tmp_path / "new.onnx"
+@pytest.mark.parametrize("ir_version", [3, 4])  # 3, of 2018, asks for every weight among the inputs
+def test_an_old_file_of_one_fixed_batch_becomes_present_and_dynamic(tmp_path, images, ir_version):
+    path, out = write_published(tmp_path / "old.onnx", ir_version=ir_version), tmp_path / "new.onnx"
     contract = import_model(path, out, describe(tmp_path / "contract.toml"))
     assert contract.batch is None
     assert contract.map is None
@@ -133,6 +137,52 @@ def test_a_shape_that_is_a_list_of_numbers_is_made_dynamic_too(tmp_path, images)
     assert import_model(path, out, describe(tmp_path / "contract.toml")).batch is None
     found = open_engine(out, "onnxruntime", "f32").run(images)
     np.testing.assert_allclose(found["pred2"], original(path, images)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_minus_one_is_one_that_is_not_known(tmp_path, images):
+    path, out = write_published(tmp_path / "m.onnx", batch=-1), tmp_path / "new.onnx"
+    assert import_model(path, out, describe(tmp_path / "contract.toml")).batch is None
+    found = open_engine(out, "onnxruntime", "f32").run(images)
+    np.testing.assert_allclose(found["pred2"], original(path, images)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_that_no_contract_knows_are_not_compared(tmp_path):
+    path, out = write_published(tmp_path / "m.onnx"), tmp_path / "new.onnx"
+    model = onnx.load(path)
+    names = helper.make_tensor("names", TensorProto.STRING, [2], [b"normal", b"abnormal"])
+    model.graph.initializer.extend([names, numpy_helper.from_array(np.float32(0), "zero")])
+    for node, kind, shape in (
+        (helper.make_node("Greater", ["pred1", "zero"], ["called"]), TensorProto.BOOL, [1, 2]),
+        (helper.make_node("ArgMax", ["pred1"], ["index"], axis=1, keepdims=0), TensorProto.INT64, [1]),
+        (helper.make_node("Gather", ["names", "index"], ["word"]), TensorProto.STRING, [1]),
+        (helper.make_node("Div", ["pred1", "zero"], ["infinite"]), TensorProto.FLOAT, [1, 2]),
+    ):
+        model.graph.node.append(node)
+        model.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, shape))
+    onnx.save(model, path)
+    assert import_model(path, out, describe(tmp_path / "contract.toml")).batch is None
+
+
+def test_a_graph_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "MOST_SECONDS", 0.1)
+    path = write_published(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    numbers = [helper.make_tensor_value_info("i", TensorProto.INT64, [])]
+    flags, scores = (
+        [helper.make_tensor_value_info(name, kind, shape) for name in names]
+        for names, kind, shape in (
+            (("go", "go_on"), TensorProto.BOOL, []),
+            (("now", "next"), TensorProto.FLOAT, None),
+        )
+    )
+    steps = [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Neg", ["now"], ["next"])]
+    body = helper.make_graph(steps, "body", [*numbers, flags[0], scores[0]], [flags[1], scores[1]])
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 << 62), "steps"))
+    model.graph.node.append(helper.make_node("Loop", ["steps", "", "scores"], ["pred2"], body=body))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=f"^{path}: ONNX Runtime cannot run it .it has not ended after 0.1 sec"):
+        import_model(path, tmp_path / "new.onnx", describe(tmp_path / "contract.toml"))
 
 
 def test_an_operator_of_another_set_may_be_called_reshape_and_take_no_shape(tmp_path):

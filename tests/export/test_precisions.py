@@ -21,6 +21,7 @@ from mskscreen.inference import open_engine
 from mskscreen.inference.backends import OpenVino
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.machine import machine_kind
+from mskscreen.inference.onnx_file import write_metadata
 from mskscreen.inference.verify import FAILED, verify
 
 SIZE = 32
@@ -50,7 +51,6 @@ def write_model(path, outlier=1.0, contract=CONTRACT, edit=lambda model: None):
         "second": second,
         "head1": np.stack([-np.ones(8), np.ones(8)], 1) * rng.random((8, 1)) * 3,
         "head2": rng.normal(0, 2, (8, 7)),
-        "cam": np.ones((1, 8, 1, 1)),
     }
     nodes = [
         helper.make_node("Conv", ["image", "first"], ["a"], "first_conv", strides=[2, 2], pads=[2, 2, 2, 2]),
@@ -68,7 +68,7 @@ def write_model(path, outlier=1.0, contract=CONTRACT, edit=lambda model: None):
         "two",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["b", 1, SIZE, SIZE])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
-        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items() if k != "cam"],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
@@ -208,6 +208,17 @@ def test_a_finished_export_does_nothing_and_another_request_starts_anew(tmp_path
     assert add_precisions(path, dataclasses.replace(request, calibration_images=8), out)[1] is True
 
 
+def test_what_is_made_of_a_file_with_int8_is_made_anew_where_those_weights_are_others(tmp_path, plates):
+    path, source, out = (tmp_path / name for name in ("f32.onnx", "source.onnx", "m.onnx"))
+    add_precisions(write_model(path), Request(["int8"], plates), source)
+    gated = Request(["int8"], None, plates)
+    assert [add_precisions(source, gated, out)[1] for _ in range(2)] == [True, False]
+    add_precisions(path, Request(["int8"], plates, None, 5), source)
+    assert add_precisions(source, gated, out)[1] is True
+    weights = [onnx.load(tmp_path / f"{name}.int8.onnx").graph for name in ("source", "m")]
+    assert weights[0] == weights[1]
+
+
 def test_single_layers_stay_f32_where_the_gate_fails_otherwise(tmp_path, plates, images):
     path, out = write_model(tmp_path / "f32.onnx", outlier=500.0), tmp_path / "m.onnx"
     assert Quantised(path, images).ranking()[0] == "second_conv"
@@ -218,6 +229,8 @@ def test_single_layers_stay_f32_where_the_gate_fails_otherwise(tmp_path, plates,
 
 def test_without_a_gate_nothing_is_approved(tmp_path, plates):
     path, out = write_model(tmp_path / "f32.onnx"), tmp_path / "m.onnx"
+    older = dataclasses.replace(CONTRACT, approved={"onnxruntime/int8": Gate(True, {"studies": 100.0})})
+    write_metadata(path, METADATA_KEY, older.to_json(), path)
     contract, _ = add_precisions(path, Request(["int8"], plates), out)
     assert contract.approved == {}
     assert open_engine(out, "onnxruntime").precision == "f32"
@@ -235,8 +248,6 @@ def test_the_weights_that_are_there_can_be_gated_on_another_machine(tmp_path, pl
     made, _ = add_precisions(path, Request(["int8"], plates), out)
     elsewhere = {gate_key("openvino", "int8", "riscv64"): Gate(True)}
     weights = onnx.load(tmp_path / "m.int8.onnx").graph
-    from mskscreen.inference.onnx_file import write_metadata
-
     write_metadata(out, METADATA_KEY, dataclasses.replace(made, approved=elsewhere).to_json(), out)
     contract, _ = add_precisions(out, Request(["int8"], None, plates), out)
     assert onnx.load(tmp_path / "m.int8.onnx").graph == weights
@@ -251,7 +262,12 @@ def test_verb_prints_the_gates_and_says_by_its_exit_code_that_one_failed(tmp_pat
     path, out = write_model(tmp_path / "f32.onnx"), tmp_path / "m.onnx"
     arguments = ["export", str(path), "--precision", "int8", "--calibration", str(tmp_path / "plates.parquet")]
     arguments += ["--gate", str(tmp_path / "plates.parquet"), "--out", str(out), "--format", "json"]
-    result = CliRunner().invoke(app, arguments)
+    own = tmp_path / "m.int8.onnx"
+    own.write_bytes(b"no model of mskscreen")
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert own.read_bytes() == b"no model of mskscreen"
+    own.unlink()
+    result = CliRunner().invoke(app, [*arguments, "--triton", str(tmp_path / "repository")])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [(row["precision"], row["outcome"]) for row in rows] == [
@@ -259,8 +275,6 @@ def test_verb_prints_the_gates_and_says_by_its_exit_code_that_one_failed(tmp_pat
         ("onnxruntime/int8", "passed"),
     ]
     contract = read_contract(out)
-    from mskscreen.inference.onnx_file import write_metadata
-
     for other, outcome in (({"passed": False}, "failed"), ({"measures": {"studies": 99.0}}, "too few studies")):
         poor = {key: dataclasses.replace(gate, **other) for key, gate in contract.approved.items()}
         write_metadata(out, METADATA_KEY, dataclasses.replace(contract, approved=poor).to_json(), out)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mskscreen.errors import ModelError
+from mskscreen.errors import DataError, ModelError
 from mskscreen.inference.download import fetch
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -32,6 +32,7 @@ class Server:
         self.shift = 0
         self.requests: list[str | None] = []
         self.sent = 0
+        self.midway: Callable[[], object] = lambda: None
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         wanted = handler.headers.get("Range")
@@ -51,7 +52,9 @@ class Server:
             handler.send_header("Content-Length", str(self.announced or len(body)))
         handler.end_headers()
         stop = self.cut.pop(0) if self.cut else len(body)
-        handler.wfile.write(body[:stop])
+        handler.wfile.write(body[: stop // 2])
+        self.midway()
+        handler.wfile.write(body[stop // 2 : stop])
         self.sent += len(body[:stop])
 
 
@@ -85,7 +88,7 @@ def get(server: Any, tmp_path: Path) -> Callable[[], bool]:
 
 
 def files(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "models").iterdir())
+    return sorted(path.name for path in (tmp_path / "models").iterdir() if path.suffix != ".lock")
 
 
 def test_a_file_is_fetched_once(get: Callable, server: Any, tmp_path: Path) -> None:
@@ -118,6 +121,23 @@ def test_a_server_that_brings_nothing_more_ends_it_and_the_next_run_goes_on(
     assert get() is True
     assert server.requests[-1] == "bytes=1200000-"
     assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+
+
+def test_two_at_once_do_not_write_into_one_another(get: Callable, server: Any, tmp_path: Path) -> None:
+    said = []
+
+    def second() -> None:
+        server.midway = lambda: None
+        try:
+            get()
+        except DataError as error:
+            said.append(str(error))
+
+    server.midway = second
+    assert get() is True
+    assert "another process is writing m.onnx" in said[0]
+    assert (tmp_path / "models/m.onnx").read_bytes() == CONTENT
+    assert len(server.requests) == 1
 
 
 def test_a_server_without_ranges_starts_over(get: Callable, server: Any, tmp_path: Path) -> None:

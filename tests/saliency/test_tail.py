@@ -59,6 +59,15 @@ def test_log_odds_are_those_of_the_softmax():
     np.testing.assert_allclose(found, np.log(p[:, 5] / (1 - p[:, 5])))
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_the_direction_is_the_gradient_of_the_log_odds_however_sure_the_model_is(size):
+    scores, target = np.random.default_rng(0).normal(0, size, 7), Target.parse("elbow")
+    scores[5] = 3 * size
+    step = 1e-6 * np.eye(7)
+    odds = target.log_odds({"pred2": np.concatenate([scores + step, scores - step])})
+    np.testing.assert_allclose(target.direction(scores), (odds[:7] - odds[7:]) / 2e-6, atol=1e-5)
+
+
 def test_cam_is_refused_where_more_than_one_layer_follows(bright_model, demo):
     image = np.random.default_rng(0).random((1, 64, 64), np.float32)
     target = Target.parse("abnormal")

@@ -71,7 +71,7 @@ def export(
         refuse_idle(context, "without --triton and --ovms", "force_precision")
     if (triton or ovms) and file.suffix == ".onnx" and not faster:
         refuse_idle(context, "where a file that is ONNX already is only copied to a repository", "out")
-        _write_repositories(file, triton, ovms, force_precision)
+        _write_repositories(file, triton, ovms, force_precision, form)
         return
     if out is None and file.suffix == ".onnx" and file != Path(checkpoint):
         raise typer.BadParameter(f"say where to write what is made of '{checkpoint}'", param_hint="--out")
@@ -79,7 +79,9 @@ def export(
     check_model_output(out)
     with needs("train"):
         from mskscreen.data.manifest import Manifest
-        from mskscreen.export.precisions import Request, add_precisions, work_folder
+        from mskscreen.export.precisions import Request, add_precisions, int8_file, work_folder
+    if "int8" in faster:
+        check_model_output(int8_file(out))
     request = Request(
         faster,
         Manifest.read(calibration) if calibration else None,
@@ -96,14 +98,14 @@ def export(
                 err.print(f"{out}: is there already; nothing to do")
             else:
                 model.replace(out)
-            _write_repositories(out, triton, ovms, force_precision)
+            _write_repositories(out, triton, ovms, force_precision, form)
         else:
 
             def track(text: str, total: int) -> Callable[[int], None]:
                 return stack.enter_context(progress(text, total))
 
             contract, done = add_precisions(model, request, out, track)
-            _write_repositories(out, triton, ovms, force_precision)
+            _write_repositories(out, triton, ovms, force_precision, form)
             if not done:
                 err.print(f"{out}: is finished already; nothing to do")
             if not _show_gates(contract, request, form):
@@ -129,7 +131,9 @@ def _found(name: str) -> Path:
         raise typer.BadParameter(said, param_hint="'checkpoint'") from error
 
 
-def _write_repositories(model: Path, triton: Path | None, ovms: Path | None, unapproved: bool) -> None:
+def _write_repositories(
+    model: Path, triton: Path | None, ovms: Path | None, unapproved: bool, form: Format
+) -> None:
     from mskscreen.inference.repository import write_ovms, write_triton
 
     for folder, write in ((triton, write_triton), (ovms, write_ovms)):
@@ -137,7 +141,8 @@ def _write_repositories(model: Path, triton: Path | None, ovms: Path | None, una
             place, new = write(model, folder, unapproved=unapproved)
             if not new:
                 err.print(f"{place}: is there already; nothing to do")
-            print(place)
+            if form is Format.TABLE:
+                print(place)
 
 
 def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:
@@ -148,7 +153,7 @@ def _f32(checkpoint: Path, out: Path, folder: Path) -> Path:
     from mskscreen.networks.checkpoint import load_checkpoint
 
     if checkpoint.suffix == ".onnx":
-        raise ModelError(f"{checkpoint}: is f32 ONNX already; add to it with --precision bf16,int8")
+        raise ModelError(f"{checkpoint}: is ONNX already; add to it with --precision bf16,int8")
     network, contract = load_checkpoint(checkpoint)
     made = folder / "f32.onnx"
     with err.status("exporting"):

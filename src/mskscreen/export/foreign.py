@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mskscreen.errors import ContractError, ModelError
 from mskscreen.export.onnx import complete
 from mskscreen.inference.backends import OnnxRuntime, reason_of
 from mskscreen.inference.catalogue import described_by, published_as
-from mskscreen.inference.engines import check_ports
+from mskscreen.inference.engines import check_ports, expected_outputs
 from mskscreen.inference.onnx_file import read_metadata
 from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.screener import preprocessing_of
@@ -27,6 +27,8 @@ from mskscreen.storage import replacing
 
 OPSET = 17
 PARITY = 1e-4
+# A file may hold a loop that never ends; the slowest network of the release needs seconds for an image.
+MOST_SECONDS = 600.0
 # Where a contract says what the import changed.
 PROVENANCE_KEY = "import"
 _SINGLES = 3
@@ -39,7 +41,8 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
 
     The contract is that of `description` (TOML with the fields of ModelContract), else that of the published file
     that `path` is. An operator set before 17 is converted and a fixed batch made dynamic, each only if both
-    engines then give the original's outputs on random images. What was changed stands in the provenance.
+    engines then give the original's outputs, those of the contract, on random images. What was changed stands in
+    the provenance.
 
     Raises ContractError where the file is unknown and not described, or its description does not give its input;
     ModelError where it cannot be used.
@@ -49,8 +52,9 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
         raise ModelError(f"{path}: carries a contract already; it needs no import")
     contract = _contract(path, description)
     preprocessing_of(contract)
+    content = path.read_bytes()
     try:
-        original = onnx.load(os.fspath(path), load_external_data=False)
+        original = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX file ({error})") from error
     _without_weights_as_inputs(original)
@@ -62,9 +66,10 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
     rng = np.random.default_rng(0)
     images = [rng.random((batch or 1, 1, *contract.input_size), np.float32) for _ in range(_SINGLES)]
     try:
-        expected = [_onnxruntime(path.read_bytes(), image) for image in images]
+        results = [_onnxruntime(content, image) for image in images]
     except Exception as error:  # those of the engine share no base class
         raise ModelError(f"{path}: ONNX Runtime cannot run it ({reason_of(error)})") from error
+    expected = [{name: result[name] for name in expected_outputs(contract)} for result in results]
     if not all(np.isfinite(value).all() for result in expected for value in result.values()):
         raise ModelError(f"{path}: gives outputs that are not finite; its weights are damaged")
     model = original
@@ -79,7 +84,7 @@ def import_model(path: Path, out: Path, description: Path | None = None) -> Mode
         notes["batch"] = batch or "made dynamic"
     notes["parity"] = _difference(model, images, expected)
     if notes["parity"] > PARITY:
-        raise ModelError(f"{path}: the engines give different outputs for it; it cannot be imported")
+        raise ModelError(f"{path}: cannot be run on OpenVINO, or gives other outputs there than on ONNX Runtime")
     protocol = {**contract.provenance.protocol, PROVENANCE_KEY: notes}
     contract = replace(contract, batch=batch, provenance=replace(contract.provenance, protocol=protocol))
     onnx.helper.set_model_props(model, {**metadata, METADATA_KEY: contract.to_json()})
@@ -99,11 +104,15 @@ def _contract(path: Path, description: Path | None) -> ModelContract:
 
 
 def _without_weights_as_inputs(model: onnx.ModelProto) -> None:
-    """Early exporters list every weight among the inputs, which keeps engines from folding them."""
+    """Early exporters list every weight among the inputs, which keeps engines from folding them.
+
+    Before version 4 of its format ONNX asks for that.
+    """
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [port for port in model.graph.input if port.name not in stored]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -112,9 +121,9 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int | None:
-    """The batch that the first input fixes, or None."""
+    """The batch that the first input fixes, or None; for engines, too, a size below 1 is one that is not known."""
     dimensions = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else ()
-    return dimensions[0].dim_value or None if dimensions else None
+    return dimensions[0].dim_value if dimensions and dimensions[0].dim_value > 0 else None
 
 
 def _converted(model: onnx.ModelProto, images: list[np.ndarray], expected: Outputs) -> onnx.ModelProto | None:
@@ -181,11 +190,23 @@ def _joined(results: Outputs) -> dict[str, np.ndarray]:
 
 
 def _onnxruntime(content: bytes, batch: np.ndarray) -> dict[str, np.ndarray]:
+    """All outputs; it is the first engine to run a graph, and is stopped where that does not end."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: batch}), strict=True))
+    run = onnxruntime.RunOptions()
+    timer = threading.Timer(MOST_SECONDS, setattr, (run, "terminate", True))
+    timer.start()
+    try:
+        values = session.run(names, {session.get_inputs()[0].name: batch}, run)
+    except Exception as error:
+        if run.terminate:
+            raise TimeoutError(f"it has not ended after {MOST_SECONDS:g} seconds") from error
+        raise
+    finally:
+        timer.cancel()
+    return dict(zip(names, values, strict=True))
 
 
 def _openvino(content: bytes, batch: np.ndarray) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ from mskscreen.inference.backends import BACKENDS
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.machine import machine_kind
 from mskscreen.inference.onnx_file import content_digest, write_metadata
-from mskscreen.inference.precision import choose, sha256_of
+from mskscreen.inference.precision import file_of, sha256_of
 from mskscreen.lock import locked
 from mskscreen.storage import replacing
 
@@ -64,11 +64,15 @@ class Request:
     calibration_images: int = CALIBRATION_IMAGES
     seed: int = 0
 
-    def digest(self, model: Path) -> str:
-        """What the outcome depends on, as one SHA-256: graph, contract, data, machine and versions."""
+    def digest(self, model: Path, out: Path) -> str:
+        """What the outcome in `out` depends on, as one SHA-256: graph, contract, data, machine and versions."""
+        contract = read_contract(model)
+        plain = _plain(contract)
+        if not (out.is_file() and model.samefile(out)):  # there they are the outcome itself
+            plain = replace(plain, approved=contract.approved, variants=contract.variants)
         parts = [
             content_digest(model),
-            _plain(read_contract(model)).digest,
+            plain.digest,
             *self.precisions,
             *(manifest.digest if manifest else "" for manifest in (self.calibration, self.gate)),
             str(self.calibration_images),
@@ -117,7 +121,7 @@ def add_precisions(
     contract = read_contract(model)
     if contract.precision != "f32":
         raise ModelError(f"{model}: holds {contract.precision} weights; start from the f32 file")
-    job = request.digest(model)
+    job = request.digest(model, out)
     if out.is_file() and _is_outcome(out, job):
         return read_contract(out), False
     judged = _judged(request, contract)
@@ -130,15 +134,21 @@ def add_precisions(
         approved, notes = dict(contract.approved), {**_notes(contract), "job": job}
         if "bf16" in request.precisions and judge:
             approved |= judge.gates(model, "bf16")
-        int8 = work / f"{out.stem}.int8.onnx"
+        int8 = work / int8_file(out).name
         if calibration is not None:
             gate, notes["int8"] = _make_int8(model, int8, calibration, judge, track)
             # Those of other machines were of other weights.
-            approved = {key: value for key, value in approved.items() if "/int8@" not in key} | gate
+            kept = {key: value for key, value in approved.items() if not key.split("@")[0].endswith("/int8")}
+            approved = kept | gate
         elif there is not None:
             shutil.copyfile(there, int8)
             approved |= judge.gates(int8, "int8") if judge else {}
         return _write(model, int8, out, contract, approved, notes), True
+
+
+def int8_file(out: Path) -> Path:
+    """Where the int8 weights of the model in `out` are written."""
+    return out.with_name(f"{out.stem}.int8.onnx")
 
 
 @contextmanager
@@ -172,7 +182,7 @@ def same_model(a: Path, b: Path) -> bool:
 def _existing_int8(model: Path, contract: ModelContract) -> Path:
     if "int8" not in contract.variants:
         raise DataError("int8 needs images to calibrate on; name their manifest with --calibration")
-    return choose(contract, model, "onnxruntime", "int8", {"int8"}, unapproved=True).path
+    return file_of(contract, model, "int8")
 
 
 def _judged(request: Request, contract: ModelContract) -> np.ndarray | None:
@@ -300,7 +310,7 @@ def _write(
         complete(int8, replace(contract, precision="int8", variants={}))
         variant = Variant(int8.name, int8.stat().st_size, sha256_of(int8))
         contract = replace(contract, variants={**contract.variants, "int8": variant})
-        int8.replace(out.with_name(int8.name))
+        int8.replace(int8_file(out))
     elif model.parent.resolve() != out.parent.resolve():
         contract = replace(contract, variants={})
     with replacing(out) as partial:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from mskscreen.errors import ModelError
 from mskscreen.inference.precision import sha256_of
+from mskscreen.lock import locked
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0
@@ -25,12 +26,17 @@ def fetch(url: str, path: Path, size: int, sha256: str, advance: Callable[[int],
 
     What an earlier attempt left in `NAME.part` is used. `size` in bytes and `sha256` must be those of the file,
     and nothing beyond `size` is stored. Only HTTPS is spoken, save with this machine itself. `advance` gets the
-    bytes that have come. Raises ModelError that says what to do.
+    bytes that have come. Raises ModelError that says what to do, and DataError where another process fetches it.
     """
     if path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256:
         return False
     _require_safe(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f"{path.name}.lock"), path.name):
+        _fetch(url, path, size, sha256, advance)
+    return True
+
+
+def _fetch(url: str, path: Path, size: int, sha256: str, advance: Callable[[int], None]) -> None:
     part = path.with_name(f"{path.name}.part")
     if _size(part) > size:
         part.unlink()
@@ -53,7 +59,6 @@ def fetch(url: str, path: Path, size: int, sha256: str, advance: Callable[[int],
         part.unlink()
         raise ModelError(f"{_host(url)}: sent other bytes than the published {path.name}; nothing was kept")
     part.replace(path)
-    return True
 
 
 def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> None:

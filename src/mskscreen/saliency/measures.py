@@ -69,7 +69,8 @@ def agreement(values: Map, mask: Mask, level: float | None = None) -> dict[str, 
     resized, inside = _same_frame(values, mask)
     positive = np.maximum(resized, 0)
     total = float(positive.sum())
-    found["iou_otsu"] = _overlap(positive > otsu(positive), inside)
+    # Of a map without evidence the threshold is below 0.
+    found["iou_otsu"] = _overlap(positive > max(otsu(positive), 0), inside)
     if level is not None:
         found["iou_fixed"] = _overlap(positive > level * positive.max(), inside)
     found["pixel_ap"] = average_precision(resized.ravel(), inside.ravel())

@@ -60,9 +60,10 @@ class Target:
 
     def direction(self, scores: npt.NDArray) -> npt.NDArray[np.float64]:
         """Gradient (k,) of the log-odds with respect to the scores (k,) of the head."""
-        others = np.exp(np.asarray(scores, np.float64) - np.max(scores))
-        others[self.index] = 0
-        gradient = -others / others.sum()
+        others = np.array(scores, np.float64)
+        others[self.index] = -np.inf
+        others = np.exp(others - others.max())
+        gradient: npt.NDArray[np.float64] = -others / others.sum()
         gradient[self.index] = 1
         return gradient
 
