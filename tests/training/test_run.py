@@ -372,7 +372,7 @@ def test_random_weights_follow_the_seed():
 @pytest.mark.parametrize(
     ("differences", "named"),
     [
-        ({"architecture": "inception_v3"}, "inception_v3 needs a larger input than 32 pixels"),
+        ({"architecture": "inception_v3"}, "inception_v3 cannot take an input of 32 pixels; it was made for 299"),
         ({"architecture": "resnet18", "init": "imagenet"}, "ImageNet weights of 'resnet18' are neither"),
         ({"init": "package"}, "not of 'test_resnet'"),
         ({"init": "gone.safetensors"}, "neither imagenet, random, package nor a file"),
