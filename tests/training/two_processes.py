@@ -41,7 +41,8 @@ def main(data: Path, out: Path, cache: Path, how: str = "") -> None:
     course.Run._conclude = written
     if how == "diverging" and rank == "1":
         course.Run._losses = diverging
-    protocol = TINY.replace(epochs=1, freeze="none")
+    # The second epoch frees what the first one froze.
+    protocol = TINY.replace(epochs=2)
     mine = out / rank if how == "divided" else out
     try:
         train(data, protocol, mine, cache=cache, lightning={"accelerator": "cpu", "devices": 2})

@@ -115,6 +115,8 @@ class Run:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
         self.loss = ScreeningLoss(protocol, training.labels, training.joints)
         optimiser = build_optimiser(protocol, self.network, self.loss)
+        # DDP shares the gradients of what asks for one now, for ever; what is frozen is so from _learn on.
+        self.network.requires_grad_(True)
         self.learner, self.optimiser = fabric.setup(Learner(self.network, self.loss), optimiser)
         if self.average is not None:
             self.average.to(fabric.device)
