@@ -193,7 +193,7 @@ class Run:
             with self.fabric.no_backward_sync(self.learner, enabled=number < len(passes)):
                 losses = self._losses(self.fabric.to_device(batch), known)
                 self.fabric.backward(losses[0] / self.protocol.accumulate)
-            found += losses.detach().double().cpu().numpy() / self.protocol.accumulate
+            found += losses.detach().cpu().double().numpy() / self.protocol.accumulate
         self._check_finite(found[0])
         if self.protocol.clip:
             self.fabric.clip_gradients(
