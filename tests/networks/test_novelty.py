@@ -47,5 +47,8 @@ def test_statistics_that_do_not_fit_are_refused():
     network = calibrated("resnet18")
     with pytest.raises(ModelError, match="512"):
         network.attach_novelty(torch.zeros(100), torch.zeros(3, 100), torch.ones(3), 1.0)
+    for variances in (torch.tensor(1.0), torch.ones(1, 1)):
+        with pytest.raises(ModelError, match="variances"):
+            network.attach_novelty(torch.zeros(512), torch.zeros(1, 512), variances, 1.0)
     with pytest.raises(ModelError, match="positive"):
         network.attach_novelty(torch.zeros(512), torch.zeros(3, 512), torch.zeros(3), 1.0)

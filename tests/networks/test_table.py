@@ -94,7 +94,7 @@ def test_stride_halves_the_cells_of_the_map():
     shapes = {}
     for stride in (32, 16):
         with torch.device("meta"):
-            network = build_network("timm:tf_efficientnet_lite0", output_stride=stride).eval()
+            network = build_network(f"timm:tf_efficientnet_lite0(stride={stride})").eval()
             shapes[stride] = tuple(network(torch.zeros(1, 1, 256, 256))[2].shape)
     assert shapes == {32: (1, 1, 8, 8), 16: (1, 1, 16, 16)}
 
@@ -116,8 +116,11 @@ def test_layers_behind_the_last_feature_map_are_left_out():
     assert all(gradient is not None for gradient in gradients)
 
 
-@pytest.mark.parametrize(("name", "size"), [("inception_v3", 64), ("vgg16_bn", 16)])
-def test_an_input_that_leaves_no_feature_map_is_refused_by_its_size(name: str, size: int):
-    with pytest.raises(ModelError, match=rf"{name} needs a larger input than {size} pixels"):
+@pytest.mark.parametrize(
+    ("name", "size", "made"),
+    [("inception_v3", 64, 299), ("vgg16_bn", 16, 224), ("timm:maxvit_pico_rw_256", 96, 256)],
+)
+def test_an_input_that_a_network_cannot_take_is_refused_by_its_size(name: str, size: int, made: int):
+    with pytest.raises(ModelError, match=f"{name} cannot take an input of {size} pixels; it was made for {made}"):
         measure(name, (size, size))
-    assert measure(name, (96, 96)).gflops > 0
+    assert measure(name, (made, made)).gflops > 0

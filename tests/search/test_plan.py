@@ -243,7 +243,7 @@ def test_a_cell_that_cannot_begin_leaves_the_costs_of_the_others(plan: Plan, tmp
     for run in grown.runs:
         small, absent = run.protocol.architecture == "inception_v3", run.protocol.fold == 7
         said = found[run.name].problem
-        assert ("needs a larger input than 32 pixels" in said) == small
+        assert ("cannot take an input of 32 pixels" in said) == small
         assert ("fold" in said) == (absent and not small)
         assert (found[run.name].seconds > 0) == (not said)
 

@@ -190,15 +190,17 @@ def test_dry_run_foresees_absent_weights_and_counts_what_is_left(
     assert states == {("random", "done"), ("imagenet", "waiting")}
     assert "4 runs: will fail where the hub is out of reach" in said.err
     _main("search", data, "--space", space, "--out", searched.folder, "--dry-run")
-    assert "8 runs, 4 of them not ended" in capsys.readouterr().out
+    assert "8 runs, 4 of them not ended: about" in capsys.readouterr().out
 
 
 def test_dry_run_foresees_a_file_of_weights_that_is_not_there(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    space = small_space(tmp_path, 'protocol="tiny.toml"\n[axes]\ninit=["random", "gone.safetensors"]')
+    space = small_space(tmp_path, f'protocol="tiny.toml"\n[axes]\ninit=["random", "gone.safetensors"]\n{HALVING}')
     _main("search", plan.data, "--space", space, "--out", tmp_path / "never", "--dry-run")
-    assert "1 runs: will fail: key init: 'gone.safetensors' is neither" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "1 runs: will fail: key init: 'gone.safetensors' is neither" in said.err
+    assert "2 of them not ended: at most about" in said.out, "halving shortens it"
     begun = tmp_path / "begun" / "runs" / Space.from_toml(space).runs[1].name
     begun.mkdir(parents=True)
     save_state(begun, Position("", ""), {}, torch.optim.SGD([torch.zeros(1)]))

@@ -46,9 +46,9 @@ def test_two_processes_learn_the_same_weights_and_write_one_run(tmp_path, data, 
     one, other = (load_file(tmp_path / f"process-{rank}.safetensors") for rank in (0, 1))
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert len(list(csv.DictReader((out / "metrics.csv").open()))) == 1
+    assert len(list(csv.DictReader((out / "metrics.csv").open()))) == 2
     cost = json.loads((out / "done.json").read_text())["cost"]
-    assert (cost["processes"], cost["epochs"]) == (2, 1)
+    assert (cost["processes"], cost["epochs"]) == (2, 2)
     manifest = read_data(data, TINY)
     fold = [image for image, fold in zip(manifest["image"], manifest["fold"], strict=True) if fold == 0]
     table = Predictions.read(out / "development.parquet")
@@ -62,7 +62,7 @@ def test_two_processes_learn_the_same_weights_and_write_one_run(tmp_path, data, 
 
 
 def test_processes_that_share_no_folder_do_not_go_on_from_different_states(tmp_path, data, cache):
-    protocol, steps = TINY.replace(epochs=1, freeze="none"), []
+    protocol, steps = TINY.replace(epochs=2), []
     out = tmp_path / "run" / "0"
     train(data, protocol, out, cache=cache, report=steps.append, stop=lambda: bool(steps))
     with safe_open(out / "state.safetensors", framework="pt") as file:

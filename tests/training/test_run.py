@@ -1,6 +1,8 @@
 """What a run makes of good data, of bad data and of a full disk."""
 
+import csv
 import dataclasses
+import itertools
 import json
 import logging
 import re
@@ -120,10 +122,28 @@ def test_the_curves_are_a_picture_and_the_best_epoch_is_the_best(result):
 
 def test_a_run_that_gets_no_better_stops_early(folder, data):
     protocol = TINY.replace(epochs=50, rate=1e-12, decay=0, patience=2, freeze="backbone", averaging=0)
-    protocol = protocol.replace(task_weights="fixed", schedule="constant")
+    protocol = protocol.replace(task_weights="fixed", schedule="constant", heads=10)
     found = train(data, protocol, folder / "early", cache=folder / "cache")
     assert found.cost["epochs"] == 3
     assert found.metrics["epoch"] == 1
+    rows = csv.DictReader((folder / "early" / "metrics.csv").open())
+    assert [float(row["rate"]) for row in rows] == [protocol.rate] * 3, "that of the protocol, not of the heads"
+
+
+def test_images_of_a_step_weigh_the_same_in_whichever_pass_they_are(folder, data, tmp_path):
+    numbers = itertools.count()
+    some = edited(data, tmp_path / "some.parquet", label=lambda label: label if next(numbers) % 3 else None)
+    # No norm learns, for it looks at one pass alone.
+    protocol = SHORT.replace(sampling="natural", freeze="backbone", dropout=0, averaging=0, optimiser="sgd")
+    weights = []
+    for batch, accumulate in ((16, 1), (4, 4)):
+        out = tmp_path / str(batch)
+        train(some, protocol.replace(batch=batch, accumulate=accumulate), out, cache=folder / "cache")
+        weights.append(load_checkpoint(out / "last.safetensors")[0].state_dict())
+    begun = start_network(protocol).state_dict()
+    for name, whole in weights[0].items():
+        moved = (whole.float() - begun[name].float()).abs().max()
+        assert (whole.float() - weights[1][name].float()).abs().max() <= 1e-3 * moved, name
 
 
 @pytest.mark.parametrize(("tasks", "silent"), [("abnormality", "p_joint"), ("joint", "p_abnormal")])
@@ -372,7 +392,7 @@ def test_random_weights_follow_the_seed():
 @pytest.mark.parametrize(
     ("differences", "named"),
     [
-        ({"architecture": "inception_v3"}, "inception_v3 needs a larger input than 32 pixels"),
+        ({"architecture": "inception_v3"}, "inception_v3 cannot take an input of 32 pixels; it was made for 299"),
         ({"architecture": "resnet18", "init": "imagenet"}, "ImageNet weights of 'resnet18' are neither"),
         ({"init": "package"}, "not of 'test_resnet'"),
         ({"init": "gone.safetensors"}, "neither imagenet, random, package nor a file"),

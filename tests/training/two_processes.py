@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -35,13 +36,14 @@ def main(data: Path, out: Path, cache: Path, how: str = "") -> None:
         save_file(weights, out.parent / f"process-{rank}.safetensors")
         return conclude(run)
 
-    def diverging(run: course.Run, batch: dict) -> Tensor:
-        return losses(run, batch) * (math.nan if run.position.step == 1 else 1)
+    def diverging(run: course.Run, *batch: Any) -> Tensor:
+        return losses(run, *batch) * (math.nan if run.position.step == 1 else 1)
 
     course.Run._conclude = written
     if how == "diverging" and rank == "1":
         course.Run._losses = diverging
-    protocol = TINY.replace(epochs=1, freeze="none")
+    # The second epoch frees what the first one froze.
+    protocol = TINY.replace(epochs=2)
     mine = out / rank if how == "divided" else out
     try:
         train(data, protocol, mine, cache=cache, lightning={"accelerator": "cpu", "devices": 2})

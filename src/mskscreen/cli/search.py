@@ -81,7 +81,7 @@ def run(
 
 @app.command()
 def status(folder: Folder, form: FormatOption = Format.TABLE) -> None:
-    """Show what is waiting, running, done, stopped or failed, why, and how long the rest will take."""
+    """Show what is waiting, running, done, stopped or failed, why, and how long the rest will train."""
     with needs("train"):
         from mskscreen.data.manifest import Manifest
         from mskscreen.search.cost import costs
@@ -105,7 +105,11 @@ def status(folder: Folder, form: FormatOption = Format.TABLE) -> None:
         for standing in found
     ]
     counts = ", ".join(f"{count} {state}" for state, count in Counter(s.state for s in found).items())
-    show(rows, form, title=f"{len(found)} runs: {counts}; about {_time(seconds_left(found))} left")
+    show(
+        rows,
+        form,
+        title=f"{len(found)} runs: {counts}; {_about(plan)} {_time(seconds_left(found))} of training left",
+    )
 
 
 @app.command()
@@ -191,7 +195,7 @@ def _show_costs(plan: Plan, manifest: Any, form: Format) -> None:
     left = [run for run in plan.runs if ends[run.name] is None]
     seconds = sum(found[run.name].seconds for run in left)
     counts = f"{len(plan.space.cells)} cells, {len(rows)} runs, {len(left)} of them not ended"
-    show(rows, form, title=f"{counts}: about {_time(seconds)} one by one")
+    show(rows, form, title=f"{counts}: {_about(plan)} {_time(seconds)} of training one by one")
     for problem, count in Counter(found[run.name].problem for run in left).items():
         if problem:
             err.print(f"{count} runs: {problem}")
@@ -224,6 +228,12 @@ def _report_ends(plan: Plan, runs: list[Run]) -> Exit:
     counts = Counter(str(end.state) if end else "not ended" for end in ends)
     err.print(f"{plan.folder}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     return Exit.SOME_FAILED if any(end is None or end.state is State.FAILED for end in ends) else Exit.OK
+
+
+def _about(plan: Plan) -> str:
+    """What stands before a time that halving or early stopping would shorten, and before any other."""
+    early = plan.space.halving or any(run.protocol.patience for run in plan.runs)
+    return "at most about" if early else "about"
 
 
 def _time(seconds: float | None) -> str:

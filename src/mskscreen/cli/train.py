@@ -50,7 +50,7 @@ def train(
         "num_nodes": num_nodes,
         "strategy": strategy,
     }
-    with _Screen() as screen, common.interruptible(signal.SIGTERM) as interrupted:
+    with _Screen(early=chosen.patience > 0) as screen, common.interruptible(signal.SIGTERM) as interrupted:
         result = run.train(
             data,
             chosen,
@@ -74,9 +74,10 @@ def _changed(protocol: Protocol, arguments: list[str]) -> Protocol:
 
 
 class _Screen:
-    """Bars on a terminal, and a line an epoch everywhere."""
+    """Bars on a terminal, and a line an epoch everywhere; a run may end `early`, before its last epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool) -> None:
+        self.bound = "at most " if early else ""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         visible = common.err.is_terminal and not common.err.quiet
         self.bars = Bars(*columns, console=common.err, disable=not visible, transient=True)
@@ -104,7 +105,7 @@ class _Screen:
         if at.metrics is not None:
             left = (now - self.began[0]) / max(1, done - self.began[1]) * (total - done)
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in at.metrics.items())
-            common.err.print(f"{text}; {figures}; {left / 60:.0f} min left")
+            common.err.print(f"{text}; {figures}; {self.bound}{left / 60:.0f} min left")
 
 
 def _conclude(result: RunResult) -> None:

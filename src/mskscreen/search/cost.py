@@ -51,7 +51,8 @@ def costs(plan: Plan, manifest: Manifest) -> dict[str, Cost]:
     """Cost of every run by its name, at its own speed, else at that of its architecture, else of anything.
 
     Speeds are of runs that have saved themselves or ended. Where there is none it is that of one small network on
-    this machine, which is right to a factor of about three. Halving is not counted on.
+    this machine, which is right to a factor of about three. Neither halving nor early stopping is counted on, nor
+    what follows the training.
     """
     speeds = _speeds(plan)
     typical = median(speeds.values()) if speeds else _reference_speed()

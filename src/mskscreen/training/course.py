@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from mskscreen.training.curves import draw_curves
 from mskscreen.training.depthwise import QuickDepthwise
 from mskscreen.training.development import score_fold
 from mskscreen.training.learner import Begun, Learner, contract_of, precision
-from mskscreen.training.loader import loader
+from mskscreen.training.loader import UNKNOWN, loader
 from mskscreen.training.logs import close_loggers, log_epoch, open_loggers, write_history
 from mskscreen.training.losses import ScreeningLoss, learned
 from mskscreen.training.material import Material, preprocessing
@@ -115,6 +115,8 @@ class Run:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if protocol.averaging else None
         self.loss = ScreeningLoss(protocol, training.labels, training.joints)
         optimiser = build_optimiser(protocol, self.network, self.loss)
+        # DDP shares the gradients of what asks for one now, for ever; what is frozen is so from _learn on.
+        self.network.requires_grad_(True)
         self.learner, self.optimiser = fabric.setup(Learner(self.network, self.loss), optimiser)
         if self.average is not None:
             self.average.to(fabric.device)
@@ -129,6 +131,7 @@ class Run:
                 f"{lost[0]}: is missing, and no later epoch may be better; "
                 f"bring it back, or delete {FILE} to begin anew"
             )
+        self.rate = 0.0
         self.loggers: list[Logger] = []
         if fabric.is_global_zero:
             discard_partials(out, ".safetensors")
@@ -162,7 +165,8 @@ class Run:
                 saved = time.monotonic()
             began = time.monotonic()
             number = at.epoch * self.steps + at.step
-            set_rate(self.optimiser, rate(protocol, number, self.steps * protocol.epochs, losses))
+            self.rate = rate(protocol, number, self.steps * protocol.epochs, losses)
+            set_rate(self.optimiser, self.rate)
             # A seed for every step: what dropout draws depends on nothing that would have to be saved.
             torch.manual_seed(_seed(protocol.seed, number, self.fabric.global_rank))
             found = self._step(batches)
@@ -183,12 +187,13 @@ class Run:
         Raises ProtocolError where the loss is not finite.
         """
         found = np.zeros(3)
-        for left in reversed(range(self.protocol.accumulate)):
-            batch = self.fabric.to_device(next(batches))
-            with self.fabric.no_backward_sync(self.learner, enabled=left > 0):
-                losses = self._losses(batch)
+        passes = [next(batches) for _ in range(self.protocol.accumulate)]
+        known = self._known(passes)
+        for number, batch in enumerate(passes, 1):
+            with self.fabric.no_backward_sync(self.learner, enabled=number < len(passes)):
+                losses = self._losses(self.fabric.to_device(batch), known)
                 self.fabric.backward(losses[0] / self.protocol.accumulate)
-            found += losses.detach().double().cpu().numpy() / self.protocol.accumulate
+            found += losses.detach().cpu().double().numpy() / self.protocol.accumulate
         self._check_finite(found[0])
         if self.protocol.clip:
             self.fabric.clip_gradients(
@@ -198,14 +203,22 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         return found.tolist()
 
-    def _losses(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _known(self, passes: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """How many images of a pass have a known label, and a known joint type (2,): the mean of all in this step.
+
+        By it, and not by what it knows itself, each pass of each process divides: so all images weigh the same.
+        """
+        counts = [float(sum((batch[name] != UNKNOWN).sum() for batch in passes)) for name in ("label", "joint")]
+        return self._mean(counts).clamp(min=1 / self.fabric.world_size) / len(passes)
+
+    def _losses(self, batch: Mapping[str, Tensor], known: Tensor) -> Tensor:
         """Losses (3,) of a batch.
 
         Raises ProtocolError where a norm has one value alone to take the spread of.
         """
         try:
             with QuickDepthwise():
-                losses: Tensor = self.learner(batch["image"], batch["label"], batch["joint"])
+                losses: Tensor = self.learner(batch["image"], batch["label"], batch["joint"], known)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -226,7 +239,7 @@ class Run:
         self._check_weights()
         found = figures(result, self.material.fold, protocol.labels, tasks)
         means = (self._mean(at.sums) / self.steps).tolist()
-        row = {"epoch": at.epoch + 1, "rate": self.optimiser.param_groups[0]["lr"], "loss": means[0]}
+        row = {"epoch": at.epoch + 1, "rate": self.rate, "loss": means[0]}
         row |= {f"loss_{task}": means[1 + ("abnormality", "joint").index(task)] for task in tasks}
         at.history.append({**row, "dev_loss": loss, **found})
         at.epoch, at.step, at.sums = at.epoch + 1, 0, [0.0, 0.0, 0.0]

@@ -42,8 +42,8 @@ class Learner(nn.Module):
         super().__init__()
         self.network, self.loss = network, loss
 
-    def forward(self, image: Tensor, label: Tensor, joint: Tensor) -> Tensor:
-        return self.loss(*scores(self.network, image), label, joint)
+    def forward(self, image: Tensor, label: Tensor, joint: Tensor, known: Tensor) -> Tensor:
+        return self.loss(*scores(self.network, image), label, joint, known)
 
 
 def scores(network: ScreeningNetwork, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ class ScreeningLoss(nn.Module):
     """Loss of a batch from `pred1` (B, 2), `pred2` (B, 7), labels (B,) and joints (B,), -1 where unknown.
 
     Returns (3,): the loss to descend, then the mean loss of abnormality and of joint before any weight between
-    them; 0 for a task that is not learned or of which the batch knows nothing. The weights of classes come from
-    `labels` and `joints` (n,) of the training images.
+    them; 0 for a task that is not learned or of which the batch knows nothing. The means are over the images whose
+    truth is known: as many as `known` (2,) says where the batch is one pass of a step, else those of the batch.
+    The weights of classes come from `labels` and `joints` (n,) of the training images.
 
     With uncertainty weighting (Kendall et al., arXiv:1705.07115) each task has a log variance s that is learned:
     the loss is exp(-s) L + s / 2.
@@ -40,12 +41,16 @@ class ScreeningLoss(nn.Module):
         uncertain = protocol.task_weights == "uncertainty"
         self.log_variances = nn.Parameter(torch.zeros(2)) if uncertain else None
 
-    def forward(self, pred1: Tensor, pred2: Tensor, label: Tensor, joint: Tensor) -> Tensor:
+    def forward(
+        self, pred1: Tensor, pred2: Tensor, label: Tensor, joint: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        if known is None:
+            known = torch.stack([(truth != UNKNOWN).sum().clamp(min=1) for truth in (label, joint)])
         # An unknown joint (-1) takes the last row, which is of all joints.
         weights = self.abnormality_weights[joint, label.clamp(min=0)]
         losses = {
-            "abnormality": lambda: self._task(pred1, label, weights),
-            "joint": lambda: self._task(pred2, joint, self.joint_weights[joint.clamp(min=0)]),
+            "abnormality": lambda: self._task(pred1, label, weights) / known[0],
+            "joint": lambda: self._task(pred2, joint, self.joint_weights[joint.clamp(min=0)]) / known[1],
         }
         factors = {"abnormality": self.protocol.abnormality_weight, "joint": self.protocol.joint_weight}
         zero = pred1.new_zeros((), dtype=torch.float32)
@@ -61,8 +66,7 @@ class ScreeningLoss(nn.Module):
         return torch.stack([total, *(part.detach() for part in parts)])
 
     def _task(self, scores: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-        """Mean over the images whose truth is known."""
-        known = truth != UNKNOWN
+        """Sum over the images whose truth is known."""
         target = truth.clamp(min=0)
         scores = scores.float()
         losses = functional.cross_entropy(
@@ -74,7 +78,7 @@ class ScreeningLoss(nn.Module):
             # Below an exponent of 1 the slope at 0 is infinite.
             unsure = (1 - sure).clamp(min=torch.finfo(sure.dtype).eps)
             losses = losses * unsure**self.protocol.focal_gamma
-        return (losses * weights * known).sum() / known.sum().clamp(min=1)
+        return (losses * weights * (truth != UNKNOWN)).sum()
 
 
 def learned(protocol: Protocol) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ def study_type_weights(labels: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Weights (8, 2) of normal and abnormal for each joint type, and in the last row for all together.
 
     Each class weighs the share of the other one in its study type (Rajpurkar et al., arXiv:1712.06957, section
-    3.2: w1 = N / (A + N), w0 = A / (A + N)); 1 where a study type knows one class alone.
+    3: w1 = N / (A + N), w0 = A / (A + N)); 1 where a study type knows one class alone.
     """
     weights = np.ones((len(JOINT_LABELS) + 1, 2))
     for joint in range(len(JOINT_LABELS) + 1):

@@ -118,7 +118,7 @@ def begin_epoch(protocol: Protocol, network: ScreeningNetwork, epoch: int) -> No
 
 @torch.no_grad()
 def average(kept: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move the average of the weights by one step; it begins as a plain mean of the first steps."""
+    """Move the average of the weights by one step; at first it moves faster, and so forgets how the run began."""
     decay = min(decay, (1 + step) / (10 + step))
     for old, new in zip(kept.state_dict().values(), network.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
