@@ -119,13 +119,13 @@ def predict(
     how = {"engine": engine, "precision": precision, "unapproved": force_precision, "reading": reading}
     screener, threshold = _open(model, contract, at, limits=limits, **how)
     about = screener.describe(at)
+    inspect = _drawing(screener, maps) if maps and not isinstance(screener, Ensemble) else None
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if ray:
             return _on_ray(paths, model[0], about, study_by=study_by, limits=limits, unapproved=force_precision)
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
-        inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
     run = Run(len(files))
