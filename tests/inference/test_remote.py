@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.evaluation.explain.explainer import Explainer
-from mskscreen.inference import open_engine
+from mskscreen.inference import open_engine, remote
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
@@ -119,6 +120,12 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 entry["data"] = value.ravel().tolist()
             outputs.append(entry)
+        if self.server.trouble == "drips":
+            self.reply(b"", 200, {"Content-Length": "9999"})
+            with suppress(OSError):
+                while not self.server.over.wait(0.01):
+                    self.wfile.write(b" ")
+            return
         head_out = json.dumps({"model_name": "tiny", "outputs": outputs}).encode()
         if self.server.trouble == "breaks off":
             self.reply(head_out + tail, 200, {"Content-Length": "9999"})
@@ -156,6 +163,7 @@ def serve(model: Path) -> Iterator[Callable[..., str]]:
         precision: Any = read_contract(path).precision
         server.engine = open_engine(path, precision=precision, threads=1, unapproved=True)
         server.binary, server.knows, server.digest = binary, knows, digest
+        server.over = threading.Event()
         server.trouble, server.asked, server.name, server.versions = trouble, 0, name, versions
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
@@ -163,6 +171,7 @@ def serve(model: Path) -> Iterator[Callable[..., str]]:
 
     yield start
     for server in servers:
+        server.over.set()
         server.shutdown()
         server.server_close()
 
@@ -280,6 +289,15 @@ def test_what_a_server_does_wrong_is_one_clear_error(
 ) -> None:
     url = serve(trouble=trouble)
     with pytest.raises(MskscreenError, match=f"^{url}.*{said}"):
+        Screener(remote=url).predict(write_png(tmp_path / "a.png"))
+
+
+def test_an_answer_that_drips_is_not_waited_for_for_ever(
+    serve: Callable, write_png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_LONGEST", 0.5)
+    url = serve(trouble="drips")
+    with pytest.raises(ModelError, match=rf"^{url}: cannot be reached \(no whole answer in 0\.5 s\)"):
         Screener(remote=url).predict(write_png(tmp_path / "a.png"))
 
 
