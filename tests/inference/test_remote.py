@@ -340,10 +340,22 @@ def test_no_message_tells_the_password_in_an_address(rest: str) -> None:
     assert "ss@" not in str(caught.value)
 
 
-@pytest.mark.parametrize("asked", [{"engine": "openvino"}, {"precision": "f32"}, {"unapproved": True}])
-def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any) -> None:
-    with pytest.raises(ModelError, match="a server chooses"):
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"engine": "openvino"}, "--engine"),
+        ({"precision": "f32", "unapproved": True}, "--precision and --force-precision"),
+    ],
+)
+def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any, option: str) -> None:
+    with pytest.raises(ModelError, match=f"a server chooses .*; leave out {option}$"):
         Screener.load("http://127.0.0.1:1/v2/models/tiny", **asked)
+
+
+def test_sanity_asks_for_the_file_of_a_model_on_a_server() -> None:
+    found = CliRunner().invoke(app, ["explain", "sanity", "a.png", "--model", "http://127.0.0.1:1/v2/models/tiny"])
+    assert found.exit_code == 2
+    assert "a server shows no layers; name the model's file" in " ".join(found.stderr.split())
 
 
 def test_a_file_has_its_own_contract(model: Path) -> None:

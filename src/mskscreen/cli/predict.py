@@ -182,10 +182,10 @@ def _open(models: list[str], contract: str | None, at: str, **how: Any) -> tuple
 def _check_forced(models: list[str]) -> None:
     """Refuse --force-precision alone for a file that holds several precisions: it would not say which."""
     from mskscreen.errors import ModelError
-    from mskscreen.inference.catalogue import model_path, read_contract
+    from mskscreen.inference.catalogue import model_path, on_server, read_contract
     from mskscreen.inference.precision import to_force
 
-    for name in (name for name in models if not name.startswith(("http://", "https://"))):
+    for name in (name for name in models if not on_server(name)):
         contract = read_contract(model_path(name))
         try:
             to_force(contract, name)
