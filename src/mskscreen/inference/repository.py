@@ -33,9 +33,9 @@ def write_triton(model: Path, folder: Path, *, unapproved: bool = False) -> tupl
 
     The contract is in the configuration's parameters, where `Screener(remote=...)` finds it. Returns the folder of
     the model and whether anything was written: what is there of this very file is left as it is. Raises ModelError
-    where the folder holds another model of the same name or another contract of this one, where the model cannot be
-    run, or where it holds weights of another precision than f32 that did not pass their gate on this engine and this
-    kind of machine, unless `unapproved`.
+    where the folder holds another model of the same name or another contract of this one, where the model cannot
+    be run, or where it holds weights of another precision than f32 that did not pass their gate on this engine and
+    this kind of machine, unless `unapproved`.
     """
     engine = _open(model, "onnxruntime", unapproved)
     place, here = _place(engine, folder)
