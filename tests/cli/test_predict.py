@@ -121,6 +121,14 @@ def test_results_are_on_stdout_and_everything_else_on_stderr(run: Callable, mura
     assert NOT_FOR_DIAGNOSIS not in good.out.lower()
 
 
+def test_a_study_whose_number_begins_as_its_folder_is_called_is_shown_whole(
+    run: Callable, write_dicom: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dicom(tmp_path / "1" / "a.dcm", StudyInstanceUID="1.2.840.113619.7")
+    monkeypatch.chdir(tmp_path)
+    assert re.search(r"^ +1\.2\.840\.113619\.7 .*^ +a\.dcm ", run("1").out, re.MULTILINE | re.DOTALL)
+
+
 def test_quiet_leaves_the_errors_and_nothing_else(
     mura: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -291,9 +299,10 @@ def test_maps_of_a_model_without_map_are_refused(
     run: Callable, mura: Path, tmp_path: Path, tiny_model: Callable, tiny_contract: Callable
 ) -> None:
     without = tiny_model(tmp_path / "m.onnx", contract=tiny_contract(map=None), drop=("map",))
-    done = run(mura, "--maps", tmp_path / "maps", model=without)
+    done = run(mura, "--maps", tmp_path / "maps", "-o", tmp_path / "table.json", model=without)
     assert (done.code, done.out) == (2, "")
     assert "no evidence map" in " ".join(done.err.split())
+    assert not list(tmp_path.glob("table.json*"))
     assert run(mura, model=without).code == 3
 
 

@@ -3,13 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mskscreen.inference.files import find_radiographs, passed_over, printable
+from mskscreen.inference.files import _natural, find_radiographs, passed_over, printable
 from mskscreen.inference.grouping import group
 from mskscreen.mura_path import unlabelled
 
@@ -54,6 +55,11 @@ def test_the_order_takes_numbers_as_numbers(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert names(tmp_path, tmp_path) == ["image1.png", "image9.png", "image10.png", "b2/x.png", "b10/x.png"]
+
+
+def test_the_order_is_not_that_in_which_a_file_system_lists_names() -> None:
+    names = ("a001.png", "a01.png", "a1.png", "a2.png")
+    assert {tuple(sorted(listed, key=_natural)) for listed in permutations(names)} == {names}
 
 
 def test_a_pipe_below_a_folder_is_not_waited_for(tmp_path: Path) -> None:

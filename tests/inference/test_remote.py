@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mskscreen.cli.main import app
 from mskscreen.contract import METADATA_KEY, Gate
 from mskscreen.errors import ModelError, MskscreenError
 from mskscreen.evaluation.explain.explainer import Explainer
-from mskscreen.inference import open_engine
+from mskscreen.inference import open_engine, remote
 from mskscreen.inference.catalogue import model_path, read_contract
 from mskscreen.inference.remote import SHA256_KEY, open_remote
 from mskscreen.inference.repository import triton_config
@@ -119,6 +120,12 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 entry["data"] = value.ravel().tolist()
             outputs.append(entry)
+        if self.server.trouble == "drips":
+            self.reply(b"", 200, {"Content-Length": "9999"})
+            with suppress(OSError):
+                while not self.server.over.wait(0.01):
+                    self.wfile.write(b" ")
+            return
         head_out = json.dumps({"model_name": "tiny", "outputs": outputs}).encode()
         if self.server.trouble == "breaks off":
             self.reply(head_out + tail, 200, {"Content-Length": "9999"})
@@ -156,6 +163,7 @@ def serve(model: Path) -> Iterator[Callable[..., str]]:
         precision: Any = read_contract(path).precision
         server.engine = open_engine(path, precision=precision, threads=1, unapproved=True)
         server.binary, server.knows, server.digest = binary, knows, digest
+        server.over = threading.Event()
         server.trouble, server.asked, server.name, server.versions = trouble, 0, name, versions
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
@@ -163,6 +171,7 @@ def serve(model: Path) -> Iterator[Callable[..., str]]:
 
     yield start
     for server in servers:
+        server.over.set()
         server.shutdown()
         server.server_close()
 
@@ -283,6 +292,15 @@ def test_what_a_server_does_wrong_is_one_clear_error(
         Screener(remote=url).predict(write_png(tmp_path / "a.png"))
 
 
+def test_an_answer_that_drips_is_not_waited_for_for_ever(
+    serve: Callable, write_png: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_LONGEST", 0.5)
+    url = serve(trouble="drips")
+    with pytest.raises(ModelError, match=rf"^{url}: cannot be reached \(no whole answer in 0\.5 s\)"):
+        Screener(remote=url).predict(write_png(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize("what", ["map", "novelty"])
 def test_an_output_of_a_server_that_is_no_number_is_an_error_of_the_image(
     serve: Callable, with_novelty: Path, write_png: Callable, tmp_path: Path, what: str
@@ -322,10 +340,22 @@ def test_no_message_tells_the_password_in_an_address(rest: str) -> None:
     assert "ss@" not in str(caught.value)
 
 
-@pytest.mark.parametrize("asked", [{"engine": "openvino"}, {"precision": "f32"}, {"unapproved": True}])
-def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any) -> None:
-    with pytest.raises(ModelError, match="a server chooses"):
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"engine": "openvino"}, "--engine"),
+        ({"precision": "f32", "unapproved": True}, "--precision and --force-precision"),
+    ],
+)
+def test_what_only_a_file_can_be_asked_for_is_refused(asked: Any, option: str) -> None:
+    with pytest.raises(ModelError, match=f"a server chooses .*; leave out {option}$"):
         Screener.load("http://127.0.0.1:1/v2/models/tiny", **asked)
+
+
+def test_sanity_asks_for_the_file_of_a_model_on_a_server() -> None:
+    found = CliRunner().invoke(app, ["explain", "sanity", "a.png", "--model", "http://127.0.0.1:1/v2/models/tiny"])
+    assert found.exit_code == 2
+    assert "a server shows no layers; name the model's file" in " ".join(found.stderr.split())
 
 
 def test_a_file_has_its_own_contract(model: Path) -> None:

@@ -152,6 +152,17 @@ def test_another_model_of_the_same_name_is_refused_and_the_same_one_left_as_it_i
         write(model, folder)
 
 
+def test_a_description_that_changed_is_not_passed_over(tmp_path: Path, tiny_model: Callable) -> None:
+    model = tiny_model(tmp_path / "m.onnx", contract=None)
+    steps = "decode|grayscale|resize(32,32,bilinear,antialias)|unit"
+    text = f"name = 'foreign'\narchitecture = 'x'\ninput_size = [32, 32]\npreprocessing = '{steps}'\n"
+    model.with_suffix(".toml").write_text(text)
+    write_triton(model, tmp_path / "repository")
+    model.with_suffix(".toml").write_text(text + "operating_points = {balanced = 0.9}\n")
+    with pytest.raises(ModelError, match=r"config\.pbtxt: holds another contract of this model; choose another"):
+        write_triton(model, tmp_path / "repository")
+
+
 def test_a_model_that_the_config_keeps_in_another_folder_is_not_replaced(tmp_path: Path, model: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text('{"model_config_list": [{"config": {"name": "tiny", "base_path": "/models/tiny"}}]}')

@@ -173,6 +173,12 @@ def test_pages(bright_model, write_png, tmp_path):
     assert Image.open(together[0]).width > 3 * LONG_SIDE > 2 * LONG_SIDE > Image.open(apart[0]).width
     sheet = Image.open(tmp_path / "one" / "contact-sheet.png")
     assert sheet.width > 2 * 600
+    explain(*files, "--out", tmp_path / "one", *chosen)
+    assert (tmp_path / "one" / "contact-sheet.png").exists(), "it still shows what is there"
+    explain(*files, "--out", tmp_path / "one", *chosen, "--of", "wrist")
+    assert (tmp_path / "one" / "contact-sheet.png").exists()
+    explain(files[0], "--out", tmp_path / "one", "--model", bright_model(bias=2))
+    assert not (tmp_path / "one" / "contact-sheet.png").exists(), "a picture on it is of another model"
     assert not (tmp_path / "each" / "contact-sheet.png").exists()
 
 
@@ -214,6 +220,24 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(bright_model, 
     assert "nothing to do" in explain(*base, "--passes", 256).stderr
 
 
+def test_passes_of_an_earlier_run_are_not_counted_again(bright_model, write_png, tmp_path):
+    first, second = (write_png(tmp_path / f"{seed}.png", seed) for seed in (3, 4))
+    base = ["--out", tmp_path / "out", "--model", bright_model(), "--method", "rise", "--passes", 128]
+    assert "1 maps of 1 images in 128 forward passes" in explain(first, *base).stderr
+    assert "2 maps of 2 images in 128 forward passes" in explain(first, second, *base).stderr
+    assert "2 maps of 2 images in 0 forward passes" in explain(first, second, *base).stderr
+
+
+@pytest.mark.parametrize("verb", ["files", "sanity"])
+def test_of_two_models_none_is_taken_in_silence(bright_model, write_png, tmp_path, verb):
+    out = ["--out", str(tmp_path / "out")] if verb == "files" else []
+    models = ["--model", str(bright_model()), "--model", str(bright_model(bias=2))]
+    found = RUN.invoke(app, ["explain", verb, str(write_png(tmp_path / "a.png")), *out, *models])
+    assert found.exit_code == 2
+    assert "maps are of one model" in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_pictures_of_another_model_or_form_do_not_outlive_their_records(bright_model, write_png, tmp_path):
     file, out = write_png(tmp_path / "a.png", 4), tmp_path / "out"
     explain(file, "--out", out, "--model", bright_model(), "--method", "hirescam", "--method", "gradcam")
@@ -244,10 +268,12 @@ def test_an_unknown_class_is_a_wrong_call(bright_model, write_png, tmp_path):
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(bright_model, write_png, tmp_path):
     good, bad = write_png(tmp_path / "in" / "a.png", 4), tmp_path / "in" / "b.png"
     bad.write_bytes(good.read_bytes()[:60])
-    chosen = ["explain", str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--model", str(bright_model())]
+    files = [str(tmp_path / "in"), "n" * 300]
+    chosen = ["explain", *files, "--out", str(tmp_path / "o"), "--model", str(bright_model())]
     found = RUN.invoke(app, ["--quiet", *chosen])
     assert found.exit_code == 3
-    assert found.stderr.startswith("not explained: image 2 of 2, b.png: ")
+    assert found.stderr.startswith("not explained: image 2 of 3, b.png: ")
+    assert "not explained: image 3 of 3, nnn" in found.stderr
     assert [Path(record.file).name for record in read_records(tmp_path / "o")] == ["a.png"]
 
 

@@ -79,6 +79,41 @@ def test_cam_is_refused_where_more_than_one_layer_follows(bright_model, demo):
         Explainer(open_engine(bright_model(hidden=True), threads=1))(image, "cam", target)
 
 
+@pytest.mark.parametrize("kind", ["Mul", "Add"])
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (8, 1, 1), (1,)])
+def test_a_constant_of_any_shape_counts_for_each_channel(tiny_model, tmp_path, kind, shape):
+    from onnx import helper, numpy_helper
+
+    def changed(model):
+        values = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, "constant"))
+        model.graph.node.insert(3, helper.make_node(kind, ["pooled", "constant"], ["changed"]))
+        model.graph.node[4].input[0] = "changed"
+
+    path = tiny_model(tmp_path / "m.onnx", edit=changed)
+    image = np.random.default_rng(0).random((1, 32, 32), np.float32)
+    tail = Tail.read(path)
+    found = open_engine(path, precision="f32", threads=1).run(image[None])["pred1"][0]
+    np.testing.assert_allclose(tail.scores(tail.features(image), "pred1"), found, rtol=1e-4, atol=1e-5)
+
+
+def test_cam_is_refused_where_cells_have_weights_of_their_own(tiny_model, tmp_path):
+    from onnx import numpy_helper
+
+    def flat(model):
+        rng = np.random.default_rng(0)
+        for tensor in model.graph.initializer:
+            if tensor.name.startswith("head"):
+                shape = (8 * 16 * 16, tensor.dims[1])
+                tensor.CopyFrom(numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), tensor.name))
+        model.graph.node[3].input[0] = "active"
+        del model.graph.node[2]
+
+    engine = open_engine(tiny_model(tmp_path / "m.onnx", edit=flat), threads=1)
+    with pytest.raises(ModelError, match="behind a global average"):
+        Explainer(engine).require("cam", Target.parse("abnormal"))
+
+
 def test_a_tail_that_cannot_be_read_names_what_stands_in_the_way(tiny_model, tmp_path):
     from onnx import helper
 

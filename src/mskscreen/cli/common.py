@@ -132,16 +132,18 @@ def check_model_output(out: Path) -> None:
         )
 
 
-def check_writable(path: Path | None, *, made: bool = False) -> Path | None:
-    """Raise BadParameter, before any work, where no file can be written to `path`: see `unwritable`."""
-    if path and (why := unwritable(path, made=made)):
+def to_write(path: Path | None) -> Path | None:
+    """Raise BadParameter, before any work, where no file can be written to `path`; also a callback of options."""
+    if path and (why := unwritable(path)):
         raise typer.BadParameter(f"{path}: {why}")
     return path
 
 
-def to_write(path: Path | None) -> Path | None:
-    """`check_writable` as the callback of an option."""
-    return check_writable(path)
+def to_make(path: Path | None) -> Path | None:
+    """As `to_write`, where folders that are not there will be made."""
+    if path and (why := unwritable(path, made=True)):
+        raise typer.BadParameter(f"{path}: {why}")
+    return path
 
 
 def say_burned_in(images: int) -> None:

@@ -12,12 +12,12 @@ from mskscreen.cli.common import (
     Format,
     FormatOption,
     alarm,
-    check_writable,
     err,
     needs,
     progress,
     refuse_idle,
     show,
+    to_make,
 )
 from mskscreen.data.kinds import Kind
 
@@ -32,21 +32,15 @@ if TYPE_CHECKING:
     from mskscreen.data.manifest import Manifest
 
 app = typer.Typer(help="Index, check, audit, relabel, split and cache a data set.", no_args_is_help=True)
-
-
-def _to_write(path: Path | None) -> Path | None:
-    return check_writable(path, made=True)
-
-
 Source = Annotated[Kind, typer.Option(help="Kind of data set; 'auto' looks at the folder.")]
 Links = Annotated[bool, typer.Option("--allow-links", help="Follow symbolic links that lead out of ROOT.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest written by `data index`.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")]
 FindingsFile = Annotated[
     Path | None,
-    typer.Option("--findings", help="CSV to write with every finding, its file and its line.", callback=_to_write),
+    typer.Option("--findings", help="CSV to write with every finding, its file and its line.", callback=to_make),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.", callback=_to_write)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.", callback=to_make)]
 
 
 @app.command()

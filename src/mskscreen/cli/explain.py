@@ -33,6 +33,7 @@ _OPTIONS = {
     "occlusion": ("patches",),
     "integrated-gradients": ("checkpoint",),
 }
+Models = Annotated[list[str], typer.Option("--model", help="An ONNX file, or the name of a bundled model.")]
 
 
 @app.command()
@@ -48,7 +49,7 @@ def files(
     of: Annotated[
         str, typer.Option(help="The class to explain: abnormal, joint (the predicted one), wrist, ...")
     ] = ("abnormal"),
-    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    models: Models = ["demo"],  # noqa: B006 - typer copies it
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint of the model, for integrated-gradients.", exists=True)
     ] = None,
@@ -89,6 +90,7 @@ def files(
     from mskscreen.saliency import rise
     from mskscreen.saliency.target import JOINT, Target
 
+    model = _one(models)
     chosen = tuple(map(str, dict.fromkeys(method or _METHODS[:1])))
     for name, options in _OPTIONS.items():
         if name not in chosen:
@@ -107,7 +109,7 @@ def files(
     request = Request(chosen, of, at, normal, raw, layout)
     records: list[MapRecord] = []
     errors: list[str] = []
-    found = done = burned_in = 0
+    found = done = burned_in = spent = 0
     budget = len(paths) * sum(map(settings.most_passes, request.methods))
     with (
         common.needs("explain"),
@@ -117,6 +119,7 @@ def files(
         for made in explain_files(screener, explainer, request, paths, out, advance):
             records += made.records
             found += made.found
+            spent += 0 if made.found else sum(record.passes for record in made.records)
             burned_in += made.burned_in
             done += 1
             errors += [f"image {done} of {len(paths)}, {made.error}"] if made.error else []
@@ -126,7 +129,7 @@ def files(
         print(page)
     for error in errors:
         common.alarm.print(f"not explained: {error}")
-    _sum_up(out, records, found)
+    _sum_up(out, records, found, spent)
     common.say_burned_in(burned_in)
     if found == len(paths):
         common.err.print(f"{out}: is finished already; nothing to do")
@@ -134,6 +137,13 @@ def files(
         common.alarm.print(f"stopped after {done} of {len(paths)} images; the same command goes on")
         raise typer.Exit(common.Exit.FAILURE)
     raise typer.Exit(common.Exit.SOME_FAILED if errors else common.Exit.OK)
+
+
+def _one(models: list[str]) -> str:
+    """The model, where only one is named: of several, Click would take the last in silence."""
+    if len(models) > 1:
+        raise typer.BadParameter("maps are of one model; name one at a time", param_hint="--model")
+    return models[0]
 
 
 def _open(model: str, at: str, **how: Any) -> Screener:
@@ -146,11 +156,10 @@ def _open(model: str, at: str, **how: Any) -> Screener:
     return screener
 
 
-def _sum_up(out: Path, records: list[MapRecord], found: int) -> None:
-    """Say what was made, what was left out and what was there already."""
+def _sum_up(out: Path, records: list[MapRecord], found: int, spent: int) -> None:
+    """Say what there is, in how many forward passes of this run, what was left out and what was there already."""
     maps, images = sum(r.map is not None for r in records), len({r.file for r in records if r.map})
     skipped = len({r.file for r in records if not r.map})
-    spent = sum(record.passes for record in records)
     common.err.print(
         f"{out}: {maps} maps of {images} images in {spent} forward passes, {skipped} called normal and left out"
         + (" (--normal explains them too)" if skipped else "")
@@ -265,7 +274,7 @@ def check(
     sources: Annotated[
         list[str], typer.Argument(metavar="FILES", help="Files, folders, glob patterns, or - for a list on stdin.")
     ],
-    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a bundled model.")] = "demo",
+    models: Models = ["demo"],  # noqa: B006 - typer copies it
     shuffled: Annotated[
         Path | None,
         typer.Option(help="The same architecture trained on shuffled labels.", exists=True, dir_okay=False),
@@ -281,7 +290,11 @@ def check(
     """
     from mskscreen.evaluation.explain.sanity import sanity
     from mskscreen.inference import Screener
+    from mskscreen.inference.catalogue import on_server
 
+    model = _one(models)
+    if on_server(model):
+        raise typer.BadParameter("a server shows no layers; name the model's file", param_hint="--model")
     paths = find_files(sources, None)
     chosen = [paths[len(paths) * k // min(images, len(paths))] for k in range(min(images, len(paths)))]
     screener = Screener.load(model, precision="f32", reading="whole", limits=common.limits_of(max_pixels))

@@ -12,12 +12,12 @@ from mskscreen.cli.common import (
     Format,
     FormatOption,
     check_model_output,
-    check_writable,
     err,
     needs,
     plain,
     progress,
     show,
+    to_write,
 )
 
 app = typer.Typer(help="Model files: show, verify, compare, import, download.", no_args_is_help=True)
@@ -88,7 +88,7 @@ def import_file(
         from mskscreen.export.foreign import PROVENANCE_KEY, import_model
     out = out or file.with_name(f"{file.stem}-mskscreen.onnx")
     check_model_output(out)
-    check_writable(out)
+    to_write(out)
     with err.status("importing"):
         contract = import_model(file, out, describe)
     notes = contract.provenance.protocol[PROVENANCE_KEY]

@@ -119,13 +119,13 @@ def predict(
     how = {"engine": engine, "precision": precision, "unapproved": force_precision, "reading": reading}
     screener, threshold = _open(model, contract, at, limits=limits, **how)
     about = screener.describe(at)
+    inspect = _drawing(screener, maps) if maps and not isinstance(screener, Ensemble) else None
 
     def stream(paths: Sequence[Path]) -> Generator[Prediction]:
         if ray:
             return _on_ray(paths, model[0], about, study_by=study_by, limits=limits, unapproved=force_precision)
         if isinstance(screener, Ensemble):
             return screener.stream(paths, at=at, study_by=study_by, workers=workers)
-        inspect = _drawing(screener, maps) if maps else None
         return screener.stream(paths, at=at, study_by=study_by, workers=workers, inspect=inspect)
 
     run = Run(len(files))
@@ -182,10 +182,10 @@ def _open(models: list[str], contract: str | None, at: str, **how: Any) -> tuple
 def _check_forced(models: list[str]) -> None:
     """Refuse --force-precision alone for a file that holds several precisions: it would not say which."""
     from mskscreen.errors import ModelError
-    from mskscreen.inference.catalogue import model_path, read_contract
+    from mskscreen.inference.catalogue import model_path, on_server, read_contract
     from mskscreen.inference.precision import to_force
 
-    for name in (name for name in models if not name.startswith(("http://", "https://"))):
+    for name in (name for name in models if not on_server(name)):
         contract = read_contract(model_path(name))
         try:
             to_force(contract, name)

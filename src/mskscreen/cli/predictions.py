@@ -56,4 +56,5 @@ def _common_folder(files: list[str]) -> str:
 
 
 def _below(name: str, folder: str) -> str:
-    return name.removeprefix(folder).lstrip(os.sep) or name if folder else name
+    """A name without the folder that it lies in; that of a study need not lie in any."""
+    return name.removeprefix(os.path.join(folder, ""))  # noqa: PTH118 - as above

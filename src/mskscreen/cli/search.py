@@ -128,7 +128,7 @@ def report(
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
     out = out or folder / "report"
-    common.check_writable(out / MARKDOWN, made=True)
+    common.to_make(out / MARKDOWN)
     with err.status("reading the predictions"):
         findings = gather(plan)
     with common.progress("timing the models", ROUNDS + 1) as advance:
@@ -153,7 +153,7 @@ def ensemble(
         from mskscreen.search.plan import Plan
         from mskscreen.search.results import gather
     plan = Plan.read(folder)
-    common.check_writable(folder / FILE)
+    common.to_write(folder / FILE)
     chosen = select(plan, gather(plan), most=most, resamples=resamples)
     write(plan, chosen)
     rows = [

@@ -74,6 +74,11 @@ def published_as(path: Path) -> PublishedModel | None:
     return None
 
 
+def on_server(path_or_name: str | Path) -> bool:
+    """Whether a model is named by its address on a server."""
+    return str(path_or_name).startswith(("http://", "https://"))
+
+
 def model_path(path_or_name: str | Path) -> Path:
     """Path of an ONNX file: itself, that of a bundled model such as `demo`, or that of a download.
 

@@ -75,7 +75,7 @@ class Ensemble:
 
     @property
     def operating_points(self) -> dict[str, float]:
-        """Thresholds of the points that every member has."""
+        """Thresholds of the points that every member has of those that learned abnormality."""
         contracts, weights = self._of("abnormality")
         names = [
             name for name in contracts[0].operating_points if all(name in c.operating_points for c in contracts)
@@ -102,6 +102,7 @@ class Ensemble:
         return {key: value for key, value in members[0].items() if key != "server"} | {
             "name": f"ensemble of {sum(self.weights)}",
             "architecture": either("architecture"),
+            "engine": either("engine"),
             "sha256": digest("sha256"),
             "contract": digest("contract"),
             "precision": either("precision"),
@@ -126,8 +127,8 @@ class Ensemble:
         confidence = mean([contract.joint_confidence for contract in contracts], weights)
         point = self.operating_points[at]
         with ExitStack() as stack:
-            streams = [
-                stack.enter_context(closing(screener.stream(files, at=at, study_by=study_by, workers=workers)))
+            streams = [  # at their usual points: those that did not learn abnormality may lack this one
+                stack.enter_context(closing(screener.stream(files, study_by=study_by, workers=workers)))
                 for screener in self.screeners
             ]
             for rows in zip(*streams, strict=True):

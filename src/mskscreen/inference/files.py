@@ -89,11 +89,10 @@ def _wanted(name: str) -> bool:
     return not name.startswith(".") and name not in _IGNORED
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isascii() and part.isdigit() else (-1, part)
-        for part in re.split(r"([0-9]+)", name)
-    ]
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Key of the order; of names that differ in leading zeros alone, the names themselves decide."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in parts], name
 
 
 def _looks_like_image(path: Path) -> bool:

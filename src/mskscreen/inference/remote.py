@@ -10,10 +10,11 @@ import http.client
 import json
 import math
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +30,8 @@ from mskscreen.predictions import FLAG_UNAPPROVED
 
 SHA256_KEY = "mskscreen.sha256"
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_SECONDS = 60
+# How long a server may be silent, and how long a whole answer may take that comes byte by byte.
+_SECONDS, _LONGEST = 60, 600
 # Bytes of an answer, of which eight may be under way: a document, and tensors in JSON at so many a number.
 _DOCUMENT = 32 << 20
 _HEAD, _NUMBER = 64 << 10, 32
@@ -41,8 +43,8 @@ def open_remote(url: str, contract: ModelContract | None = None) -> Engine:
 
     The contract is that of the server's configuration; one that is given is used where the server holds none.
     Weights of another precision than f32 flag every row, unless all their gates on the server's engine passed: on
-    which kind of machine it runs a server does not say. Raises ModelError where the server cannot be reached or
-    the model is not what the contract says.
+    which kind of machine it runs a server does not say. Raises ModelError where the server cannot be reached, is
+    silent for a minute or takes ten for an answer, or the model is not what the contract says.
     """
     url = re.sub(r"//[^/]*@", "//", url, count=1)  # a name and password are not sent, and no message tells them
     server = _Server(url)
@@ -176,9 +178,10 @@ class _Server:
                 self._local.connection = self._kind(self._netloc, timeout=_SECONDS)
             connection = self._local.connection
             try:
-                connection.request(method, path, body, headers)
-                response = connection.getresponse()
-                data = response.read(most + 1)
+                with _in_time(connection):
+                    connection.request(method, path, body, headers)
+                    response = connection.getresponse()
+                    data = response.read(most + 1)
                 if response.length and len(data) <= most:
                     raise http.client.IncompleteRead(data, response.length)
                 break
@@ -198,6 +201,29 @@ class _Server:
         length = response.headers.get(_HEADER_LENGTH, "")
         with _of_protocol(self.url):
             return data, int(length) if length.isdecimal() else None
+
+
+@contextmanager
+def _in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
+    """Break off what has not ended after `_LONGEST` seconds, as a TimeoutError."""
+    if connection.sock is None:
+        connection.connect()
+    late = threading.Event()
+
+    def end(line: socket.socket) -> None:
+        late.set()
+        with suppress(OSError):
+            socket.socket.shutdown(line, socket.SHUT_RDWR)  # that of SSL may not be called while another reads
+
+    timer = threading.Timer(_LONGEST, end, [connection.sock])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"no whole answer in {_LONGEST} s")
 
 
 @contextmanager

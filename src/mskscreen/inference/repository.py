@@ -33,14 +33,17 @@ def write_triton(model: Path, folder: Path, *, unapproved: bool = False) -> tupl
 
     The contract is in the configuration's parameters, where `Screener(remote=...)` finds it. Returns the folder of
     the model and whether anything was written: what is there of this very file is left as it is. Raises ModelError
-    where the folder holds another model of the same name, where the model cannot be run, or where it holds weights
-    of another precision than f32 that did not pass their gate on this engine and this kind of machine, unless
-    `unapproved`.
+    where the folder holds another model of the same name or another contract of this one, where the model cannot
+    be run, or where it holds weights of another precision than f32 that did not pass their gate on this engine and
+    this kind of machine, unless `unapproved`.
     """
     engine = _open(model, "onnxruntime", unapproved)
     place, here = _place(engine, folder)
     config = place / "config.pbtxt"
     if here and config.is_file():
+        # A description beside a foreign file can change without it.
+        if _quoted(engine.contract.to_json()) not in config.read_text(encoding="utf-8", errors="replace"):
+            raise ModelError(f"{config}: holds another contract of this model; {_ELSEWHERE}")
         return place, False
     _copy(engine, place)
     write_text(config, triton_config(engine, place.name))

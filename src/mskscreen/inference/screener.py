@@ -23,7 +23,7 @@ from mskscreen.anatomy import JointType
 from mskscreen.contract import ModelContract
 from mskscreen.errors import ContractError, DataError, ModelError, MskscreenError, PreprocessingError
 from mskscreen.inference.backends import Outputs
-from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.catalogue import model_path, on_server
 from mskscreen.inference.engines import Engine, EngineName, Precision, cores, open_engine
 from mskscreen.inference.grouping import StudyBy, check_study_by
 from mskscreen.inference.grouping import group as group_of
@@ -123,12 +123,11 @@ class Screener:
 
         Raises ModelError, ContractError.
         """
-        if str(path_or_name).startswith(("http://", "https://")):
-            if (engine, precision, unapproved) != ("auto", "auto", False):
-                raise ModelError(
-                    "a server chooses engine and precision itself; leave out --engine, --precision and "
-                    "--force-precision"
-                )
+        if on_server(path_or_name):
+            asked = {"engine": engine != "auto", "precision": precision != "auto", "force-precision": unapproved}
+            if any(asked.values()):
+                options = " and ".join(f"--{name}" for name, given in asked.items() if given)
+                raise ModelError(f"a server chooses engine and precision itself; leave out {options}")
             return cls(remote=str(path_or_name), contract=contract, reading=reading, limits=limits)
         if contract is not None:
             raise ModelError(f"{path_or_name}: is not on a server, so its own contract counts; give no other")

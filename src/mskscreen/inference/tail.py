@@ -77,7 +77,8 @@ class Tail:
 
     def linear(self, output: str) -> bool:
         """Whether one linear map follows a global average, which plain CAM asks for."""
-        return all(step.kind in ("average", "linear", "reshape") for step in self.steps[output])
+        kinds = {step.kind for step in self.steps[output]}
+        return "average" in kinds and kinds <= {"average", "linear", "reshape"}
 
     def _forward(self, features: Array, output: str) -> list[Array]:
         values: list[Array] = [np.asarray(features, np.float64)]
@@ -132,6 +133,13 @@ def _constant(node: Any, varying: int) -> Array:
     return found
 
 
+def _beside(node: Any, varying: int) -> Array:
+    """The constant of a sum or product, without the image's own axis where it has one."""
+    found = _constant(node, varying)
+    rank = node.output(0).get_partial_shape().rank
+    return found[0] if rank.is_static and rank.get_length() == found.ndim else found
+
+
 def _matmul(node: Any, varying: int) -> Step | None:
     if varying != 0:
         return None
@@ -142,14 +150,12 @@ def _matmul(node: Any, varying: int) -> Step | None:
 
 
 def _scale(node: Any, varying: int) -> Step:
-    factor = _constant(node, varying)
-    factor = factor[0] if factor.ndim > 1 else factor
+    factor = _beside(node, varying)
     return Step("linear", lambda x: x * factor, lambda _, g: g * factor)
 
 
 def _shift(node: Any, varying: int) -> Step:
-    offset = _constant(node, varying)
-    offset = offset[0] if offset.ndim > 1 else offset
+    offset = _beside(node, varying)
     return Step("linear", lambda x: x + offset, lambda _, g: g)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
@@ -126,13 +127,14 @@ def _explain_file(
 
 
 def _remove_replaced(folder: Path, stem: str, of: str, replaced: Iterable[MapRecord | None]) -> None:
-    """Delete the files of replaced records that no record of the image names any more.
+    """Delete the files of replaced records that no record of the image names any more, and the contact sheets.
 
-    An overlay beside a record that says "called normal" would show what another model said.
+    An overlay beside a record that says "called normal" would show what another model said, and so would a sheet.
     """
     before = _named(replaced)
     if not before:
         return
+    _remove_sheets(_sheets(folder))
     now = [_known(folder / f"{stem}.{method}.{of}.map.json") for method in TITLES]
     for name in before - _named(now):
         if name.startswith(f"{stem}."):
@@ -152,11 +154,20 @@ def _any_target(request: Request) -> Target:
 def write_sheets(folder: Path, records: list[MapRecord]) -> Iterator[Path]:
     """Write the overlays of all records on as many contact sheets as they fill, without any of an earlier run."""
     names = dict.fromkeys(record.overlay for record in records if record.overlay)
-    paths = (folder / (SHEET if number == 1 else SHEET.replace(".", f"-{number}.")) for number in count(1))
+    paths = _sheets(folder)
     for page, path in zip(contact_sheets([folder / name for name in names]), paths, strict=False):
         with replacing(path) as partial:
             page.save(partial, compress_level=1)
         yield path
+    _remove_sheets(paths)
+
+
+def _sheets(folder: Path) -> Iterator[Path]:
+    """The contact sheets of a folder by number, whether they are there or not."""
+    return (folder / (SHEET if number == 1 else SHEET.replace(".", f"-{number}.")) for number in count(1))
+
+
+def _remove_sheets(paths: Iterator[Path]) -> None:
     for path in takewhile(Path.exists, paths):
         path.unlink()
 
@@ -241,7 +252,8 @@ def _known(path: Path) -> MapRecord | None:
 
 def _job(screener: Screener, explainer: Explainer, request: Request, method: str, path: Path) -> str:
     """Digest of all that decides a map; of the image its size and time."""
-    status = path.stat() if path.is_file() else None
+    # Unlike Path.is_file it has an answer for a name that is too long, or that may not be looked up.
+    status = path.stat() if os.path.isfile(path) else None  # noqa: PTH113
     parts = {
         "model": screener.describe(request.at),
         "method": method,
