@@ -119,6 +119,22 @@ def test_training_studies_are_refused_and_training_patients_counted():
     assert operating.require_not_trained_on(nameless, cases.select(np.arange(31, 60))) == found
 
 
+@pytest.mark.parametrize(("column", "learned", "not_learned"), [("split", "train", "valid"), ("fold", "1", None)])
+def test_rows_of_a_manifest_that_no_training_takes_are_not_trained_on(column, learned, not_learned):
+    cases = make_cases(60)
+    everything = labels_from_paths(cases.table)
+    judged = set(cases.keys[31:])
+    column_of = {column: [not_learned if key in judged else learned for key in cases.table.study]}
+    manifest = dataclasses.replace(everything, columns=column_of)
+    found = operating.require_not_trained_on(manifest, cases.select(np.arange(31, 60)))
+    assert found.studies == 31
+    with pytest.raises(DataError, match="31 studies are in both"):
+        operating.require_not_trained_on(manifest, cases)
+    nobody = dataclasses.replace(everything, columns={column: [not_learned] * len(everything)}, name="m.parquet")
+    with pytest.raises(DataError, match=r"m\.parquet: holds no image that was trained on"):
+        operating.require_not_trained_on(nobody, cases)
+
+
 def test_an_image_is_refused_where_the_training_list_names_no_studies():
     row = make_predictions(1).images[0]
     rows = (dataclasses.replace(row, file=f"{name}.dcm", study="1.2") for name in "ab")

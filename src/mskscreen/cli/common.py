@@ -49,7 +49,11 @@ class Format(StrEnum):
 
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max-pixels", min=1, help="Most pixels (rows x columns) that an image may have."),
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Most pixels (rows x columns) that an image may have; by default 67 million (2^26).",
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 Labels = Annotated[

@@ -109,7 +109,7 @@ def audit(
         list[Path] | None, typer.Option(help="Out-of-fold predictions, for label noise; repeat for more tables.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model whose joint head finds images that lie on their side.")
+        str | None, typer.Option(help="Model whose joint head finds images turned by a quarter or a half.")
     ] = None,
     labels: Annotated[str, typer.Option(help="Label column to audit.")] = "label",
     workers: Workers = 0,
@@ -142,7 +142,13 @@ def overlay(
     file: Annotated[Path, typer.Argument(help="List of images or studies with their new labels.")],
     out: Out = Path("overlay.parquet"),
     name: Annotated[str, typer.Option(help="Name of the label set: the column is label_NAME.")] = "overlay",
-    rule: Annotated[str, typer.Option(help="A study with both labels becomes: any, majority or image.")] = "any",
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="What a study with both labels becomes: abnormal by any image, or by the majority (half is "
+            "enough); image leaves each image its own."
+        ),
+    ] = "any",
     listed_as: Annotated[
         int | None, typer.Option(min=0, max=1, help="Label of lines that have none (Better-MURA: 1).")
     ] = None,

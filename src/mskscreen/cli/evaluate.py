@@ -41,7 +41,11 @@ def evaluate(
     label_column: common.LabelColumn = "label",
     train: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the training images: proof that no patient is in both.", exists=True),
+        typer.Option(
+            help="Manifest of the training: its studies are refused, its patients counted; its evaluation sets do "
+            "not count.",
+            exists=True,
+        ),
     ] = None,
     dev: Annotated[
         Path | None,

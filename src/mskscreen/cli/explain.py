@@ -33,7 +33,7 @@ _OPTIONS = {
     "occlusion": ("patches",),
     "integrated-gradients": ("checkpoint",),
 }
-Models = Annotated[list[str], typer.Option("--model", help="An ONNX file, or the name of a bundled model.")]
+Models = Annotated[list[str], typer.Option("--model", help="An ONNX file, or the name of a model.")]
 
 
 @app.command()
@@ -44,7 +44,8 @@ def files(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for maps, overlays and records.")],
     method: Annotated[
-        list[Method] | None, typer.Option(help="How to explain; repeat for several side by side. [hirescam]")
+        list[Method] | None,
+        typer.Option(help="How to explain, by default hirescam; repeat for several side by side."),
     ] = None,
     of: Annotated[
         str, typer.Option(help="The class to explain: abnormal, joint (the predicted one), wrist, ...")

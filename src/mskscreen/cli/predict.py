@@ -34,7 +34,7 @@ def predict(
     model: Annotated[
         list[str],
         typer.Option(
-            help="An ONNX file, a bundled model's name, or an address; repeat to average several models."
+            help="An ONNX file, the name of a model, or its address on a server; repeat to average several."
         ),
     ] = ["demo"],  # noqa: B006 - typer copies it
     at: Annotated[

@@ -24,7 +24,9 @@ app = typer.Typer(
 def pack(
     predictions: Annotated[Path, typer.Argument(help="A predictions table.", exists=True, dir_okay=False)],
     cases: Annotated[int, typer.Option(min=2, help="How many studies, half of them abnormal.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pack that readers get.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pack; readers get one of the folders in it at a time.")
+    ],
     labels: common.Labels = None,
     label_column: common.LabelColumn = "label",
     images: Annotated[

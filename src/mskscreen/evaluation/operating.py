@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from mskscreen.data.manifest import HELD_OUT
 from mskscreen.errors import DataError
 from mskscreen.evaluation.cases import Cases, listed
 from mskscreen.evaluation.keys import keys
@@ -131,17 +132,25 @@ class Training:
 def require_not_trained_on(training: Labels, evaluation: Cases) -> Training:
     """Count what `training` lists and the patients that it shares with the evaluation, by name.
 
-    Raises DataError, with rows of `evaluation`, where a study or an image is in both.
+    Its rows of the evaluation splits, and those without a fold where others have one, are not trained on. Raises
+    DataError where no other is left or, with rows of `evaluation`, where a study or an image is in both.
     """
     images: set[str | None] = set()
     studies: set[str] = set()
     patients: set[str] = set()
-    for image, study, patient in zip(training.image, training.study, training.patient, strict=True):
+    splits, folds = (training.columns.get(name) for name in ("split", "fold"))
+    for row, (image, study, patient) in enumerate(
+        zip(training.image, training.study, training.patient, strict=True)
+    ):
+        if (splits and splits[row] in HELD_OUT) or (folds and folds[row] is None):
+            continue
         name, key = keys(image, study)
         found = mura_path(key)
         images.add(name)
         studies.add(key)
         patients.add(patient or (found.patient if found else key))
+    if not studies:
+        raise DataError(f"{training.name}: holds no image that was trained on; name the manifest of the training")
     table = evaluation.table
     if shared := _rows_of(studies, evaluation):
         raise DataError(_refusal("studies", training.name, table.name, shared))

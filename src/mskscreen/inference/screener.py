@@ -117,9 +117,11 @@ class Screener:
         reading: Reading = "whole",
         limits: Limits = _USUAL,
     ) -> Screener:
-        """Open an ONNX file, a bundled model by its name, or one on a server by its address: see `open_engine`.
+        """Open an ONNX file, a bundled or downloaded model by its name, or one on a server by its address.
 
-        A server chooses engine and precision itself; `contract` is for one that holds none.
+        `engine` is auto, openvino or onnxruntime; `precision` auto (the fastest whose gate passed), f32, bf16 or
+        int8, of which one without a passed gate needs `unapproved`, which flags every row; `threads` is by default
+        one a core. A server chooses these itself; `contract` is for one that holds none.
 
         Raises ModelError, ContractError.
         """
@@ -145,7 +147,8 @@ class Screener:
         """The predictions table of files, folders, glob patterns, bytes of a file, arrays or pydicom data sets.
 
         Rows are in the order of the sources. A source that cannot be read is a row with an error. `at` names
-        an operating point of the contract. Raises DataError for an unknown one, for arguments that make no sense,
+        an operating point of the contract; `study_by` is auto (the DICOM study or MURA folder, else each image by
+        itself), folder or none. Raises DataError for an unknown one, for arguments that make no sense,
         and where a folder or a pattern that is the only source holds no radiograph.
         """
         rows = tuple(self.stream(sources, at=at, study_by=study_by, workers=workers))
@@ -163,7 +166,7 @@ class Screener:
         """Rows of `predict` one by one, in memory that does not grow with their number.
 
         `workers` threads decode (default: one a core) and call `inspect`, if given, with each image before its
-        row is yielded.
+        row is yielded. Raises what `predict` raises.
         """
         threshold(self.engine.contract, at)
         check_study_by(study_by)
@@ -172,7 +175,7 @@ class Screener:
         return self._stream(several(sources), at, study_by, workers or cores(), inspect)
 
     def describe(self, at: str = "balanced") -> dict[str, Any]:
-        """What a predictions table says of the model that made it."""
+        """What a predictions table says of the model that made it, at the operating point `at`."""
         import mskscreen
 
         contract = self.engine.contract

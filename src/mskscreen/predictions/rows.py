@@ -27,7 +27,8 @@ class Prediction:
     `pred1` (2,) and `pred2` (7,) are the raw scores in the release's order; `p_abnormal` and `p_joint` (7,)
     are calibrated probabilities; `abnormal` is the decision at the operating point in force. They are None,
     and `error` says why in one sentence, where the image could not be scored; those of a task that the model did
-    not learn are None throughout. `digest` is the SHA-256 of the decode record.
+    not learn are None throughout. `novelty` is the distance from the training data, None where the model gives
+    none; `patient` is known of a MURA tree alone. `digest` is the SHA-256 of the decode record.
     """
 
     file: str

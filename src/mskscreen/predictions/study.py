@@ -20,8 +20,10 @@ FIRMLY = 5.0
 class StudyPrediction:
     """What a model says of one study: the mean over its scored images.
 
-    `flags` are those of its images, and `mixed-joints` where they contradict each other in the joint (see
-    `JointTally`). What no image says is None.
+    `p_joint` (7,) and `p_abnormal` are calibrated probabilities, `abnormal` is the call at the table's threshold;
+    `images` counts the images of the study, `errors` those among them that could not be scored. `flags` are those
+    of its images, and `mixed-joints` where they contradict each other in the joint (see `JointTally`). What no
+    image says is None.
     """
 
     study: str
@@ -81,7 +83,7 @@ class StudyTally:
     """
 
     def __init__(self, at: float) -> None:
-        """`at` is the threshold of the calibrated probability of a study, in (0, 1)."""
+        """`at` is the threshold of the calibrated probability of a study, in [0, 1]."""
         self._at = at
         self._studies: dict[str, _Views] = {}
         self._joints = JointTally()

@@ -18,7 +18,10 @@ from mskscreen.predictions.study import StudyPrediction, studies
 
 @dataclass(frozen=True)
 class Predictions:
-    """A predictions table: image rows, the model that made them, and the operating point in force."""
+    """A predictions table: image rows, what is said of the model that made them, and the threshold in [0, 1].
+
+    Iterating over it and its length are of the image rows; `docs/predictions.md` tells every column.
+    """
 
     images: tuple[Prediction, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +35,7 @@ class Predictions:
 
     @property
     def studies(self) -> list[StudyPrediction]:
-        """Study rows derived from the image rows."""
+        """Study rows derived from the image rows, in order of first appearance, called at `threshold`."""
         return studies(self.images, self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +54,10 @@ class Predictions:
         return "".join(render(form, self.images, self.model, self.threshold))
 
     def write(self, path: Path) -> None:
-        """Write the table whole or not at all: see `write_table`."""
+        """Write the table whole or not at all; the suffix (json, jsonl, csv, parquet) is the format.
+
+        Raises DataError for another suffix.
+        """
         write_table(path, self.images, self.model, self.threshold)
 
     @classmethod
