@@ -43,7 +43,8 @@ class Material:
 
 
 def read_data(data: Path, protocol: Protocol) -> Manifest:
-    """The manifest of a file, or of a folder of images, with folds: what has none gets a tenth of its patients.
+    """The manifest of a file, or of a folder of images, with folds: what has none gets one of patients with a
+    tenth of its images.
 
     Raises DataError where there is no such data, label column or fold, or a label is none.
     """

@@ -79,7 +79,7 @@ class Protocol:
     architecture: str = _key("resnet18", "one of the six or timm:MODEL, with options as in resnet18(pool=gem)")
     init: str = _key("imagenet", "imagenet, random, package, a file of weights, or the folder of an earlier run")
     input_size: int = _key(
-        0, "height and width in pixels; 0 for what the architecture was released with", high=4096
+        0, "height and width in pixels; 0 for what the release has, of other networks 224", high=4096
     )
     resize: str = _key("resize", "squash the image or keep its aspect ratio", among=("resize", "letterbox"))
     augmentation: str = _key(

@@ -85,7 +85,7 @@ def read_truth(path: Path) -> Truths:
     A folder of phantoms or its manifest.parquet; a CSV with the columns `image` and `mask` (a file beside it), or
     `x`, `y`, `width`, `height`, or `xmin`, `ymin`, `xmax`, `ymax` in pixels, one row a finding, optionally `kind`,
     `joint`, `view`, `patient`; a COCO file of boxes, polygons or run lengths (FracAtlas); a folder of YOLO labels
-    (GRAZPEDWRI-DX), whose classes classes.txt or data.yaml names. An image with findings of two kinds has none.
+    (GRAZPEDWRI-DX), whose classes classes.txt or data.yaml names. An image with findings of two kinds has no kind.
     Raises DataError.
     """
     try:
