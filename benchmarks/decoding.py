@@ -157,7 +157,7 @@ def measure_speed(files: dict[str, Path], rounds: int) -> None:
                 spent.extend([1000 * (time.perf_counter() - start)] * (number > 0))
         print(f"{name:14}" + "".join(map(spread, times.values())))
         for other in ("pixel_array", "usual way"):
-            target = f" (target {TARGETS[name]})" if name in TARGETS else ""
+            target = f" (target {TARGETS[name]})" if name in TARGETS and other == "pixel_array" else ""
             ratios = ([a / b for a, b in zip(times[other], times[own], strict=True)] for own in ("safe", "fast"))
             print(f"{'':14}{other + ' / ours':>44}" + "".join(map(spread, ratios)) + target)
 

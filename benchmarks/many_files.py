@@ -77,10 +77,11 @@ def main() -> None:
         spent = time.perf_counter() - begin
         lines = sum(1 for _ in output.open("rb")) - 1
     warm = [size for thousand, size in readings.items() if thousand * 1000 >= WARM]
-    growth = max(warm) / warm[0]
     print(f"exit code {process.returncode}, {lines} rows in {spent:.0f} s")
     print("MB at thousands of rows: " + ", ".join(f"{k}: {v / 2**20:.0f}" for k, v in sorted(readings.items())))
-    print(f"growth after {WARM}: {growth:.3f} (allowed {ALLOWED}): {'met' if growth <= ALLOWED else 'missed'}")
+    if warm:
+        growth = max(warm) / warm[0]
+        print(f"growth after {WARM}: {growth:.3f} (allowed {ALLOWED}): {'met' if growth <= ALLOWED else 'missed'}")
 
 
 if __name__ == "__main__":

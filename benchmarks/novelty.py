@@ -129,7 +129,7 @@ def main() -> None:
         groups |= {kind: [Path(str(get_testdata_file(file)))] for kind, file in OTHERS.items()}
         groups["your radiographs"] = options.radiographs
         for kind, files in groups.items():
-            rows = screener.predict(files).images if files else ()
+            rows = [row for row in (screener.predict(files) if files else ()) if row.error is None]
             flagged = sum(FLAG_NOVEL in row.flags for row in rows)
             low, high = wilson(flagged, len(rows)) or (0.0, 1.0)
             if rows:

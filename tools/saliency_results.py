@@ -21,7 +21,7 @@ import numpy as np
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.evaluation.explain import report
-from mskscreen.evaluation.explain.cases import resampled, right_cases
+from mskscreen.evaluation.explain.cases import right_cases
 from mskscreen.evaluation.explain.explainer import Explainer, Settings
 from mskscreen.evaluation.explain.faithful import asking, pictures
 from mskscreen.evaluation.explain.files import Request, explain_files
@@ -135,10 +135,7 @@ def _few(
     joined = right_cases(predictions, read_records(folder), truths)
     _say(f"{folder}: asking the model about {joined}")
     rows = table(measure(joined, folder, levels, asked=asking(screener, joined.cases, len(joined.cases))))
-    about = {"model": screener.engine.contract.name, "images": joined}
-    about["fixed level of IoU"] = report.level_text(levels)
-    about["intervals"] = f"95 %, by bootstrap over {resampled(joined.cases)}"
-    report.write_report(page, rows, about, pictures(joined.cases, folder, 12))
+    report.write_report(page, rows, report.described(joined, levels), pictures(joined.cases, folder, 12))
     return rows
 
 

@@ -44,6 +44,10 @@ def test_maps_of_both_heads_are_told_apart(judged):
     assert joint["hirescam"]["passes"] == 7
     # Of the joint all images are called right.
     assert joint["hirescam"]["images"] == 20
+    assert run(judged, "--of", "joint", "--report", judged / "out.html").exit_code == 0
+    assert "<dt>class explained</dt><dd>the joint that was predicted</dd>" in (judged / "out.html").read_text()
+    change(judged, "rise", of="normal")
+    assert "rise" not in score(judged, "--of", "abnormal"), "of the class 'normal' no truth is told"
 
 
 def test_predictions_maps_and_model_are_of_one_model(judged, bright_model):

@@ -8,9 +8,17 @@ import pytest
 
 from mskscreen.contract import METADATA_KEY
 from mskscreen.errors import ModelError
-from mskscreen.evaluation.explain.sanity import _changed, cascade, label_randomisation, repeatability, sanity
+from mskscreen.evaluation.explain.sanity import (
+    _changed,
+    _layers,
+    cascade,
+    label_randomisation,
+    repeatability,
+    sanity,
+)
 from mskscreen.inference import Screener
 from mskscreen.inference.catalogue import model_path
+from mskscreen.inference.tail import read_graph
 from mskscreen.pixels import Preprocessing, read_radiograph
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,6 +60,9 @@ def test_maps_fall_apart_with_the_weights_and_stay_under_what_should_not_matter(
 def test_a_model_of_shuffled_weights_is_alive_and_its_maps_are_others():
     model = Screener.load("demo", precision="f32", threads=1)
     inputs = [model.preprocessing(read_radiograph(EXAMPLES / name)) for name in ("finger.png", "humerus.png")]
+    graph = read_graph(model_path("demo"))
+    convolutions = {node.get_name() for node in graph.get_ops() if "Convolution" in node.get_type_name()}
+    assert convolutions <= {node.get_name() for node in _layers(graph)}, "those of groups too"
     first, *others = cascade(model_path("demo"), inputs, stages=3)
     assert first == {"share": 0, "similarity": pytest.approx(1), "constant": 0}
     assert [stage["constant"] for stage in others] == [0, 0, 0]

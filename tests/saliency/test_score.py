@@ -3,6 +3,7 @@
 import json
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,28 @@ def test_every_map_is_read_once_and_few_are_held(judged, bright_model, monkeypat
     assert max(most) <= 4
 
 
-def test_every_mask_is_drawn_once(judged, monkeypatch):
+def test_every_mask_is_drawn_once_and_few_are_held(judged, monkeypatch):
     drawn, filled = [], masks._filled
     monkeypatch.setattr(masks, "_filled", lambda *outline: drawn.append(outline) or filled(*outline))
-    score(judged)
+    known = joined(judged)
+    held, most = weakref.WeakSet(), []
+
+    class Held(np.ndarray):
+        __hash__ = object.__hash__
+
+    def noted(mask):
+        def draw(*size):
+            found = mask(*size).view(Held)
+            held.add(found)
+            most.append(len(held))
+            return found
+
+        return draw
+
+    cases = [replace(case, truth=replace(case.truth, mask=noted(case.truth.mask))) for case in known.cases]
+    measure(replace(known, cases=cases), judged / "maps")
     assert len(drawn) == 20
+    assert max(most) <= 4
 
 
 def test_numbers_of_every_kind_and_joint(judged):
@@ -147,8 +165,9 @@ def test_images_that_moved_are_found_below_the_root(judged, bright_model):
     change(judged, "*", file=lambda record: f"/gone/{Path(record['file']).name}")
     (judged / "p.json").write_text((judged / "p.json").read_text().replace(str(judged), "/gone"))
     found = run(judged, "--model", bright_model(), "--images", "2")
-    assert found.exit_code != 0
-    assert "--root" in str(found.exception)
+    assert "image0.png: the image is not there; name the folder of the images with --root" in str(found.exception)
+    elsewhere = run(judged, "--model", bright_model(), "--images", "2", "--root", judged / "maps")
+    assert f"the image is not below {judged / 'maps'}; name" in str(elsewhere.exception)
     rows = score(judged, "--model", bright_model(), "--images", "2", "--root", judged)
     assert rows["hirescam"]["measures"]["deletion"]["images"] == 2
     assert run(judged, "--model", bright_model(), "--root", judged, "--max-pixels", "100").exit_code != 0
@@ -169,6 +188,14 @@ def test_report_holds_methods_parts_costs_and_pictures_and_asks_no_network(judge
     assert "1000" in page
     assert "http://" not in page
     assert str(judged) not in page
+
+
+def test_pictures_that_cannot_be_read_are_left_out_of_the_gallery(judged):
+    (judged / "maps" / "cut.png").write_bytes(b"no picture")
+    Image.new("RGB", (90, 60)).save(judged / "maps" / "whole.png")
+    change(judged, "hirescam", overlay=lambda record: "cut.png" if "image3." in record["file"] else "whole.png")
+    score(judged, "--report", judged / "out.html")
+    assert (judged / "out.html").read_text().count("<img ") == 17
 
 
 def test_without_a_truth_the_model_alone_is_asked_and_the_report_says_so(judged, bright_model):

@@ -116,6 +116,11 @@ def test_corners_say_the_same_as_sides_and_a_row_without_a_box_says_nothing(tmp_
     masks = [read_truth(path).get("a.png").mask(*SHAPE) for path in (one, other)]
     assert np.array_equal(*masks)
     assert read_truth(other).get("b.png") is None
+    one.write_text(
+        "image,x,y,width,height,kind,joint\na.png , 7 ,12,10,20, cyst , hand \na.png,7,12,10,20,cyst,hand\n"
+    )
+    found = read_truth(one).get("a.png")
+    assert (found.kind, found.joint) == ("cyst", "hand")
 
 
 def coco(path, *size, **annotation):
@@ -145,7 +150,12 @@ def test_run_lengths_of_coco_mark_what_they_say_and_not_the_box(tmp_path):
     rle = {"size": list(SHAPE), "counts": counts}
     assert np.array_equal(coco(tmp_path, *SHAPE, segmentation=rle).mask(*SHAPE), mask)
     assert coco(tmp_path, segmentation=rle).mask(100, 80).sum() == 4 * mask.sum()
-    for wrong, said in (({"counts": counts[:-1]}, "do not fill"), ({"counts": "04l1"}, "compressed")):
+    for wrong, said in (
+        ({"counts": counts[:-1]}, "do not fill"),
+        ({"counts": [999.5, 500.5, 500]}, "do not fill"),
+        ({"size": [-50, -40]}, "do not fill"),
+        ({"counts": "04l1"}, "compressed"),
+    ):
         with pytest.raises(DataError, match=said) as raised:
             coco(tmp_path, *SHAPE, segmentation=rle | wrong)
         assert "Error" not in str(raised.value)
@@ -167,6 +177,7 @@ def marking(**marked) -> str:
         ("a.json", marking(bbox=[]), "image 'a.png': its bbox is not x, y, width and height"),
         ("a.json", marking(bbox=[1, 2, float("nan"), 4]), "image 'a.png': its bbox"),
         ("a.json", marking(bbox=["left", 2, 3, 4]), "image 'a.png': its bbox"),
+        ("a.json", marking(bbox=[1, 2, 3, 10**400]), "image 'a.png': its bbox"),
         ("a.json", marking(segmentation=[[1, 2, 3]]), "image 'a.png': a polygon is not x and y in turn"),
         ("labels/a.txt", "0 0.5 0.5 0.2\n", r"a\.txt.*line 1"),
         ("labels/notes.txt", "see the paper\n", r"notes\.txt.*line 1"),
@@ -214,6 +225,7 @@ def test_truths_of_every_source_give_the_same_mask(tmp_path):
         ("b.csv", "image,x\na.png,1\n"),
         ("c.json", "[]"),
         ("d.json", "{"),
+        ("d.json", '{"images": [{"id": 1, "file_name": "a", "width": 9, "height": Infinity}], "annotations": []}'),
         ("e.xml", ""),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mskscreen.errors import ProtocolError
+from mskscreen.errors import DataError, ProtocolError
 from mskscreen.evaluation.phantoms import phantom_figures
 from mskscreen.networks import build_network
 from mskscreen.phantom.dataset import make
@@ -151,6 +151,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(precision, tmp_path):
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
     assert predict(whole, arrays.images)[0].shape == (24, 2)
+    for other, loss in ((dataclasses.replace(schedule, phases=phases[:1]), None), (schedule, Weights(joint=1.0))):
+        with pytest.raises(ProtocolError, match=r"state\.pt: is of another run"):
+            fit(toy_network(), arrays, other, tmp_path / "whole", weights=loss)
 
 
 def test_the_precision_is_that_of_the_schedule(tmp_path):
@@ -249,6 +252,8 @@ def test_figures_follow_from_truth_and_predictions(tmp_path):
     wrong = phantom_figures(rows, table(lambda row: 1 - float(row.label)))
     assert wrong["abnormality_auroc"] == 0
     assert json.loads(json.dumps(wrong)) == wrong
+    with pytest.raises(DataError, match="no study of the predictions"):
+        phantom_figures(rows, Predictions(()))
 
 
 def test_a_peak_counts_inside_the_mask_and_just_beside_it():

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mskscreen.errors import DataError
 from mskscreen.evaluation.intervals import delong, delong_interval, wilson
 from mskscreen.evaluation.keys import keys
 from mskscreen.evaluation.metrics import TOO_FEW, loss_statistic
@@ -19,6 +20,7 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     A study is visible where at least one of its images shows the abnormality (Rose's k of 5 or more); normal
     studies are in every comparison, and a kind of fewer than 20 visible studies has none. `_low` and `_high` are
     DeLong's and Wilson's 95 % limits; the calibration error is the expected one over 15 bins of equal width.
+    Raises DataError where no study is in both.
     """
     truth: dict[str, list[Row]] = {}
     for row in rows:
@@ -26,6 +28,8 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
     files = {row.study: row.file for row in table.images}
     predicted = {keys(files[study.study], study.study)[1]: study for study in table.studies}
     shared = [name for name in truth if name in predicted and predicted[name].p_abnormal is not None]
+    if not shared:
+        raise DataError("no study of the predictions is one of the phantoms; name the two that belong together")
     p = np.array([predicted[name].p_abnormal for name in shared], np.float64)
     labels = np.array([truth[name][0].label for name in shared], bool)
     kinds = np.array([truth[name][0].kind or "" for name in shared])
@@ -45,7 +49,7 @@ def phantom_figures(rows: Iterable[Row], table: Predictions) -> dict[str, float]
 def _share(name: str, hits: Sequence[bool]) -> dict[str, float]:
     interval = wilson(sum(hits), len(hits))
     limits = {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
-    return {name: sum(hits) / max(1, len(hits))} | limits
+    return {name: sum(hits) / len(hits)} | limits
 
 
 def _auroc(name: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:

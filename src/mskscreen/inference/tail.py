@@ -34,13 +34,9 @@ class Tail:
     """
 
     def __init__(self, model: Any, path: Path, threads: int = 1) -> None:
-        """`model` is one of OpenVINO; `path` is for messages."""
+        """`model` is of `read_graph`; `path` is for messages."""
         import openvino
-        from openvino.passes import ConstantFolding, Manager
 
-        folding = Manager()
-        folding.register_pass(ConstantFolding())
-        folding.run_passes(model)
         self.steps: dict[str, list[Step]] = {}
         sources = set()
         for name in ("pred1", "pred2"):
@@ -88,16 +84,21 @@ class Tail:
 
 
 def read_graph(path: Path) -> Any:
-    """The graph of an ONNX file as a model of OpenVINO.
+    """The graph of an ONNX file as a model of OpenVINO, with what is computed from constants alone as constants.
 
     Raises ModelError.
     """
     import openvino
+    from openvino.passes import ConstantFolding, Manager
 
     try:
-        return openvino.Core().read_model(path)
+        model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise ModelError(f"{path}: OpenVINO cannot read this model ({reason_of(error)})") from error
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    return model
 
 
 def _walk(result: Any, path: Path) -> tuple[Any, list[Step]]:

@@ -79,11 +79,12 @@ class Schedule:
 
 @dataclass
 class _State:
-    """All that changes in a run; `step` counts those done."""
+    """All that changes in a run; `step` counts those done, and `asked` says of what run it is."""
 
     network: ScreeningNetwork
     average: ScreeningNetwork
     optimiser: torch.optim.Optimizer
+    asked: str
     step: int = 0
 
 
@@ -100,10 +101,13 @@ def fit(
     State is written to `folder` every `schedule.keep` steps, so a killed run goes on from there and ends with the
     same weights. `report` gets step, steps in all and the loss.
 
-    Raises ProtocolError where the loss or a weight stops being finite; what was kept before is whole.
+    Raises ProtocolError where the loss or a weight stops being finite (what was kept before is whole), and where
+    `folder` holds the state of another schedule, other weights of the loss, or images of another number or size.
     """
     network.to(memory_format=torch.channels_last)
-    state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule))
+    weights = weights or Weights()
+    asked = repr((schedule, weights, arrays.images.shape))
+    state = _State(network, copy.deepcopy(network).eval(), _optimiser(network, schedule), asked)
     _resume(folder, state)
     network.train()
     for name in schedule.frozen:
@@ -112,7 +116,7 @@ def fit(
         torch.manual_seed(_seed(schedule, state.step))
         _set_rate(state.optimiser, schedule, state.step)
         with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"), QuickDepthwise():
-            loss = screening_loss(state.network, images, targets, weights or Weights())
+            loss = screening_loss(state.network, images, targets, weights)
         if not math.isfinite(loss.item()):
             raise ProtocolError(f"the loss is not finite at step {state.step}; lower the learning rate")
         state.optimiser.zero_grad(set_to_none=True)
@@ -297,7 +301,7 @@ def _save(folder: Path, state: _State) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = {name: getattr(state, name).state_dict() for name in _PARTS}
     with replacing(folder / "state.pt") as partial:
-        torch.save(parts | {"step": state.step}, partial)
+        torch.save(parts | {"step": state.step, "asked": state.asked}, partial)
 
 
 def _resume(folder: Path, state: _State) -> None:
@@ -305,6 +309,9 @@ def _resume(folder: Path, state: _State) -> None:
     path = folder / "state.pt"
     if path.exists():
         parts = torch.load(path, weights_only=True)
+        # A state from before this was recorded is taken on trust.
+        if parts.get("asked", state.asked) != state.asked:
+            raise ProtocolError(f"{path}: is of another run; name another folder, or delete it to begin anew")
         for name in _PARTS:
             getattr(state, name).load_state_dict(parts[name])
         state.step = int(parts["step"])

@@ -175,12 +175,12 @@ def _one_head(
 ) -> tuple[str, dict[str, dict[str, MapRecord]]]:
     """The head that the maps speak of, and the records of each image by method.
 
-    Of the joint head only maps of the joint that was predicted count.
+    Only maps of `abnormal` and of the joint that was predicted count: of no other class a truth is told.
     """
     heads: dict[str, dict[str, dict[str, MapRecord]]] = {}
     for record in records:
-        head = JOINT if record.of in JOINT_LABELS else record.of
-        if head != JOINT or record.of == record.joint:
+        head = JOINT if record.of in JOINT_LABELS else _ABNORMAL
+        if record.of in (_ABNORMAL, record.joint):
             image = paths.find(record.file) or record.file
             heads.setdefault(head, {}).setdefault(image, {})[record.method] = record
     if of is None and len(heads) > 1:

@@ -16,7 +16,7 @@ from mskscreen.inference.engines import Engine
 from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.tail import Tail
 from mskscreen.saliency import cam, patches, rise
-from mskscreen.saliency.target import Explained, Score, Target
+from mskscreen.saliency.target import ABNORMAL, Explained, Score, Target
 
 Advance = Callable[[int], None]
 TITLES = {
@@ -153,7 +153,7 @@ class Explainer:
 
     def _activation(self, image: npt.NDArray[np.float32], method: str, target: Target) -> Explained:
         made = self.engine.contract.map
-        if method == "hirescam" and target == Target.parse("abnormal") and made and made.method == "hirescam":
+        if method == "hirescam" and target == ABNORMAL and made and made.method == "hirescam":
             return Explained(self.engine.run(image[None])["map"][0, 0], 1)
         self.require(method, target)
         features = self.tail.features(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,8 @@ def asking(screener: Screener, cases: Sequence[Case], limit: int, root: Path | N
     def ask(number: int, case: Case, maps: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         if number not in chosen:
             return {}
-        radiograph = _read(case, screener, root)
-        image = screener.preprocessing(radiograph)
-        geometry = screener.preprocessing.geometry(*radiograph.pixels.shape)
+        image = screener.preprocessing(_read(case, screener, root))
+        geometry = screener.preprocessing.geometry(case.rows, case.columns)
         score = explainer.score(_target(case))
         evidence = {name: to_input(geometry, values) for name, values in maps.items()}
         shares = infidelity(score, image, evidence, seed=number)
@@ -88,12 +88,11 @@ def rank_in_box(geometry: Geometry, evidence: np.ndarray, reference: np.ndarray)
 def _read(case: Case, screener: Screener, root: Path | None) -> Radiograph:
     path = Path(case.file) if root is None else find_image(root, case.file)
     if path is None or not path.is_file():
-        raise DataError(
-            f"{case.file}: the image is not {root or 'there'}; name the folder of the images with --root"
-        )
+        where = "there" if root is None else f"below {root}"
+        raise DataError(f"{case.file}: the image is not {where}; name the folder of the images with --root")
     radiograph = read_radiograph(path, screener.limits)
-    if radiograph.pixels.shape != (case.rows, case.columns):
-        raise DataError(f"{path}: size {radiograph.pixels.shape} is not that of its maps; run explain again")
+    if radiograph.values.shape != (case.rows, case.columns):
+        raise DataError(f"{path}: size {radiograph.values.shape} is not that of its maps; run explain again")
     return radiograph
 
 
@@ -110,12 +109,15 @@ def _target(case: Case) -> Target:
 
 
 def pictures(cases: Sequence[Case], folder: Path, most: int) -> list[tuple[Case, Image.Image]]:
-    """The overlay of the first method of at most `most` cases, spread evenly, at 480 pixels."""
+    """The overlay of the first method of at most `most` cases, spread evenly, at 480 pixels, if it can be read."""
     found = []
     for number in _spread(len(cases), most):
         record = next(iter(cases[number].records.values()))
-        if record.overlay and (folder / record.overlay).is_file():
-            with Image.open(folder / record.overlay) as picture:
+        if record.overlay:
+            with (
+                suppress(OSError, ValueError, Image.DecompressionBombError),
+                Image.open(folder / record.overlay) as picture,
+            ):
                 picture.thumbnail((720, 480))
                 found.append((cases[number], picture.convert("RGB")))
     return found

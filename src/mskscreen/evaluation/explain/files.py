@@ -183,9 +183,8 @@ def _maps(
     stem: Path,
     advance: Advance,
 ) -> list[MapRecord]:
-    pixels = displayed(radiograph)
     tensor = screener.preprocessing(radiograph)
-    geometry = screener.preprocessing.geometry(*pixels.shape)
+    geometry = screener.preprocessing.geometry(*radiograph.values.shape)
     records, shown = [], {}
     for method, job in jobs.items():
         found = explainer(tensor, method, target, advance)
@@ -221,13 +220,12 @@ def _overlays(
     caption = f"{PurePath(draft.file).name}: {what} (model {draft.model['name']}), why '{draft.of}'"
     together = request.layout == "side-by-side"
     pages = [list(shown)] if together else [[method] for method in shown]
+    pixels = displayed(radiograph)
     names = []
     for methods in pages:
         path = stem.with_name(f"{stem.name}.{'+'.join(methods)}.{request.of}.overlay.png")
         maps = {TITLES[method]: shown[method] for method in methods}
-        picture = draw_overlay(
-            displayed(radiograph), maps, caption, of=draft.of, plain=together, spacing=radiograph.spacing
-        )
+        picture = draw_overlay(pixels, maps, caption, of=draft.of, plain=together, spacing=radiograph.spacing)
         with replacing(path) as partial:
             picture.save(partial, compress_level=1)
         names += [path.name] * len(methods)

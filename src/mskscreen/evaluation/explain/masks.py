@@ -73,7 +73,8 @@ def run_lengths(counts: list[int], size: tuple[int, int]) -> Draw:
     Raises DataError where they do not fill it.
     """
     rows, columns = size
-    if rows * columns > _LARGEST or min(counts, default=0) < 0 or sum(counts) != rows * columns:
+    known = min(size) > 0 and all(count >= 0 and count % 1 == 0 for count in counts)
+    if not known or rows * columns > _LARGEST or sum(counts) != rows * columns:
         raise DataError(
             f"run lengths of {sum(counts)} pixels do not fill {rows} x {columns}; export the masks again"
         )

@@ -119,9 +119,10 @@ def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def described(joined: Joined, levels: Mapping[str, float]) -> dict[str, Any]:
     """What the head of a report says: the model, the cases, and over what intervals are drawn."""
+    classes = {record.of for case in joined.cases for record in case.records.values()}
     return {
         "model": joined.model.get("name", "a model"),
-        "class explained": next(iter(joined.cases[0].records.values())).of,
+        "class explained": classes.pop() if len(classes) == 1 else "the joint that was predicted",
         "images": joined,
         "patients": len({case.patient for case in joined.cases if case.patient_known}) or "unknown",
         "intervals": f"95 %, by bootstrap over {resampled(joined.cases)}",

@@ -71,7 +71,7 @@ def cascade(path: Path, images: Sequence[np.ndarray], stages: int = 5, seed: int
     every unit of the layer and with it the gradient. At the start of training, too, they lay evenly about zero.
     """
     layers = len(_layers(read_graph(path)))
-    counts = [0, *np.unique(np.geomspace(2, layers, stages).round().astype(int)).tolist()]
+    counts = [0, *np.unique(np.geomspace(min(2, layers), layers, stages).round().astype(int)).tolist()]
     whole = Tail.read(path)
     original = [_map(whole, image) for image in images]
     found = []

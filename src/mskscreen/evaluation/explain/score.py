@@ -126,7 +126,7 @@ def location_priors(joined: Joined) -> list[np.ndarray | None]:
 
     It is learnt from all truth, judged or not; None where no other patient has any.
     """
-    known = [(case, case.truth.mask(case.rows, case.columns)) for case in (*joined.cases, *joined.others)]
+    known = ((case, case.truth.mask(case.rows, case.columns)) for case in (*joined.cases, *joined.others))
     targets = [(case, within_reach(mask)) for case, mask in known if mask.any()]
     if not targets:
         return [None] * len(joined.cases)

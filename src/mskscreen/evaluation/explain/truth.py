@@ -98,7 +98,16 @@ def read_truth(path: Path) -> Truths:
             return Truths(dict(_table(path)))
         if path.suffix.lower() == ".json":
             return Truths(dict(_coco(path)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        csv.Error,
+        RecursionError,
+    ) as error:
         why = f"it lacks the field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: not a truth that can be read ({why})") from error
     raise DataError(f"{path}: a truth is a folder of phantoms, a .csv, a COCO .json, or a folder of YOLO labels")
@@ -128,18 +137,18 @@ def _table(path: Path) -> Iterator[tuple[str, Truth]]:
         for row in reader:
             part = _finding(path, reader.line_num, row, box)
             if part is not None:
-                found.setdefault((row["image"] or "").strip(), []).append((row, part))
+                found.setdefault(_cell(row, "image"), []).append((row, part))
     for image, group in found.items():
-        kind = _only(row.get("kind") for row, _ in group)
-        joint, view, patient = (group[0][0].get(name) or None for name in ("joint", "view", "patient"))
+        kind = _only(_cell(row, "kind") for row, _ in group)
+        joint, view, patient = (_cell(group[0][0], name) or None for name in ("joint", "view", "patient"))
         yield image, Truth(union([part for _, part in group]), kind, joint, view, patient)
 
 
 def _finding(path: Path, line: int, row: Mapping[str, str | None], box: Sequence[str]) -> Draw | None:
     """What a row marks; None where it names neither a mask nor a box."""
-    if mask := (row.get("mask") or "").strip():
+    if mask := _cell(row, "mask"):
         return stored(path.parent, mask)
-    cells = {name: (row[name] or "").strip() for name in box}
+    cells = {name: _cell(row, name) for name in box}
     if not any(cells.values()):
         return None
     for name, text in cells.items():
@@ -152,10 +161,15 @@ def _finding(path: Path, line: int, row: Mapping[str, str | None], box: Sequence
     return polygon(corners(a, b, c, d) if box is _BOXES[0] else corners(a, b, c - a, d - b))
 
 
+def _cell(row: Mapping[str, str | None], name: str) -> str:
+    """The text of a cell; of one that is not there the empty one."""
+    return (row.get(name) or "").strip()
+
+
 def _is_number(text: Any) -> bool:
     try:
         return math.isfinite(float(text))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
