@@ -143,7 +143,9 @@ def test_a_full_disk_names_the_file_and_the_next_run_goes_on(
             main.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert re.search(r"error: m\.onnx: File too large; make room and run the same command again", capsys.readouterr().err)
+    assert re.search(
+        r"error: m\.onnx: File too large; make room and run the same command again", capsys.readouterr().err
+    )
     assert fetch(server.url, path, len(CONTENT), SHA256)
     assert path.read_bytes() == CONTENT
     assert server.requests[1].startswith("bytes=1")

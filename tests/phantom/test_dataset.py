@@ -240,7 +240,9 @@ def test_a_run_killed_at_its_last_steps_leaves_nothing_that_the_next_does_not_ta
     other = tmp_path / "set"
     shutil.copytree(folder, other)
     rows = [asdict(row) for row in read_manifest(folder)]
-    by_study = [[row for row in rows if row["study"] == study] for study in dict.fromkeys(r["study"] for r in rows)]
+    by_study = [
+        [row for row in rows if row["study"] == study] for study in dict.fromkeys(r["study"] for r in rows)
+    ]
     lines = [json.dumps({"index": index, "rows": found}) for index, found in enumerate(by_study)]
     (other / "journal.jsonl").write_text("\n".join([*lines, '{"index": 3}', "[]", "[" * 5000]) + "\n")
     if named == "journal":  # before the manifest is in place

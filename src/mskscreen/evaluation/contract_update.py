@@ -94,9 +94,7 @@ def require_not_chosen_on(contract: ModelContract, cases: Cases) -> None:
     shared = len(_marks(cases) & chosen)
     if shared or record.get("fingerprint") == fingerprint(cases):
         what = f"{shared} of these images" if shared else "exactly these studies"
-        raise DataError(
-            f"{cases.table.name}: {contract.title} was calibrated on {what}; evaluate it on others"
-        )
+        raise DataError(f"{cases.table.name}: {contract.title} was calibrated on {what}; evaluate it on others")
 
 
 def _marks(cases: Cases) -> set[str]:

@@ -77,13 +77,15 @@ def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> 
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-        raise ModelError(f"{_host(url)}: answered {error.code} ({short(error.reason)}); {_by_hand(url)}") from error
+        raise ModelError(
+            f"{_host(url)}: answered {error.code} ({short(error.reason)}); {_by_hand(url)}"
+        ) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionError | TimeoutError) and begin:
             raise ConnectionError from error
         raise ModelError(
-            f"{_host(url)}: cannot be reached ({short(error.reason, 200)}); where this machine is offline, fetch {url} "
-            "on another one and give the file to: mskscreen model import"
+            f"{_host(url)}: cannot be reached ({short(error.reason, 200)}); where this machine is offline, fetch "
+            f"{url} on another one and give the file to: mskscreen model import"
         ) from error
     except ValueError as error:
         raise ModelError(f"{_host(url)}: redirects to what is no address; {_by_hand(url)}") from error
@@ -122,7 +124,7 @@ def _copy(answer: Any, stream: Any, missing: int, advance: Callable[[int], None]
 
 
 def _read(answer: Any, most: int) -> bytes:
-    """Bytes of an answer; whatever ends the connection is a ConnectionError or TimeoutError, and no fault of a file."""
+    """Bytes of an answer; what ends the connection is a ConnectionError or TimeoutError, and no fault of a file."""
     try:
         return bytes(answer.read(most))
     except (ConnectionError, TimeoutError):

@@ -167,7 +167,9 @@ def check_ports(
     would make whole numbers of an image in [0, 1], and so a black image.
     """
     if len(backend.inputs) != 1:
-        raise ModelError(f"{path}: expected one input, found {len(backend.inputs)} ({short(', '.join(backend.inputs))})")
+        raise ModelError(
+            f"{path}: expected one input, found {len(backend.inputs)} ({short(', '.join(backend.inputs))})"
+        )
     batch = contract.batch or 1
     for name, shape in backend.inputs.items():
         _check(path, f"input '{short(name)}'", shape, (batch, 1, *contract.input_size))

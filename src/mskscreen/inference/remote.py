@@ -190,7 +190,9 @@ class _Server:
                 self._local.connection = None
                 # A connection that was kept may have been closed by the server meanwhile; a new one may not.
                 if fresh or last:
-                    raise ModelError(f"{self.url}: cannot be reached ({short(error, 200)}); is the server up?") from error
+                    raise ModelError(
+                        f"{self.url}: cannot be reached ({short(error, 200)}); is the server up?"
+                    ) from error
         if len(data) > most:
             connection.close()
             self._local.connection = None

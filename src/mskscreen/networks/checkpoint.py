@@ -78,7 +78,9 @@ def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"checkpoint '{path}' cannot be read ({short(error, 200)}); train or fetch it again") from error
+        raise ModelError(
+            f"checkpoint '{path}' cannot be read ({short(error, 200)}); train or fetch it again"
+        ) from error
     if METADATA_KEY not in metadata:
         raise ModelError(f"checkpoint '{path}' carries no contract; save it with mskscreen")
     contract = parse_contract(f"checkpoint '{path}'", metadata[METADATA_KEY], "train or fetch it again")

@@ -118,14 +118,14 @@ def _check(folder: Path, recipe: Recipe) -> bool:
             raise DataError(f"{note} is damaged; remove the folder or choose another one") from None
         if there["renderer"] != recipe.renderer:
             raise DataError(
-                f"{folder} was made with revision {short(there['renderer'])} of the renderer, not {recipe.renderer}, and "
-                "is not continued by another; use it as it is, or choose another folder"
+                f"{folder} was made with revision {short(there['renderer'])} of the renderer, not {recipe.renderer}, "
+                "and is not continued by another; use it as it is, or choose another folder"
             )
         for field in fields(Recipe):
             if there.get(field.name) != wanted[field.name]:
                 raise DataError(
-                    f"{folder} was made with {field.name} {short(there.get(field.name))}, not {wanted[field.name]}; "
-                    "choose another folder or the same parameters"
+                    f"{folder} was made with {field.name} {short(there.get(field.name))}, "
+                    f"not {wanted[field.name]}; choose another folder or the same parameters"
                 )
         return True
     # A run that was killed at once leaves its lock, or half a recipe.

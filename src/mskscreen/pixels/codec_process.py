@@ -72,7 +72,7 @@ def decode_apart(codec: Codec, frame: bytes, stream: Codestream, halvings: int =
 
 
 def _waiting() -> subprocess.Popen[bytes] | None:
-    """A process that waits for work; those that were ended meanwhile, as by a system short of memory, are no more."""
+    """A process that waits for work; one that was ended meanwhile, as where memory is short, does not."""
     with contextlib.suppress(IndexError):  # another thread may take the last one
         while True:
             child = _idle.pop()

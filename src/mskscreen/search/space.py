@@ -90,7 +90,9 @@ class Halving:
         for key, low in (("factor", 2), ("first", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ProtocolError(f"table halving: key {key} is {short(repr(value))}; write a whole number from {low} on")
+                raise ProtocolError(
+                    f"table halving: key {key} is {short(repr(value))}; write a whole number from {low} on"
+                )
 
     def rungs(self, epochs: int) -> list[int]:
         """Epochs at which a run of so many epochs may be stopped."""
@@ -234,7 +236,9 @@ def _level(axis: str, value: Any) -> Level:
     if isinstance(value, dict):
         changes = {key: item for key, item in value.items() if key != "name"}
         if "fold" in changes:
-            raise ProtocolError(f"axis '{short(axis)}': key 'fold' repeats cells; give it an axis alone: fold = [0, 1]")
+            raise ProtocolError(
+                f"axis '{short(axis)}': key 'fold' repeats cells; give it an axis alone: fold = [0, 1]"
+            )
         return str(value.get("name", " ".join(map(str, changes.values())))), changes
     return str(value), {axis: value}
 
@@ -267,7 +271,9 @@ def _cells(axes: Mapping[str, Sequence[Level]]) -> Iterator[tuple[dict[str, str]
         changes: dict[str, Any] = {}
         for axis, (_, change) in zip(axes, levels, strict=True):
             if clash := next((key for key in change if key in changes or key == "seed"), None):
-                raise ProtocolError(f"axis '{short(axis)}': key '{short(clash)}' is set by another axis, or by seeds")
+                raise ProtocolError(
+                    f"axis '{short(axis)}': key '{short(clash)}' is set by another axis, or by seeds"
+                )
             changes |= change
         yield {axis: name for axis, (name, _) in zip(axes, levels, strict=True)}, changes
 

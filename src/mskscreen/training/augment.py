@@ -111,7 +111,9 @@ def _step(text: str, part: str) -> tuple[str, tuple[float, ...]]:
         wanted = f"{name}({','.join(form.arguments)})"
         _fail(text, f"'{short(part)}' is not understood; write '{wanted}', numbers from {form.low} to {form.high}")
     if values[0] > values[-1]:
-        _fail(text, f"'{short(part)}' runs from {values[0]:g} down to {values[-1]:g}; write the smaller number first")
+        _fail(
+            text, f"'{short(part)}' runs from {values[0]:g} down to {values[-1]:g}; write the smaller number first"
+        )
     return name, values
 
 
