@@ -102,7 +102,7 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"input_size": [8]}, r"input_size: expected a list of 2, found \[8\]"),
         ({"batch": 0}, "batch"),
         ({"batch": 10**9}, r"batch 1000000000 are below 1, or of more than 268,435,456 pixels"),
-        ({"input_size": [10**400, 1]}, r"input_size \(1000{36}\.\.\. and batch"),
+        ({"input_size": [10**400, 1]}, r"input_size \(1000{76}\.\.\. and batch"),
         ({"joint_confidence": 10**400}, "joint_confidence"),
         ({"joint_confidence": math.nan}, "joint_confidence is nan"),
         ({"joint_confidence": 7}, "joint_confidence is 7"),
@@ -122,10 +122,54 @@ def test_any_text_is_a_contract_or_a_contract_error(text: str) -> None:
         ({"map": {"method": "hirescam", "layer": "top", "stride": 0}}, "map has a stride of 0, below 1"),
         *(
             ({"variants": {"int8": {"file": file, "bytes": 1, "sha256": ""}}}, "bare name")
-            for file in (".", "..", "")
+            for file in (".", "..", "", "m" * 256)
         ),
     ],
 )
 def test_values_out_of_range_are_named(fields: dict, said: str) -> None:
     with pytest.raises(ContractError, match=said):
         ModelContract.from_json(json.dumps(MINIMAL | fields))
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {LONG: 1},
+        {"provenance": {LONG: 1}},
+        {"approved": {LONG: 1}},
+        {"approved": {LONG: {"passed": True, "measures": {LONG: "?"}}}},
+        {"operating_points": {"balanced": 0.5, LONG: 2}},
+        {"variants": {LONG: {"file": "m", "bytes": 1, "sha256": ""}}},
+        {"variants": {"int8": {"file": LONG, "bytes": 1, "sha256": ""}}},
+        {"study_aggregation": LONG},
+        {"precision": LONG},
+        {"schema": int("9" * 4000)},
+        {"schema": -int("9" * 4000)},
+        {"map": {"method": "hirescam", "layer": "top", "stride": -int("9" * 4000)}},
+        {"name": LONG, "batch": 0},
+        {"input_size": [LONG]},
+    ],
+)
+def test_what_a_contract_holds_does_not_bury_the_sentence_that_refuses_it(fields: dict) -> None:
+    with pytest.raises(ContractError) as caught:
+        ModelContract.from_json(json.dumps(MINIMAL | fields))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("depth", [1, 30, 60])
+def test_a_contract_that_is_read_can_be_written(depth: int) -> None:
+    contract = ModelContract.from_json(nested(depth))
+    assert ModelContract.from_json(contract.to_json()) == contract
+
+
+@pytest.mark.parametrize("depth", [64, 600, 900, 100_000])
+def test_a_contract_that_could_not_be_written_again_is_not_read(depth: int) -> None:
+    with pytest.raises(ContractError, match=r"nested more than 64 levels deep|not JSON"):
+        ModelContract.from_json(nested(depth))
+
+
+def nested(depth: int) -> str:
+    return json.dumps(MINIMAL)[:-1] + f', "provenance": {{"protocol": {{"a": {"[" * depth}{"]" * depth}}}}}}}'

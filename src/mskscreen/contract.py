@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mskscreen.anatomy import ABNORMALITY_LABELS, JOINT_LABELS
-from mskscreen.errors import ContractError
+from mskscreen.errors import ContractError, short
 
 SCHEMA = 2
 METADATA_KEY = "mskscreen.contract"
@@ -27,6 +27,7 @@ TASKS = ("abnormality", "joint")
 WEIGHTS = ("f32", "int8")  # What the weights of a file may be; bf16 is computed with those of f32.
 # A file may not ask for more memory than this: one run of 1 GiB of float32.
 MAX_INPUT = 1 << 28
+_LONGEST_NAME = 255  # of a file, on the systems in use
 MIN_STUDIES = 100  # Of fewer, a single flipped decision is more than a gate allows.
 
 
@@ -152,60 +153,66 @@ class ModelContract:
     def __post_init__(self) -> None:
         if not 1 <= self.schema <= SCHEMA:
             raise ContractError(
-                f"contract of model '{self.name}': schema {self.schema} is not one of the schemas 1 to {SCHEMA} "
+                f"contract of {self.title}: schema {short(self.schema)} is not one of the schemas 1 to {SCHEMA} "
                 "that this version of mskscreen reads; install the version that wrote it"
             )
         if self.joints != JOINT_LABELS or self.abnormality != ABNORMALITY_LABELS:
             raise ContractError(
-                f"contract of model '{self.name}': fields joints and abnormality must be in the release's order"
+                f"contract of {self.title}: fields joints and abnormality must be in the release's order"
             )
         if "balanced" not in self.operating_points:
-            raise ContractError(f"contract of model '{self.name}': operating_points lacks 'balanced'")
+            raise ContractError(f"contract of {self.title}: operating_points lacks 'balanced'")
         for name, threshold in self.operating_points.items():
             if not 0 < threshold < 1:
                 raise ContractError(
-                    f"contract of model '{self.name}': operating point '{name}' is {threshold}, outside (0, 1)"
+                    f"contract of {self.title}: operating point '{short(name)}' is {threshold}, outside (0, 1)"
                 )
         temperatures = (self.calibration.abnormality_temperature, self.calibration.joint_temperature)
         if not all(math.isfinite(value) and value > 0 for value in temperatures):
-            raise ContractError(f"contract of model '{self.name}': temperatures must be positive numbers")
+            raise ContractError(f"contract of {self.title}: temperatures must be positive numbers")
         if not 0 <= self.joint_confidence <= 1:
             raise ContractError(
-                f"contract of model '{self.name}': joint_confidence is {self.joint_confidence}, outside [0, 1]"
+                f"contract of {self.title}: joint_confidence is {self.joint_confidence}, outside [0, 1]"
             )
         if self.novelty and not (math.isfinite(self.novelty.threshold) and 0 <= self.novelty.quantile <= 1):
             raise ContractError(
-                f"contract of model '{self.name}': novelty has threshold {self.novelty.threshold}, not finite, or "
+                f"contract of {self.title}: novelty has threshold {self.novelty.threshold}, not finite, or "
                 f"quantile {self.novelty.quantile}, outside [0, 1]"
             )
         if self.study_aggregation != "mean":
             raise ContractError(
-                f"contract of model '{self.name}': study_aggregation '{self.study_aggregation}' is unknown; "
+                f"contract of {self.title}: study_aggregation '{short(self.study_aggregation)}' is unknown; "
                 "use 'mean'"
             )
         sides = (*self.input_size, 1 if self.batch is None else self.batch)
         if min(sides) < 1 or math.prod(sides) > MAX_INPUT:
             raise ContractError(
-                f"contract of model '{self.name}': input_size {_short(self.input_size)} and batch "
-                f"{_short(self.batch)} are below 1, or of more than {MAX_INPUT:,} pixels together"
+                f"contract of {self.title}: input_size {short(self.input_size)} and batch "
+                f"{short(self.batch)} are below 1, or of more than {MAX_INPUT:,} pixels together"
             )
         if self.map and self.map.stride < 1:
-            raise ContractError(f"contract of model '{self.name}': map has a stride of {self.map.stride}, below 1")
+            raise ContractError(f"contract of {self.title}: map has a stride of {short(self.map.stride)}, below 1")
         if self.precision not in WEIGHTS:
             raise ContractError(
-                f"contract of model '{self.name}': precision '{self.precision}' is none of {', '.join(WEIGHTS)}"
+                f"contract of {self.title}: precision '{short(self.precision)}' is none of {', '.join(WEIGHTS)}"
             )
         for precision, variant in self.variants.items():
             if precision not in WEIGHTS or precision == self.precision:
                 raise ContractError(
-                    f"contract of model '{self.name}': field variants.{precision} is no other precision of "
+                    f"contract of {self.title}: field variants.{short(precision)} is no other precision of "
                     f"{', '.join(WEIGHTS)}"
                 )
-            if variant.file in ("", ".", "..") or variant.file != re.split(r"[/\\\0]", variant.file)[-1]:
+            bare = variant.file == re.split(r"[/\\\0]", variant.file)[-1] and len(variant.file) <= _LONGEST_NAME
+            if variant.file in ("", ".", "..") or not bare:
                 raise ContractError(
-                    f"contract of model '{self.name}': field variants.{precision}.file is '{variant.file}', "
+                    f"contract of {self.title}: field variants.{precision}.file is '{short(variant.file)}', "
                     "not the bare name of a file"
                 )
+
+    @property
+    def title(self) -> str:
+        """The model as messages call it."""
+        return f"model '{short(self.name)}'"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -251,10 +258,12 @@ class ModelContract:
             raise ContractError(f"the contract is not JSON ({error}); {remedy}") from error
         if not isinstance(value, dict):
             raise ContractError(f"the contract is not a JSON object; {remedy}")
+        if _depth(value) > _DEEPEST:  # what follows calls itself for each level
+            raise ContractError(f"the contract is nested more than {_DEEPEST} levels deep; {remedy}")
         schema = value.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise ContractError(
-                f"the contract has schema {schema}, newer than the schema {SCHEMA} that this version of "
+                f"the contract has schema {short(schema)}, newer than the schema {SCHEMA} that this version of "
                 "mskscreen reads; install a newer mskscreen"
             )
         try:
@@ -263,13 +272,17 @@ class ModelContract:
             raise ContractError(f"{error}; {remedy}") from error
 
 
+_DEEPEST = 64
 _SINCE_SCHEMA_2: dict[str, Any] = {"precision": "f32", "content_sha256": "", "selftest": None, "variants": {}}
 
 
-def _short(value: object) -> str:
-    """A value as text that ends where a message would be lost in it."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+def _depth(value: object) -> int:
+    """How many lists and objects lie within each other at most."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def gate_key(engine: str, precision: str, machine: str) -> str:
@@ -295,12 +308,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         fixed = arguments[-1] is not Ellipsis
         if not isinstance(value, list) or (fixed and len(value) != len(arguments)):
             wanted = f"a list of {len(arguments)}" if fixed else "a list"
-            raise _WrongFieldError(f"{where}: expected {wanted}, found {_short(value)}")
+            raise _WrongFieldError(f"{where}: expected {wanted}, found {short(value)}")
         return tuple(_build(arguments[i if fixed else 0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
             _wrong(kind, value, where)
-        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _build(arguments[1], item, f"{where}.{short(key)}") for key, item in value.items()}
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -316,8 +329,9 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        nearest = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
-        raise _WrongFieldError(f"{where}: field '{unknown[0]}' is unknown, the nearest is '{nearest[0]}'")
+        name = short(unknown[0])
+        nearest = difflib.get_close_matches(name, hints, n=1, cutoff=0)
+        raise _WrongFieldError(f"{where}: field '{name}' is unknown, the nearest is '{nearest[0]}'")
     required = {
         f.name
         for f in dataclasses.fields(kind)

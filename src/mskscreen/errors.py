@@ -1,6 +1,6 @@
 """The exceptions of mskscreen: each message is one sentence that names the file, the field and the remedy.
 
-`one_line` makes text with names of files fit to be shown.
+`one_line` makes text with names of files fit to be shown, `short` what an untrusted file holds fit to be quoted.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class DataError(MskscreenError):
 
 class ProtocolError(MskscreenError):
     """A training protocol or configuration holds an unknown key or an impossible value."""
+
+
+def short(value: object, most: int = 80) -> str:
+    """A value as text to quote, cut where it would bury the sentence around it."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def one_line(text: str) -> str:

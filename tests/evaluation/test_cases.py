@@ -107,6 +107,13 @@ def test_a_truth_without_the_column_names_those_that_look_like_it(tmp_path):
         read_labels(path)
 
 
+def test_of_two_columns_of_one_name_none_is_taken_in_silence(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("study,label,label,,\nMURA/a,0,1,,\n")
+    with pytest.raises(DataError, match=r"truth\.csv: two columns are named 'label'; rename one"):
+        read_labels(path)
+
+
 def labels(study, label, **columns):
     n = len(study)
     empty = {"image": [None] * n, "patient": [None] * n, "joint": np.full(n, -1)}

@@ -211,6 +211,26 @@ def test_card_is_markdown_on_stdout(folder):
     assert run("card", folder / "model.onnx").stdout.startswith(f"# Model card: {CONTRACT.name}\n")
 
 
+def test_no_text_of_a_contract_ends_its_place_in_the_card(tmp_path):
+    hostile = "a\n# b\n<script>c</script> [d](e) `f` | g"
+    made = Provenance(
+        data=hostile, licence=hostile, notes=hostile, versions={hostile: hostile}, protocol={hostile: hostile}
+    )
+    contract = dataclasses.replace(
+        CONTRACT,
+        name=hostile,
+        architecture=hostile,
+        intended_use=hostile,
+        provenance=made,
+        operating_points={"balanced": 0.5, hostile: 0.4},
+    )
+    path = tmp_path / "model.onnx"
+    write_tiny_model(path, contract)
+    card = run("card", path).stdout
+    assert card.count("script") >= 8
+    assert not re.search(r"(?<!\\)[<\[]|^# b|(?<!\\)`f", card, re.MULTILINE)
+
+
 def test_a_card_replaces_cards_and_nothing_else(folder, tmp_path):
     out = tmp_path / "card.md"
     for _ in range(2):

@@ -99,6 +99,7 @@ def test_a_precision_that_no_engine_here_computes_in_is_said(tmp_path, model, mo
     monkeypatch.setattr(OpenVino, "precisions", staticmethod(lambda: {"f32", "int8"}))
     done = run(model, "--precision", "bf16", "-o", tmp_path / "m.onnx")
     assert done.exit_code == 3
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "m.onnx"), "what was written"
     for engine in ("openvino", "onnxruntime"):
         assert re.search(rf"{engine}/bf16 +not computed on this machine", done.stdout)
 

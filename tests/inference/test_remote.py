@@ -98,6 +98,11 @@ class Handler(BaseHTTPRequestHandler):
         (image,) = asked["inputs"]
         assert bool(image.get("parameters")) == self.server.binary
         values = np.frombuffer(body[head:], "<f4") if self.server.binary else np.array(image["data"], np.float32)
+        if self.server.trouble == "fails at length":
+            self.send_response(500, "x" * 50_000)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.server.trouble == "fails":
             self.reply(b'{"error": "out of memory"}', 500)
             return
@@ -112,6 +117,8 @@ class Handler(BaseHTTPRequestHandler):
             entry = {"name": wanted["name"], "datatype": "FP32", "shape": list(value.shape)}
             if self.server.trouble == "endless":
                 entry["shape"] = [float("inf")]
+            if self.server.trouble == "tells at length":
+                entry["shape"] = ["x" * 20_000]
             if self.server.trouble == "short":
                 value = value.ravel()[:-1]
             if self.server.binary:
@@ -269,6 +276,8 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(serve: Callable)
     ("trouble", "said"),
     [
         ("fails", "answered 500.*out of memory"),
+        ("fails at length", "answered 500 xxx"),
+        ("tells at length", "not of the protocol"),
         ("breaks off", "cannot be reached"),
         ("lacks", "has no output"),
         ("no map", r"output 'map' has shape \(1, 1, 0, 16\)"),
@@ -288,8 +297,9 @@ def test_what_a_server_does_wrong_is_one_clear_error(
     serve: Callable, write_png: Callable, tmp_path: Path, trouble: str, said: str
 ) -> None:
     url = serve(trouble=trouble)
-    with pytest.raises(MskscreenError, match=f"^{url}.*{said}"):
+    with pytest.raises(MskscreenError, match=f"^{url}.*{said}") as caught:
         Screener(remote=url).predict(write_png(tmp_path / "a.png"))
+    assert len(str(caught.value)) < 500
 
 
 def test_an_answer_that_drips_is_not_waited_for_for_ever(

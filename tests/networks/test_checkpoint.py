@@ -1,5 +1,7 @@
 """A checkpoint gives back the same network and contract, and nothing else is accepted as one."""
 
+import dataclasses
+
 import pytest
 import torch
 from calibrated import LITE, calibrated, contract_of
@@ -40,31 +42,38 @@ def _saved(path, change):
     save_file(tensors, path, metadata)
 
 
+def of_architecture(name):
+    return {METADATA_KEY: dataclasses.replace(contract_of("resnet18"), architecture=name).to_json()}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (lambda t, m: t.pop("stem.weight"), "stem.weight"),
         (lambda t, m: t.update(extra=torch.zeros(1)), "extra"),
+        (lambda t, m: t.update({"x" * 10_000: torch.zeros(1)}), "'xxx"),
+        (lambda t, m: m.update(of_architecture("x" * 10_000)), "architecture 'xxx"),
         (lambda t, m: t.update({"joint.bias": torch.zeros(8)}), "joint.bias"),
         (lambda t, m: t.update({"joint.bias": torch.zeros(7, dtype=torch.float16)}), "float16"),
         (lambda t, m: t.update({"novelty.mean": torch.zeros(512)}), "novelty"),
         (lambda t, m: t["joint.bias"].fill_(torch.nan), "'joint.bias' is not finite"),
         (lambda t, m: m.clear(), "no contract"),
         # Larger by far than the file: must be refused before memory is asked for.
-        (lambda t, m: m.update({METADATA_KEY: contract_of("vgg19_bn").to_json()}), "vgg19_bn"),
+        (lambda t, m: m.update(of_architecture("vgg19_bn")), "vgg19_bn"),
     ],
 )
 def test_a_file_that_is_not_its_contract_is_refused(change, named, tmp_path):
     path = tmp_path / "weights.safetensors"
     _saved(path, change)
-    with pytest.raises(ModelError, match=named):
+    with pytest.raises(ModelError, match=f"^checkpoint '{path}'.*{named}") as caught:
         load_checkpoint(path)
+    assert len(str(caught.value)) < 500
 
 
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     _saved(path, lambda t, m: m.update({METADATA_KEY: "{}"}))
-    with pytest.raises(ContractError):
+    with pytest.raises(ContractError, match=f"^checkpoint '{path}': "):
         load_checkpoint(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot be read"):

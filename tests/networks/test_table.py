@@ -68,6 +68,8 @@ def test_architecture_string_and_value_are_inverse(text, expected):
     [
         ("resnet19", "resnet18"),
         ("timm:no_such_net", "no_such_net"),
+        ("timm:resnet18.no_such_tag", "no_such_tag"),
+        (f"resnet18(stride={'9' * 5000})", "999..."),
         ("timm:hf-hub:someone/model", "hf-hub"),
         ("timm:local-dir:/etc", "local-dir"),
         ("resnet18(pool=max)", "max"),
@@ -88,6 +90,7 @@ def test_unknown_architecture_is_one_clear_error(text, named):
         build_network(text)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_stride_halves_the_cells_of_the_map():

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,38 @@ def test_a_folder_that_another_process_fills_is_left_alone(tmp_path):
         make(tmp_path, recipe)
     assert half.exists()
     assert make(tmp_path, recipe).made == 1
+
+
+def test_of_two_that_start_in_one_empty_folder_the_first_alone_says_what_it_holds(tmp_path):
+    recipe = Recipe(studies=1, seed=4, long_side=64)
+    with locked(tmp_path / "make.lock", "these phantoms"):
+        with pytest.raises(DataError, match="another process"):
+            make(tmp_path, replace(recipe, seed=5))
+        assert [path.name for path in tmp_path.iterdir()] == ["make.lock"]
+    half = tmp_path / ".recipe.123-abcd.partial.json"
+    half.write_text("{")
+    assert make(tmp_path, recipe).made == 1
+    assert not half.exists()
+    with pytest.raises(DataError, match="was made with seed 4, not 5"):
+        make(tmp_path, replace(recipe, seed=5))
+
+
+@pytest.mark.parametrize("named", ["manifest", "journal"])
+def test_a_run_killed_at_its_last_steps_leaves_nothing_that_the_next_does_not_take_away(folder, tmp_path, named):
+    other = tmp_path / "set"
+    shutil.copytree(folder, other)
+    rows = [asdict(row) for row in read_manifest(folder)]
+    by_study = [
+        [row for row in rows if row["study"] == study] for study in dict.fromkeys(r["study"] for r in rows)
+    ]
+    lines = [json.dumps({"index": index, "rows": found}) for index, found in enumerate(by_study)]
+    (other / "journal.jsonl").write_text("\n".join([*lines, '{"index": 3}', "[]", "[" * 5000]) + "\n")
+    if named == "journal":  # before the manifest is in place
+        (other / FILE).rename(other / ".manifest.12-ab.partial.parquet")
+        (other / "MURA-v1.1" / ".train_image_paths.12-ab.partial.csv").write_text("half")
+    outcome = make(other, RECIPE)
+    assert (outcome.made, outcome.found) == (0, 21)
+    assert digest(other) == digest(folder)
 
 
 def test_a_finished_folder_needs_no_lock(folder):

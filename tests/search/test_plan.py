@@ -4,6 +4,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,8 +23,21 @@ from small_search import small_data, small_space
 from mskscreen.data.manifest import Manifest
 from mskscreen.errors import DataError
 from mskscreen.search.cost import costs
-from mskscreen.search.halving import survives, verdict
-from mskscreen.search.plan import EVENTS, LOCK, Plan, State, end, ending, holding, is_held, note, spent
+from mskscreen.search.halving import development_scores, survives, verdict
+from mskscreen.search.plan import (
+    EVENTS,
+    LOCK,
+    PLAN,
+    Plan,
+    State,
+    end,
+    ending,
+    events,
+    holding,
+    is_held,
+    note,
+    spent,
+)
 from mskscreen.search.space import Run, Space
 from mskscreen.search.status import seconds_left, standings
 from mskscreen.training.state import Position, save_state
@@ -49,6 +63,40 @@ def test_a_plan_read_again_is_the_same_plan(plan: Plan) -> None:
     assert again.space == plan.space
     assert again.digest == plan.digest
     assert [run.name for run in again.runs] == [run.name for run in plan.runs]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda value: value["runs"][0]["protocol"].update(epochs="x" * 9000),
+        lambda value: value["runs"][0]["protocol"].update(epochs=[1]),
+        lambda value: value["runs"][0].update(protocol=3),
+        lambda value: value.update(schema="x" * 9000),
+        lambda value: value.update(runs=3),
+        lambda value: value.update(halving={"x" * 9000: 1}),
+    ],
+)
+def test_a_plan_that_is_none_is_one_short_sentence(plan: Plan, spoil: Callable) -> None:
+    value = json.loads((plan.folder / PLAN).read_text())
+    spoil(value)
+    (plan.folder / PLAN).write_text(json.dumps(value))
+    with pytest.raises(DataError, match=r"plan\.json") as caught:
+        Plan.read(plan.folder)
+    assert len(str(caught.value)) < 500
+
+
+def test_lines_that_are_no_events_and_scores_that_are_no_numbers_end_nothing_with_a_traceback(plan: Plan) -> None:
+    folder = plan.of(plan.runs[0])
+    folder.mkdir(parents=True)
+    note(folder, "begin", "here")
+    whole = list(events(folder))
+    with (folder / EVENTS).open("a") as stream:
+        stream.write("\n".join(["3", "[]", "{}", '{"time": 1}', '{"time": "x", "event": "end"}', "[" * 9999]))
+    assert list(events(folder)) == whole
+    assert spent(folder) == 0
+    (folder / "metrics.csv").write_text("epoch,abnormality_auroc\n1,much\n")
+    with pytest.raises(DataError, match=r"metrics\.csv: not the history of a run"):
+        development_scores(plan, plan.runs[0])
 
 
 def test_a_folder_takes_a_further_space_but_no_other_data(plan: Plan, tmp_path: Path) -> None:

@@ -342,6 +342,9 @@ def test_halving_stops_what_is_behind_and_never_the_best(folder: Path, plan: Pla
     assert end.state is State.STOPPED
     assert "1 of 2 runs were better" in end.reason
     assert len((halved.of(behind) / "metrics.csv").read_text().splitlines()) == 2
+    left = {path.name for path in halved.of(behind).iterdir()}
+    assert {"best.safetensors", "last.safetensors"} <= left
+    assert "state.safetensors" not in left, "nothing goes on from it"
 
     halved.of(killed).mkdir()
     (halved.of(killed) / "metrics.csv").write_text("epoch,abnormality_auroc\n1,0.0\n")

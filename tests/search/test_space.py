@@ -152,12 +152,17 @@ def test_a_path_to_begin_with_is_that_beside_the_file_wherever_one_stands(
         ("protocol = 3", "name of a protocol"),
         ('protocol = "absent.toml"', "no such file"),
         ("= 3", "cannot be read as TOML"),
+        (f"{'x' * 9000} = 1", "key 'xxx"),
+        (f"[axes]\n{'x' * 9000} = 1", "axis 'xxx"),
+        (f"[[skip]]\n{'x' * 9000} = 1", "no cell has xxx"),
+        ("[axes]\n" + "\n".join(f"a{k} = [{','.join(map(str, range(100)))}]" for k in range(9)), "100,000; leave"),
     ],
 )
 def test_a_space_that_is_wrong_is_refused_by_file_and_key(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ProtocolError, match=r"space\.toml") as caught:
         _space(tmp_path, text if "protocol" in text or text == "= 3" else f'protocol="tiny.toml"\n{text}')
     assert said in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_an_absent_space_names_the_shipped_ones() -> None:

@@ -61,6 +61,17 @@ def test_every_key_survives_its_text_and_changes_the_digest(tmp_path, key):
         ("joint_weight = 0", "key joint_weight: 0 teaches nothing of joint"),
         ("tasks = 'abnormality'\nabnormality_weight = 0", "key abnormality_weight: 0 teaches nothing"),
         ("epochs = ", "cannot be read as TOML"),
+        (f"epochs = {'9' * 5000}", "cannot be read as TOML"),
+        (f"epochs = 0x{'f' * 5000}", "cannot be read as TOML"),
+        (f"epochs = {'[' * 5000}", "cannot be read as TOML"),
+        (f"patience = {'9' * 400}.0", "key patience: inf is not a whole number"),
+        (f"rate = {'9' * 400}", "key rate: 999"),
+        (f"{'x' * 9000} = 1", "key 'xxx"),
+        (f"{'x' * 9000}.a = 1\n{'x' * 9000}.a.b = 1", "cannot be read as TOML"),
+        (f"loss = '{'x' * 9000}'", "key loss: 'xxx"),
+        (f"architecture = '{'x' * 9000}'", "key architecture: architecture 'xxx"),
+        (f"augmentation = '{'x' * 9000}'", "key augmentation: augmentation 'xxx"),
+        (f"freeze = '{'(' * 9000}'", "key freeze: '((("),
     ],
 )
 def test_what_is_wrong_is_one_sentence_that_names_file_and_key(tmp_path, text, named):
@@ -68,6 +79,7 @@ def test_what_is_wrong_is_one_sentence_that_names_file_and_key(tmp_path, text, n
     with pytest.raises(ProtocolError, match=r"mine\.toml") as error:
         Protocol.from_toml(tmp_path / "mine.toml")
     assert named in str(error.value)
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -108,6 +120,8 @@ def test_arguments_that_are_no_keys_are_named():
         differences(["--epochs"])
     with pytest.raises(ProtocolError, match=re.escape("shipped are demo.toml, mura.toml, paper.toml")):
         Protocol.from_toml("papper.toml")
+    with pytest.raises(ProtocolError, match=re.escape("'paper.tml': no such file")):
+        Protocol.from_toml("paper.tml")
 
 
 def test_shipped_protocols_say_what_was_published():

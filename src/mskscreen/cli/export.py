@@ -93,6 +93,7 @@ def export(
             model = file
         else:
             model = _f32(file, out, stack.enter_context(work_folder(out, "export")))
+        passed = True
         if not faster:
             if model == out:
                 err.print(f"{out}: is there already; nothing to do")
@@ -108,10 +109,11 @@ def export(
             _write_repositories(out, triton, ovms, force_precision, form)
             if not done:
                 err.print(f"{out}: is finished already; nothing to do")
-            if not _show_gates(contract, request, form):
-                raise typer.Exit(Exit.SOME_FAILED)
+            passed = _show_gates(contract, request, form)
     if form is Format.TABLE:
         print(out)
+    if not passed:
+        raise typer.Exit(Exit.SOME_FAILED)
 
 
 def _found(name: str) -> Path:

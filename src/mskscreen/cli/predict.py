@@ -14,6 +14,7 @@ from mskscreen.cli import common
 from mskscreen.cli.common import MaxPixels, limits_of
 from mskscreen.cli.files import find_files
 from mskscreen.cli.screening import Run
+from mskscreen.errors import short
 
 if TYPE_CHECKING:
     from mskscreen.contract import ModelContract
@@ -169,13 +170,14 @@ def _open(models: list[str], contract: str | None, at: str, **how: Any) -> tuple
         found, members, points = screener, [screener], screener.engine.contract.operating_points
     if at not in points:
         raise typer.BadParameter(
-            f"model '{', '.join(models)}' has no operating point '{at}'; it has {', '.join(points)}"
+            f"model '{', '.join(models)}' has no operating point '{at}'; it has {short(', '.join(points))}"
         )
     for used in (each.engine for each in members):
-        common.err.print(f"model {used.contract.name}: {used.name}/{used.precision} ({used.why})")
+        name = short(used.contract.name)
+        common.err.print(f"model {name}: {used.name}/{used.precision} ({used.why})")
         # Such as that one of its outputs was never trained, or that it has never seen a patient.
         if notes := used.contract.provenance.notes:
-            common.err.print(f"model {used.contract.name}: {notes}")
+            common.err.print(f"model {name}: {short(notes, 1000)}")
     return found, points[at]
 
 
@@ -238,7 +240,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
 
     contract = screener.engine.contract
     if contract.map is None:
-        raise typer.BadParameter(f"model '{contract.name}' has no evidence map; leave out --maps")
+        raise typer.BadParameter(f"{contract.title} has no evidence map; leave out --maps")
     try:
         require_learned(contract, ABNORMAL)
     except ModelError as error:
@@ -252,7 +254,7 @@ def _drawing(screener: Screener, folder: Path) -> Callable[[Screened], None]:
         evidence = screener.preprocessing.geometry(*pixels.shape).map_to_source(image.evidence)
         row = image.prediction
         what = said(row.joint, row.p_abnormal, row.abnormal)
-        caption = f"{Path(row.file).name}: {what} (model {contract.name})"
+        caption = f"{Path(row.file).name}: {what} (model {short(contract.name)})"
         picture = draw_overlay(pixels, evidence, caption, spacing=image.radiograph.spacing)
         with replacing(_picture(folder, row.file)) as partial:
             picture.save(partial, compress_level=1)

@@ -26,7 +26,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         value["study"]["overall"]["abnormality"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: not the JSON of an evaluation; make it with: mskscreen evaluate --format json"
         ) from error
@@ -37,11 +37,13 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
     """The card of the model in the file `path`; what only a person knows is left to the author."""
     made_by = (evaluation or {}).get("provenance", {}).get("contract")
     if made_by is not None and made_by != contract.digest:
-        raise DataError(f"the evaluation is of another model than '{contract.name}'; evaluate this one")
+        raise DataError(
+            f"the evaluation is of another model than {contract.title.removeprefix('model ')}; evaluate this one"
+        )
     sections = {
         "Model details": _details(contract, path),
         "Intended use": [
-            f"- Primary use: {contract.intended_use.removesuffix('.')}.",
+            f"- Primary use: {_cell(contract.intended_use.removesuffix('.'))}.",
             "- Out of scope: any diagnosis or treatment.",
             f"- {AUTHOR}",
         ],
@@ -54,7 +56,7 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
         "Caveats and recommendations": [
             "- Labels of MURA say normal or abnormal, not which abnormality; metalwork counts as abnormal.",
             "- Figures of different data sets are not comparable: say which set a figure is of.",
-            f"- {contract.provenance.notes or AUTHOR}",
+            f"- {_cell(contract.provenance.notes) or AUTHOR}",
         ],
     }
     lines = [f"{_TITLE}{_cell(contract.name)}", ""]
@@ -82,24 +84,24 @@ def _details(contract: ModelContract, path: Path) -> list[str]:
         "joint": f"joint type ({', '.join(contract.joints)})",
     }
     rows = {
-        "Architecture": contract.architecture,
+        "Architecture": _cell(contract.architecture),
         "Input": f"one grayscale radiograph, {height} x {width}",
-        "Preprocessing": f"`{contract.preprocessing}`",
+        "Preprocessing": _code(contract.preprocessing),
         "Outputs": " and ".join(outputs[task] for task in contract.tasks),
-        "Evidence map": f"{seen.method} of the {seen.layer}, one cell for {seen.stride} pixels"
+        "Evidence map": f"{_cell(seen.method)} of the {_cell(seen.layer)}, one cell for {seen.stride} pixels"
         if seen
         else "none",
-        "File": f"`{path.name}`, {path.stat().st_size:,} bytes, SHA-256 `{digest}`",
+        "File": f"{_code(path.name)}, {path.stat().st_size:,} bytes, SHA-256 `{digest}`",
         "Contract": f"SHA-256 `{contract.digest}`",
-        "Licence": contract.provenance.licence or AUTHOR,
-        "Versions": ", ".join(f"{k} {v}" for k, v in contract.provenance.versions.items()) or AUTHOR,
+        "Licence": _cell(contract.provenance.licence) or AUTHOR,
+        "Versions": _cell(", ".join(f"{k} {v}" for k, v in contract.provenance.versions.items())) or AUTHOR,
     }
     return _bullets(rows)
 
 
 def _factors(evaluation: Mapping[str, Any] | None) -> list[str]:
     columns = list((evaluation or {}).get("study", {}).get("groups", {}))
-    known = f"- Evaluated by: {', '.join(columns)}." if columns else "- No subgroup was evaluated."
+    known = f"- Evaluated by: {_cell(', '.join(columns))}." if columns else "- No subgroup was evaluated."
     return [known, "- Not known: age, sex, vendor and site, unless they are named above.", f"- {AUTHOR}"]
 
 
@@ -113,7 +115,7 @@ def _metrics(contract: ModelContract) -> list[str]:
         f"{contract.calibration.joint_temperature:.3f} (joint type).",
         "- Operating points (threshold of the calibrated study probability):",
     ]
-    return lines + [f"  - {name}: {value:.4f}" for name, value in contract.operating_points.items()]
+    return lines + [f"  - {_cell(name)}: {value:.4f}" for name, value in contract.operating_points.items()]
 
 
 def _evaluation_data(evaluation: Mapping[str, Any] | None) -> list[str]:
@@ -128,19 +130,19 @@ def _evaluation_data(evaluation: Mapping[str, Any] | None) -> list[str]:
             if overall["confusion"]
             else []
         ),
-        f"- Labels: {_cell(table['labels'])}. Studies: SHA-256 `{table['studies_sha256']}`.",
+        f"- Labels: {_cell(table['labels'])}. Studies: SHA-256 {_code(str(table['studies_sha256']))}.",
     ]
 
 
 def _training_data(contract: ModelContract) -> list[str]:
     made = contract.provenance
     rows = {
-        "Data": made.data or AUTHOR,
-        "Digest": f"`{made.data_digest}`" if made.data_digest else AUTHOR,
+        "Data": _cell(made.data) or AUTHOR,
+        "Digest": _code(made.data_digest) if made.data_digest else AUTHOR,
         "Seed": AUTHOR if made.seed is None else str(made.seed),
     }
     return _bullets(
-        rows | {name: str(value) for name, value in made.protocol.items() if not isinstance(value, Mapping)}
+        rows | {name: _cell(str(value)) for name, value in made.protocol.items() if not isinstance(value, Mapping)}
     )
 
 
@@ -187,14 +189,19 @@ def _estimate(value: Mapping[str, Any] | None) -> str:
 
 
 def _bullets(rows: Mapping[str, str]) -> list[str]:
-    return [f"- {_cell(name)}: {text if text == AUTHOR else _line(text)}" for name, text in rows.items()]
+    """One line a name; the texts are Markdown."""
+    return [f"- {_cell(name)}: {text}" for name, text in rows.items()]
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
 def _cell(text: str) -> str:
     """Text that can neither end a table cell nor begin a heading, a link or HTML."""
-    escaped = "".join(f"\\{c}" if c in "\\|`*[]<>#" else c for c in text if c.isprintable())
-    return _line(escaped)
+    return "".join(f"\\{c}" if c in "\\|`*[]<>#" else c for c in _line(text))
+
+
+def _code(text: str) -> str:
+    """Text in a span of code, which it cannot end."""
+    return f"`{_line(text).replace('`', chr(39))}`"

@@ -94,9 +94,7 @@ def require_not_chosen_on(contract: ModelContract, cases: Cases) -> None:
     shared = len(_marks(cases) & chosen)
     if shared or record.get("fingerprint") == fingerprint(cases):
         what = f"{shared} of these images" if shared else "exactly these studies"
-        raise DataError(
-            f"{cases.table.name}: model '{contract.name}' was calibrated on {what}; evaluate it on others"
-        )
+        raise DataError(f"{cases.table.name}: {contract.title} was calibrated on {what}; evaluate it on others")
 
 
 def _marks(cases: Cases) -> set[str]:
@@ -132,7 +130,7 @@ def require_same_model(cases: Cases, contract: ModelContract) -> None:
         made_by, digest = model.get("checkpoint"), as_trained(contract).digest
     if made_by is not None and made_by != digest:
         raise DataError(
-            f"{cases.table.name} was not made by model '{contract.name}' as it is in this file; "
+            f"{cases.table.name} was not made by {contract.title} as it is in this file; "
             "predict the images with it"
         )
 

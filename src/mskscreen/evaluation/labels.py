@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mskscreen.data.manifest import own_studies
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, short
 from mskscreen.evaluation.keys import joint_index
 from mskscreen.evaluation.table import Table
 from mskscreen.mura_path import mura_path
@@ -155,6 +155,8 @@ def _read_csv(path: Path, label_column: str) -> dict[str, list[str | None]]:
     if not rows:
         raise DataError(f"{path}: the file is empty; it needs the columns study and label")
     header = [name.strip() for name in rows[0]]
+    if twice := next((name for k, name in enumerate(header) if name and name in header[:k]), None):
+        raise DataError(f"{path}: two columns are named '{short(twice)}'; rename one of them")
     if label_column not in header and len(header) == 2 and mura_path(header[0]):
         header = ["study", label_column]
     else:

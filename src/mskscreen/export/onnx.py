@@ -124,7 +124,7 @@ def _check_agreement(network: ScreeningNetwork, contract: ModelContract) -> None
     require_its_network(contract, network)
     if (network.novelty is None) != (contract.novelty is None):
         raise ModelError(
-            f"contract of model '{contract.name}': field novelty and the network's novelty output must both be "
+            f"contract of {contract.title}: field novelty and the network's novelty output must both be "
             "there or both be missing"
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mskscreen.anatomy import NOT_FOR_DIAGNOSIS
 from mskscreen.contract import METADATA_KEY, ModelContract, Provenance
-from mskscreen.errors import ContractError, ModelError
+from mskscreen.errors import ContractError, ModelError, short
 from mskscreen.inference.onnx_file import read_metadata
 from mskscreen.storage import cache_folder
 
@@ -138,7 +138,7 @@ def described_by(description: Path) -> ModelContract:
     try:
         text = json.dumps(tomllib.loads(description.read_text(encoding="utf-8")), default=str)
     except (OSError, ValueError, RecursionError) as error:
-        raise ContractError(f"{description}: not a TOML file that can be read ({error})") from error
+        raise ContractError(f"{description}: not a TOML file that can be read ({short(error, 200)})") from error
     return parse_contract(description, text, f"edit {description.name}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, short
 from mskscreen.inference.precision import sha256_of
 from mskscreen.lock import locked
 
@@ -32,7 +32,12 @@ def fetch(url: str, path: Path, size: int, sha256: str, advance: Callable[[int],
         return False
     _require_safe(url)
     with locked(path.with_name(f"{path.name}.lock"), path.name):
-        _fetch(url, path, size, sha256, advance)
+        try:
+            _fetch(url, path, size, sha256, advance)
+        except OSError as error:
+            if error.errno and error.filename is None:  # what fails to write names no file
+                error.filename = str(path)
+            raise
     return True
 
 
@@ -72,23 +77,29 @@ def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> 
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-        raise ModelError(f"{_host(url)}: answered {error.code} ({error.reason}); {_by_hand(url)}") from error
+        raise ModelError(
+            f"{_host(url)}: answered {error.code} ({short(error.reason)}); {_by_hand(url)}"
+        ) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionError | TimeoutError) and begin:
             raise ConnectionError from error
         raise ModelError(
-            f"{_host(url)}: cannot be reached ({error.reason}); where this machine is offline, fetch {url} "
-            "on another one and give the file to: mskscreen model import"
+            f"{_host(url)}: cannot be reached ({short(error.reason, 200)}); where this machine is offline, fetch "
+            f"{url} on another one and give the file to: mskscreen model import"
         ) from error
+    except ValueError as error:
+        raise ModelError(f"{_host(url)}: redirects to what is no address; {_by_hand(url)}") from error
     with answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {begin}-"):
             raise ModelError(f"{_host(url)}: sent another part of the file than was asked for; try again later")
         start = begin if resumed else 0
         announced = answer.headers.get("Content-Length", "")
-        if announced.isdecimal() and start + int(announced) != size:
+        # Python reads no number of thousands of digits.
+        offered = start + int(announced[:20]) if announced.isdecimal() else size
+        if offered != size:
             raise ModelError(
-                f"{_host(url)}: offers {start + int(announced):,} bytes where the published file has {size:,}; "
+                f"{_host(url)}: offers {offered:,} bytes where the published file has {size:,}; "
                 "it is another file, or a page about it"
             )
         if answer.headers.get_content_type() == "text/html":
@@ -104,12 +115,22 @@ def _append(url: str, part: Path, size: int, advance: Callable[[int], None]) -> 
 
 
 def _copy(answer: Any, stream: Any, missing: int, advance: Callable[[int], None], host: str) -> None:
-    while chunk := answer.read(min(_CHUNK, missing + 1)):
+    while chunk := _read(answer, min(_CHUNK, missing + 1)):
         if len(chunk) > missing:
             raise ModelError(f"{host}: sends more bytes than the published file has; it is another file")
         stream.write(chunk)
         missing -= len(chunk)
         advance(len(chunk))
+
+
+def _read(answer: Any, most: int) -> bytes:
+    """Bytes of an answer; what ends the connection is a ConnectionError or TimeoutError, and no fault of a file."""
+    try:
+        return bytes(answer.read(most))
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        raise ConnectionError from error
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -137,7 +158,7 @@ def _by_hand(url: str) -> str:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).hostname or url
+    return short(urlsplit(url).hostname or url)
 
 
 def _size(path: Path) -> int:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from mskscreen.contract import ModelContract
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, short
 from mskscreen.inference.backends import BACKENDS, Backend, Outputs, Shape
 from mskscreen.inference.catalogue import read_contract
 from mskscreen.inference.order import in_order
@@ -167,17 +167,19 @@ def check_ports(
     would make whole numbers of an image in [0, 1], and so a black image.
     """
     if len(backend.inputs) != 1:
-        raise ModelError(f"{path}: expected one input, found {len(backend.inputs)} ({', '.join(backend.inputs)})")
+        raise ModelError(
+            f"{path}: expected one input, found {len(backend.inputs)} ({short(', '.join(backend.inputs))})"
+        )
     batch = contract.batch or 1
     for name, shape in backend.inputs.items():
-        _check(path, f"input '{name}'", shape, (batch, 1, *contract.input_size))
+        _check(path, f"input '{short(name)}'", shape, (batch, 1, *contract.input_size))
     for name, shape in expected_outputs(contract).items():
         if name not in backend.outputs:
-            raise ModelError(f"{path}: has no output '{name}', only {', '.join(backend.outputs)}")
+            raise ModelError(f"{path}: has no output '{name}', only {short(', '.join(backend.outputs))}")
         _check(path, f"output '{name}'", backend.outputs[name], (batch, *shape))
     for name in (*backend.inputs, *expected_outputs(contract)):
         if (kind := (types or {}).get(name, "f32")) != "f32":
-            raise ModelError(f"{path}: '{name}' holds {kind}, expected f32; export the model again")
+            raise ModelError(f"{path}: '{short(name)}' holds {kind}, expected f32; export the model again")
 
 
 def expected_outputs(contract: ModelContract) -> dict[str, tuple[int | None, ...]]:
@@ -200,4 +202,4 @@ def _check(path: Path | str, what: str, found: Shape, expected: tuple[int | None
 
 
 def _text(shape: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
+    return short("(" + ", ".join("?" if size is None else str(size) for size in shape) + ")")

@@ -63,7 +63,7 @@ def choose(
         raise ModelError(f"{engine} does not compute in {wanted} on this machine; use --precision f32")
     passed = _passed(contract, engine, wanted)
     if not passed and not unapproved:
-        raise ModelError(f"model '{contract.name}': {_refusal(contract, path, engine, wanted)}")
+        raise ModelError(f"{contract.title}: {_refusal(contract, path, engine, wanted)}")
     why = "as asked" if passed else f"forced: {_state(contract, engine, wanted)}"
     return Choice(wanted, file_of(contract, path, wanted), passed, why)
 
@@ -94,7 +94,7 @@ def _fastest(contract: ModelContract, path: Path, engine: str, available: Abstra
             continue
         reasons = ["the fastest that passed its gate on this kind of machine"] * (len(passed) > 1 or name != "f32")
         return Choice(name, file, True, ", ".join(reasons + refused) or "the only precision here")
-    raise ModelError(f"model '{contract.name}': {_refusal(contract, path, engine, contract.precision)}")
+    raise ModelError(f"{contract.title}: {_refusal(contract, path, engine, contract.precision)}")
 
 
 def held(contract: ModelContract) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from mskscreen.contract import METADATA_KEY, ModelContract
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, short
 from mskscreen.inference.backends import BACKENDS, Outputs, Shape
 from mskscreen.inference.catalogue import parse_contract
 from mskscreen.inference.engines import Engine, check_ports, expected_outputs
@@ -190,14 +190,16 @@ class _Server:
                 self._local.connection = None
                 # A connection that was kept may have been closed by the server meanwhile; a new one may not.
                 if fresh or last:
-                    raise ModelError(f"{self.url}: cannot be reached ({error}); is the server up?") from error
+                    raise ModelError(
+                        f"{self.url}: cannot be reached ({short(error, 200)}); is the server up?"
+                    ) from error
         if len(data) > most:
             connection.close()
             self._local.connection = None
             raise ModelError(f"{self.url}: the server's answer is larger than {most:,} bytes")
         if response.status != 200:
-            said = data[:200].decode("utf-8", "replace")
-            raise ModelError(f"{self.url}: the server answered {response.status} {response.reason}: {said}")
+            said = f"{short(response.reason)}: {short(data.decode('utf-8', 'replace'), 200)}"
+            raise ModelError(f"{self.url}: the server answered {response.status} {said}")
         length = response.headers.get(_HEADER_LENGTH, "")
         with _of_protocol(self.url):
             return data, int(length) if length.isdecimal() else None
@@ -232,7 +234,7 @@ def _of_protocol(url: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = short(f"{type(error).__name__}: {error}", 200)
         raise ModelError(
             f"{url}: the server's answer is not of the protocol ({reason}); check the address"
         ) from error

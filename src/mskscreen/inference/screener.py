@@ -278,10 +278,10 @@ def preprocessing_of(contract: ModelContract) -> Preprocessing:
     try:
         found = Preprocessing.parse(contract.preprocessing)
     except PreprocessingError as error:
-        raise ContractError(f"contract of model '{contract.name}': {error}") from error
+        raise ContractError(f"contract of {contract.title}: {error}") from error
     if (found.height, found.width) != contract.input_size:
         raise ContractError(
-            f"contract of model '{contract.name}': preprocessing '{found}' does not give the input_size "
+            f"contract of {contract.title}: preprocessing '{found}' does not give the input_size "
             f"{contract.input_size}"
         )
     return found

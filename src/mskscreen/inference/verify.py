@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mskscreen.contract import METADATA_KEY, TASKS, ModelContract
-from mskscreen.errors import MskscreenError
+from mskscreen.errors import MskscreenError, short
 from mskscreen.inference import selftest
 from mskscreen.inference.backends import BACKENDS
 from mskscreen.inference.catalogue import published_as, read_contract
@@ -65,7 +65,7 @@ def verify(path: Path) -> list[Check]:
     """
     contract = read_contract(path)
     checks = [
-        Check("schema", OK, f"schema {contract.schema}, model '{contract.name}'"),
+        Check("schema", OK, f"schema {contract.schema}, {contract.title}"),
         _attempt("preprocessing", lambda: str(preprocessing_of(contract))),
         _content(path, contract),
     ]
@@ -105,7 +105,7 @@ def _self_test(path: Path, contract: ModelContract, engine: str) -> Check:
         if contract.selftest is None:
             return Check(name, ABSENT, "the contract holds no self-test")
         if contract.selftest.image != selftest.IMAGE:
-            return Check(name, ABSENT, f"image '{contract.selftest.image}' is not known to this version")
+            return Check(name, ABSENT, f"image '{short(contract.selftest.image)}' is not known to this version")
         found = selftest.deviations(opened, contract.selftest)
     except MskscreenError as error:
         return Check(name, FAILED, str(error))

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mskscreen.contract import METADATA_KEY, ModelContract
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, short
+from mskscreen.inference.catalogue import parse_contract
 from mskscreen.networks.network import ScreeningNetwork, build_network
 from mskscreen.storage import replacing
 
@@ -23,7 +24,7 @@ def require_its_network(contract: ModelContract, network: ScreeningNetwork) -> N
     """Raise ModelError where `contract.architecture` is not that of the network."""
     if contract.architecture != str(network.architecture):
         raise ModelError(
-            f"contract of model '{contract.name}': field architecture is '{contract.architecture}', "
+            f"contract of {contract.title}: field architecture is '{short(contract.architecture)}', "
             f"but the network is '{network.architecture}'"
         )
 
@@ -77,12 +78,17 @@ def load_checkpoint(path: Path) -> tuple[ScreeningNetwork, ModelContract]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"checkpoint '{path}' cannot be read ({error}); train or fetch it again") from error
+        raise ModelError(
+            f"checkpoint '{path}' cannot be read ({short(error, 200)}); train or fetch it again"
+        ) from error
     if METADATA_KEY not in metadata:
         raise ModelError(f"checkpoint '{path}' carries no contract; save it with mskscreen")
-    contract = ModelContract.from_json(metadata[METADATA_KEY])
-    with torch.device("meta"):
-        network = build_network(contract.architecture)
+    contract = parse_contract(f"checkpoint '{path}'", metadata[METADATA_KEY], "train or fetch it again")
+    try:
+        with torch.device("meta"):
+            network = build_network(contract.architecture)
+    except ModelError as error:
+        raise ModelError(f"checkpoint '{path}': {error}") from error
     _attach_novelty(network, tensors, path)
     _check_fit(network, tensors, path)
     _require_finite(tensors, path)
@@ -103,7 +109,7 @@ def _check_fit(network: ScreeningNetwork, tensors: dict[str, Tensor], path: Path
     expected = network.state_dict()
     for name in sorted(set(expected) ^ set(tensors)):
         fault = "is missing" if name in expected else "does not belong to it"
-        raise ModelError(f"checkpoint '{path}': tensor '{name}' {fault} ({network.architecture})")
+        raise ModelError(f"checkpoint '{path}': tensor '{short(name)}' {fault} ({network.architecture})")
     for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
             raise ModelError(

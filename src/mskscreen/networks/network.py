@@ -144,7 +144,7 @@ def build_network(
     """
     if isinstance(architecture, str):
         architecture = Architecture.parse(architecture)
-    if not timm.is_model(architecture.backbone):
+    if not _is_model(architecture.backbone):
         raise ModelError(f"architecture '{architecture}': timm has no model '{architecture.backbone}'")
     backbone = _backbone(architecture, dropout, pretrained=init == "imagenet")
     trunk = backbone.trunk if architecture.merged else backbone
@@ -155,6 +155,15 @@ def build_network(
     elif init not in ("random", "imagenet"):
         raise ModelError(f"init '{init}' is unknown; use random, imagenet, package or the path of a weights file")
     return ScreeningNetwork(backbone, architecture, dropout)
+
+
+def _is_model(backbone: str) -> bool:
+    """Whether timm has a model of this name and, where it names one as in `resnet18.a1_in1k`, this tag."""
+    try:
+        timm.get_pretrained_cfg(backbone)
+    except RuntimeError:
+        return False
+    return timm.is_model(backbone)
 
 
 def _backbone(architecture: Architecture, dropout: float, *, pretrained: bool) -> Any:

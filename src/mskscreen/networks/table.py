@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from mskscreen.errors import ModelError
+from mskscreen.errors import ModelError, short
 
 POOLS = ("avg", "gem")
 STRIDES = (8, 16, 32)
@@ -32,6 +32,7 @@ NETWORKS: dict[str, Published] = {
     "vgg19_bn": Published("VGG19", "vgg19_bn", 224, 139.992, 19.69),
 }
 
+_LONGEST = 200
 _GRAMMAR = re.compile(
     r"(?P<name>[a-z0-9_]+|timm:[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)?)(?:\((?P<options>[a-z0-9=,]*)\))?"
 )
@@ -71,10 +72,10 @@ class Architecture:
 
         Raises ModelError for an unknown name, option or value.
         """
-        match = _GRAMMAR.fullmatch(text)
+        match = _GRAMMAR.fullmatch(text) if len(text) <= _LONGEST else None
         if match is None:
             raise ModelError(
-                f"architecture '{text}' is unknown; write one of {', '.join(NETWORKS)} or timm:MODEL, "
+                f"architecture '{short(text)}' is unknown; write one of {', '.join(NETWORKS)} or timm:MODEL, "
                 "with options as in resnet18(pool=gem,stride=16)"
             )
         architecture = cls(match["name"])

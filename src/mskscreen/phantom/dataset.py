@@ -18,17 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, short
 from mskscreen.lock import locked
 from mskscreen.phantom import manifest
 from mskscreen.phantom.manifest import Row
 from mskscreen.phantom.plan import Recipe, Slot, plan
 from mskscreen.phantom.study import APART, PARTIAL, ROOT, write_study
 from mskscreen.phantom.volumes import prepare
-from mskscreen.storage import disk_full, remedy, replacing, write_text
+from mskscreen.storage import discard_partials, disk_full, remedy, replacing, write_text
 from mskscreen.workers import in_blocks
 
 _RECIPE, _JOURNAL, _LOCK = "recipe.json", "journal.jsonl", "make.lock"
+_HALF = ".recipe.*.partial.json"
 # Recipes did not name the renderer before it had a second revision.
 _UNNAMED = {"renderer": 1}
 # No folder can be made at such a place, however often it is tried.
@@ -61,9 +62,11 @@ def make(
 
 
 def _make(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], None]) -> Outcome:
-    _claim(folder, recipe)
+    _check(folder, recipe)  # before a lock is left in a folder of others
     finished = (folder / manifest.FILE).exists()
     with nullcontext() if finished else locked(folder / _LOCK, "these phantoms"):
+        if not _check(folder, recipe):
+            write_text(folder / _RECIPE, json.dumps(asdict(recipe), indent=1) + "\n")
         return _fill(folder, recipe, workers, advance)
 
 
@@ -71,8 +74,12 @@ def _fill(folder: Path, recipe: Recipe, workers: int, advance: Callable[[int], N
     slots = plan(recipe)
     if (folder / manifest.FILE).exists():
         advance(len(slots))
+        _tidy(folder)
         return Outcome(manifest.read_manifest(folder), 0, len(slots))
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    for place in (folder, folder / ROOT, folder / APART / ROOT):
+        for suffix in (".json", ".csv", Path(manifest.FILE).suffix):
+            discard_partials(place, suffix)
     done = dict(_noted(folder / _JOURNAL))
     found = len(done)
     advance(found)
@@ -100,31 +107,31 @@ def _killed(_: Slot) -> NoReturn:
     )
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Make the folder ours, or make sure that it is and was started with the same recipe."""
+def _check(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder is ours already; DataError where it is of another recipe or holds anything else."""
     wanted = json.loads(json.dumps(asdict(recipe)))
     note = folder / _RECIPE
     if note.exists():
         try:
             there = _UNNAMED | json.loads(note.read_text())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise DataError(f"{note} is damaged; remove the folder or choose another one") from None
         if there["renderer"] != recipe.renderer:
             raise DataError(
-                f"{folder} was made with revision {there['renderer']} of the renderer, not {recipe.renderer}, and "
-                "is not continued by another; use it as it is, or choose another folder"
+                f"{folder} was made with revision {short(there['renderer'])} of the renderer, not {recipe.renderer}, "
+                "and is not continued by another; use it as it is, or choose another folder"
             )
         for field in fields(Recipe):
             if there.get(field.name) != wanted[field.name]:
                 raise DataError(
-                    f"{folder} was made with {field.name} {there.get(field.name)}, not {wanted[field.name]}; "
-                    "choose another folder or the same parameters"
+                    f"{folder} was made with {field.name} {short(there.get(field.name))}, "
+                    f"not {wanted[field.name]}; choose another folder or the same parameters"
                 )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+        return True
+    # A run that was killed at once leaves its lock, or half a recipe.
+    if folder.exists() and any(path.name != _LOCK and not path.match(_HALF) for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no phantoms; choose another folder")
-    write_text(note, json.dumps(wanted, indent=1) + "\n")
+    return False
 
 
 def _noted(journal: Path) -> Iterator[tuple[int, list[Row]]]:
@@ -134,9 +141,10 @@ def _noted(journal: Path) -> Iterator[tuple[int, list[Row]]]:
     for line in journal.read_text().splitlines():
         try:
             note: dict[str, Any] = json.loads(line)
-        except ValueError:
+            index, rows = note["index"], [Row(**row) for row in note["rows"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        yield note["index"], [Row(**row) for row in note["rows"]]
+        yield index, rows
 
 
 def _finish(folder: Path, recipe: Recipe, rows: list[Row]) -> None:
@@ -157,7 +165,12 @@ def _finish(folder: Path, recipe: Recipe, rows: list[Row]) -> None:
     write_text(folder / "occult_studies.csv", "".join(f"{study},1\n" for study in hidden))
     with replacing(folder / manifest.FILE) as partial:
         manifest.write_manifest(partial, rows)
-    (folder / _JOURNAL).unlink()
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only an unfinished data set needs."""
+    (folder / _JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 

@@ -8,8 +8,6 @@ geometry and code.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import numpy as np
 from mskscreen.phantom.bone_density import TISSUE, build, grid
 from mskscreen.phantom.geometry import digest
 from mskscreen.phantom.levels import Level, Volume
-from mskscreen.storage import cache_folder
+from mskscreen.storage import cache_folder, replacing
 
 CORTEX = {"thin": 0.6, "normal": 1.0, "thick": 1.3}
 """Factors on the thickness of the cortex. At the middle of the second metacarpal they give cortical indices on
@@ -85,10 +83,8 @@ def _store(name: str, densities: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ..
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         for index, density in enumerate(densities):
-            handle, temporary = tempfile.mkstemp(dir=_folder(), suffix=".part")
-            with os.fdopen(handle, "wb") as stream:
-                np.save(stream, density)
-            Path(temporary).replace(_folder() / f"{name}.{index}.npy")
+            with replacing(_folder() / f"{name}.{index}.npy") as partial:
+                np.save(partial, density)
     except OSError:
         return densities
     return _stored(name) or densities

@@ -44,7 +44,7 @@ def decode_apart(codec: Codec, frame: bytes, stream: Codestream, halvings: int =
     shape = tuple(-(-size // 2**halvings) for size in (stream.rows, stream.columns))
     pixels = shape[0] * shape[1] * stream.samples
     head = _REQUEST.pack(codec.encode(), *shape, stream.samples, stream.precision, halvings, len(frame))
-    child = _idle.pop() if _idle else _start()
+    child = _waiting() or _start()
     timer = threading.Timer(_SECONDS, child.kill)
     timer.start()
     whole = False
@@ -69,6 +69,17 @@ def decode_apart(codec: Codec, frame: bytes, stream: Codestream, halvings: int =
         raise ValueError(f"the {codec} decoder failed")
     kind = f"<{'i' if signed else 'u'}{width}"
     return np.frombuffer(samples, kind).reshape(shape if stream.samples == 1 else (*shape, stream.samples))
+
+
+def _waiting() -> subprocess.Popen[bytes] | None:
+    """A process that waits for work; one that was ended meanwhile, as where memory is short, does not."""
+    with contextlib.suppress(IndexError):  # another thread may take the last one
+        while True:
+            child = _idle.pop()
+            if child.poll() is None:
+                return child
+            _end(child)
+    return None
 
 
 def _start() -> subprocess.Popen[bytes]:

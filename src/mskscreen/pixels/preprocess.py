@@ -20,7 +20,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from mskscreen.errors import PreprocessingError
+from mskscreen.errors import PreprocessingError, short
 from mskscreen.pixels.geometry import Geometry
 from mskscreen.pixels.radiograph import Radiograph
 from mskscreen.pixels.reduction import MARGINS, Enough, Reading
@@ -60,7 +60,7 @@ class Preprocessing:
                 fit, size = name, _size(text, name, arguments or "")
             elif arguments != ("auto" if name == "window" else None):
                 wanted = "window(auto)" if name == "window" else name
-                _fail(text, f"'{part}' is not understood; write '{wanted}'")
+                _fail(text, f"'{short(part)}' is not understood; write '{wanted}'")
         window = "window" in names
         if names != ["decode", "grayscale", *["window"] * window, "fit", "unit"]:
             _fail(text, f"operations are missing or out of order; the form is '{_FORM}'")
@@ -127,7 +127,7 @@ def _shown(radiograph: Radiograph) -> Radiograph:
 def _size(text: str, name: str, arguments: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),bilinear,antialias", arguments, re.ASCII)
     if match is None:
-        _fail(text, f"'{name}({arguments})' is not understood; write '{name}(H,W,bilinear,antialias)'")
+        _fail(text, f"'{name}({short(arguments)})' is not understood; write '{name}(H,W,bilinear,antialias)'")
     height, width = int(match[1]), int(match[2])
     if not (1 <= height <= _LARGEST and 1 <= width <= _LARGEST):
         _fail(text, f"the size of '{name}' must lie between 1 and {_LARGEST}")
@@ -135,9 +135,10 @@ def _size(text: str, name: str, arguments: str) -> tuple[int, int]:
 
 
 def _unknown(text: str, name: str) -> NoReturn:
+    name = short(name)
     nearest = difflib.get_close_matches(name, _OPERATIONS, n=1, cutoff=0)
     _fail(text, f"operation '{name}' is unknown; the nearest known one is '{nearest[0]}'")
 
 
 def _fail(text: str, reason: str) -> NoReturn:
-    raise PreprocessingError(f"preprocessing '{text}': {reason}")
+    raise PreprocessingError(f"preprocessing '{short(text)}': {reason}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from mskscreen.anatomy import JointType
 from mskscreen.contract import ModelContract
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, short
 
 FLAG_ERROR = "error"
 FLAG_LOW_CONFIDENCE = "low-confidence-joint"
@@ -104,5 +104,5 @@ def threshold(contract: ModelContract, at: str) -> float:
     try:
         return contract.operating_points[at]
     except KeyError:
-        known = ", ".join(sorted(contract.operating_points))
-        raise DataError(f"model '{contract.name}' has no operating point '{at}'; it has {known}") from None
+        known = short(", ".join(sorted(contract.operating_points)))
+        raise DataError(f"{contract.title} has no operating point '{at}'; it has {known}") from None

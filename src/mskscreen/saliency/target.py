@@ -76,7 +76,7 @@ def require_learned(contract: ModelContract, target: Target) -> None:
     if target.task not in contract.tasks:
         of = JOINT if target.task == TASKS[0] else ABNORMAL.label
         raise ModelError(
-            f"model '{contract.name}' did not learn {target.task}, so that a map of it means nothing; explain "
+            f"{contract.title} did not learn {target.task}, so that a map of it means nothing; explain "
             f"what it learned with: mskscreen explain --of {of}, or name another model"
         )
 

@@ -78,7 +78,7 @@ def trained(folder: Path) -> Mapping[str, Any] | None:
     """What training said of the cost of a finished run: `seconds`, `images`, `images_per_second`, `parameters`."""
     try:
         return dict(json.loads((folder / "done.json").read_text(encoding="utf-8"))["cost"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -11,6 +11,7 @@ import csv
 import math
 from collections.abc import Sequence
 
+from mskscreen.errors import DataError, short
 from mskscreen.search.plan import Plan
 from mskscreen.search.space import Run
 
@@ -55,9 +56,12 @@ def score_name(run: Run) -> str:
 
 def development_scores(plan: Plan, run: Run) -> list[float]:
     """Development score of each whole epoch of a run; minus infinity where it is undefined."""
+    path = plan.of(run) / HISTORY
     try:
-        with (plan.of(run) / HISTORY).open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             scores = [float(row.get(score_name(run)) or "nan") for row in csv.DictReader(stream)]
     except FileNotFoundError:
         return []
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: not the history of a run ({short(error, 200)}); delete it") from error
     return [score if math.isfinite(score) else -math.inf for score in scores]

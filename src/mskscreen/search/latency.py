@@ -83,5 +83,5 @@ def _measure(models: Mapping[str, Path], rounds: int, measured: Callable[[int], 
 def _read(path: Path) -> dict[str, Latency]:
     try:
         return {name: Latency(**value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mskscreen.data.manifest import HELD_OUT, Manifest
-from mskscreen.errors import DataError, ProtocolError
+from mskscreen.errors import DataError, ProtocolError, short
 from mskscreen.lock import is_locked, locked
 from mskscreen.search.space import Halving, Run, Space
 from mskscreen.storage import write_text
@@ -96,14 +96,26 @@ class Plan:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value["schema"] != SCHEMA:
-                raise DataError(f"{path}: schema {value['schema']} is not the schema {SCHEMA} of this version")
-            runs = tuple(Run(run["levels"], Protocol(**run["protocol"])) for run in value["runs"])
+                raise DataError(
+                    f"{path}: schema {short(value['schema'])} is not the schema {SCHEMA} of this version"
+                )
+            runs = tuple(Run(run["levels"], Protocol().replace(**run["protocol"])) for run in value["runs"])
             halving = Halving(**value["halving"]) if value["halving"] else None
             return cls(folder, value["digest"], Space(runs, halving))
         except FileNotFoundError:
             raise DataError(f"{folder}: holds no search; begin one with: mskscreen search run") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ProtocolError) as error:
-            raise DataError(f"{path}: not a plan of a search ({error}); begin the search again") from error
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            ProtocolError,
+        ) as error:
+            raise DataError(
+                f"{path}: not a plan of a search ({short(error, 200)}); begin the search again"
+            ) from error
 
     def _to_json(self) -> str:
         halving = self.space.halving
@@ -179,8 +191,10 @@ def ending(folder: Path) -> Ending | None:
         return Ending(State(value["state"]), value["reason"], value["seconds"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / ENDED}: cannot be read ({error}); delete it to run the cell again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{folder / ENDED}: cannot be read ({short(error, 200)}); delete it to run the cell again"
+        ) from error
 
 
 @contextmanager
@@ -226,16 +240,20 @@ def note(folder: Path, event: str, where: str, **more: Any) -> None:
 
 
 def events(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """The events of a run in order; a last line that was cut off is left out."""
+    """The events of a run in order; a line that is none, such as a last one that was cut off, is left out."""
     try:
         text = (folder / EVENTS).read_text(encoding="utf-8")
     except FileNotFoundError:
         return
     for line in text.splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:
+            event = json.loads(line)
+            datetime.fromisoformat(event["time"])
+            whole = "event" in event
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
+        if whole:
+            yield event
 
 
 def spent(folder: Path, *, held: bool = False) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mskscreen.anatomy import JOINT_LABELS
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, short
 from mskscreen.evaluation.cases import Cases, join
 from mskscreen.evaluation.labels import Labels, read_labels
 from mskscreen.evaluation.metrics import TOO_FEW, joint_statistic, nanmean, ranking_statistic, threshold_statistic
@@ -203,8 +203,11 @@ def _score(plan: Plan, run: Run, labels: Labels) -> float:
     """Score on the development fold by the `labels` that all runs are judged by, whichever this one learned."""
     name = score_name(run)
     if run.protocol.labels == plan.labels or run.protocol.tasks == "joint":
-        done = json.loads((plan.of(run) / "done.json").read_text(encoding="utf-8"))
-        return float(done["metrics"][name])
+        path = plan.of(run) / "done.json"
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))["metrics"][name])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{path}: is not the end of a run ({short(error)}); train it again") from error
     found = figures(join(read_table(plan.of(run) / DEVELOPMENT), labels).cases(), run.protocol.tasks)
     if name not in found:
         raise DataError(

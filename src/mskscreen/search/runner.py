@@ -27,6 +27,7 @@ from mskscreen.storage import disk_full
 from mskscreen.training.course import DONE
 from mskscreen.training.protocol import BEST
 from mskscreen.training.run import Progress, train
+from mskscreen.training.state import FILE as STATE
 
 # Exit code of a process that found no room to write.
 FULL = errno.ENOSPC
@@ -66,7 +67,11 @@ def conduct(
         if state is State.WAITING:
             note(folder, "save", where)
             return None
-        return end(folder, state, reason, where=where)
+        ended = end(folder, state, reason, where=where)
+        if state is State.STOPPED:
+            # It never goes on: what that would take, 1.6 GB of a VGG, goes.
+            (folder / STATE).unlink(missing_ok=True)
+        return ended
 
 
 def _conduct(

@@ -28,19 +28,21 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mskscreen.errors import ProtocolError
+from mskscreen.errors import ProtocolError, short
 from mskscreen.training.protocol import INITS, Protocol, read_toml
 
 SHIPPED = Path(__file__).parent / "spaces"
 _KEYS = ("protocol", "seeds", "axes", "more", "skip", "halving")
 # Keys whose values repeat a cell: its figures are means over them.
 REPEATS = ("seed", "fold")
+_MOST_CELLS = 100_000
 # Enough of a SHA-256 that no two of a million protocols share it.
 _DIGITS = 16
 # A level that says nothing without its axis.
@@ -88,7 +90,9 @@ class Halving:
         for key, low in (("factor", 2), ("first", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ProtocolError(f"table halving: key {key} is {value!r}; write a whole number from {low} on")
+                raise ProtocolError(
+                    f"table halving: key {key} is {short(repr(value))}; write a whole number from {low} on"
+                )
 
     def rungs(self, epochs: int) -> list[int]:
         """Epochs at which a run of so many epochs may be stopped."""
@@ -145,19 +149,23 @@ class Space:
 
 def _space(value: Mapping[str, Any], folder: Path) -> Space:
     if unknown := next((key for key in value if key not in _KEYS), None):
+        unknown = short(unknown)
         nearest = difflib.get_close_matches(unknown, _KEYS, n=1, cutoff=0)[0]
         raise ProtocolError(f"key '{unknown}' is unknown; the nearest known one is '{nearest}'")
     products = [_axes(table) for table in (_table(value.get("axes", {}), "axes"), *_tables(value, "more"))]
     base = _protocol(value.get("protocol", "paper.toml"), folder)
     halving = _table(value.get("halving", {}), "halving")
     if unknown := next((key for key in halving if key not in ("factor", "first")), None):
-        raise ProtocolError(f"table halving: key '{unknown}' is unknown; it has factor and first")
+        raise ProtocolError(f"table halving: key '{short(unknown)}' is unknown; it has factor and first")
+    if (count := sum(math.prod(map(len, axes.values())) for axes in products)) > _MOST_CELLS:
+        raise ProtocolError(f"its axes give {count:,} cells, more than {_MOST_CELLS:,}; leave out levels")
     named = list(dict.fromkeys(axis for axes in products for axis in axes))
     cells = [cell for axes in products for cell in _cells(_completed(axes, named, base))]
     skips = _tables(value, "skip")
     for skip in skips:
         if not any(_has(levels, skip) for levels, _ in cells):
-            raise ProtocolError(f"table skip: no cell has {', '.join(f'{k} = {v}' for k, v in skip.items())}")
+            wanted = short(", ".join(f"{axis} = {level}" for axis, level in skip.items()))
+            raise ProtocolError(f"table skip: no cell has {wanted}")
     # A cell that is left out need not be one that can be trained.
     kept = [
         Run(levels, _found(base.replace(**changes), folder))
@@ -215,11 +223,11 @@ def _axes(table: Mapping[str, Any]) -> dict[str, list[Level]]:
     axes = {}
     for axis, values in table.items():
         if not isinstance(values, list) or not values:
-            raise ProtocolError(f"axis '{axis}': write a list of levels")
+            raise ProtocolError(f"axis '{short(axis)}': write a list of levels")
         levels = [_level(axis, value) for value in values]
         names = [name for name, _ in levels]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ProtocolError(f"axis '{axis}': level '{twice}' is given twice")
+            raise ProtocolError(f"axis '{short(axis)}': level '{short(twice)}' is given twice")
         axes[axis] = levels
     return axes
 
@@ -228,7 +236,9 @@ def _level(axis: str, value: Any) -> Level:
     if isinstance(value, dict):
         changes = {key: item for key, item in value.items() if key != "name"}
         if "fold" in changes:
-            raise ProtocolError(f"axis '{axis}': key 'fold' repeats cells; give it an axis alone: fold = [0, 1]")
+            raise ProtocolError(
+                f"axis '{short(axis)}': key 'fold' repeats cells; give it an axis alone: fold = [0, 1]"
+            )
         return str(value.get("name", " ".join(map(str, changes.values())))), changes
     return str(value), {axis: value}
 
@@ -252,7 +262,7 @@ def _require_names(runs: Sequence[Run]) -> None:
     for run in runs:
         protocol = run.protocol.replace(fold=0)
         if by_name.setdefault(run.cell, protocol) != protocol:
-            raise ProtocolError(f"two cells are named '{run.cell}', but differ; name their levels")
+            raise ProtocolError(f"two cells are named '{short(run.cell)}', but differ; name their levels")
 
 
 def _cells(axes: Mapping[str, Sequence[Level]]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
@@ -261,7 +271,9 @@ def _cells(axes: Mapping[str, Sequence[Level]]) -> Iterator[tuple[dict[str, str]
         changes: dict[str, Any] = {}
         for axis, (_, change) in zip(axes, levels, strict=True):
             if clash := next((key for key in change if key in changes or key == "seed"), None):
-                raise ProtocolError(f"axis '{axis}': key '{clash}' is set by another axis, or by seeds")
+                raise ProtocolError(
+                    f"axis '{short(axis)}': key '{short(clash)}' is set by another axis, or by seeds"
+                )
             changes |= change
         yield {axis: name for axis, (name, _) in zip(axes, levels, strict=True)}, changes
 

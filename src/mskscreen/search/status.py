@@ -53,7 +53,9 @@ def _standing(plan: Plan, run: Run, seconds: float) -> Standing:
         reason=end.reason if end else "",
         epoch=epoch,
         score=best_until(plan, run, epoch) if epoch else None,
-        where=next((event["where"] for event in reversed(list(events(folder))) if event["event"] == "begin"), ""),
+        where=next(
+            (event.get("where", "") for event in reversed(list(events(folder))) if event["event"] == "begin"), ""
+        ),
         seconds=end.seconds if end else spent(folder, held=held),
         seconds_left=None if end else seconds * (1 - epoch / run.protocol.epochs),
     )

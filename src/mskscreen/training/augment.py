@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from mskscreen.errors import ProtocolError
+from mskscreen.errors import ProtocolError, short
 
 NONE = "none"
 
@@ -99,6 +99,7 @@ def _step(text: str, part: str) -> tuple[str, tuple[float, ...]]:
     match = re.fullmatch(r"(\w*)(?:\(([^()]*)\))?", part, re.ASCII)
     name = match[1] if match else part
     if match is None or name not in _FORMS:
+        name = short(name)
         nearest = difflib.get_close_matches(name, _FORMS, n=1, cutoff=0)[0]
         _fail(text, f"step '{name}' is unknown; the nearest known one is '{nearest}'")
     form = _FORMS[name]
@@ -108,14 +109,16 @@ def _step(text: str, part: str) -> tuple[str, tuple[float, ...]]:
         values = ()
     if len(values) != len(form.arguments) or not all(form.low <= value <= form.high for value in values):
         wanted = f"{name}({','.join(form.arguments)})"
-        _fail(text, f"'{part}' is not understood; write '{wanted}', numbers from {form.low} to {form.high}")
+        _fail(text, f"'{short(part)}' is not understood; write '{wanted}', numbers from {form.low} to {form.high}")
     if values[0] > values[-1]:
-        _fail(text, f"'{part}' runs from {values[0]:g} down to {values[-1]:g}; write the smaller number first")
+        _fail(
+            text, f"'{short(part)}' runs from {values[0]:g} down to {values[-1]:g}; write the smaller number first"
+        )
     return name, values
 
 
 def _fail(text: str, reason: str) -> NoReturn:
-    raise ProtocolError(f"augmentation '{text}': {reason}")
+    raise ProtocolError(f"augmentation '{short(text)}': {reason}")
 
 
 def _affine(given: dict[str, tuple[float, ...]]) -> Callable[[Tensor], Tensor]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mskscreen.errors import MskscreenError, ProtocolError
+from mskscreen.errors import MskscreenError, ProtocolError, short
 
 SHIPPED = Path(__file__).parent / "protocols"
 INITS = ("imagenet", "random", "package")
@@ -57,16 +57,20 @@ def read_toml(kind: str, path: Path | str, shipped: Path) -> tuple[Path, dict[st
     Raises ProtocolError that names the file as `kind` where there is none or it is no TOML.
     """
     file = Path(path)
-    if not file.is_file() and file.parent == Path():
+    if not file.is_file() and file.parent == Path() and file.suffix in ("", ".toml"):
         file = shipped / f"{file.stem}.toml"
     try:
         with file.open("rb") as stream:
-            return file, tomllib.load(stream)
+            value = tomllib.load(stream)
+        json.dumps(
+            value, default=str
+        )  # what cannot be written, as a number of thousands of digits, cannot be told
+        return file, value
     except FileNotFoundError:
         known = ", ".join(sorted(each.name for each in shipped.glob("*.toml")))
         raise ProtocolError(f"{kind} '{path}': no such file; shipped are {known}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ProtocolError(f"{kind} '{path}': cannot be read as TOML ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"{kind} '{path}': cannot be read as TOML ({short(error, 200)})") from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class Protocol:
             match = _FREEZE.fullmatch(part)
             if match is None:
                 raise ProtocolError(
-                    f"key freeze: '{part}' is not understood; write none or backbone(2)|backbone.conv1"
+                    f"key freeze: '{short(part)}' is not understood; write none or backbone(2)|backbone.conv1"
                 )
             found[match[1]] = float(match[2] or math.inf)
         return found
@@ -214,6 +218,7 @@ def _require_key(name: str) -> None:
     """Raise ProtocolError that names the nearest key, where one is near, if there is none of this name."""
     keys = [key.name for key in fields(Protocol)]
     if name not in keys:
+        name = short(name)
         near = [_ALIASES[name]] if name in _ALIASES else difflib.get_close_matches(name, keys, n=1)
         known = f"the nearest known one is '{near[0]}'" if near else "mskscreen train --help lists them all"
         raise ProtocolError(f"key '{name}' is unknown; {known}")
@@ -226,7 +231,7 @@ def _typed(name: str, kind: type, value: Any) -> Any:
             return kind(value)
         except ValueError:
             _wrong(name, kind, value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) < 1 << 1000:
         return float(value)
     if type(value) is not kind:
         _wrong(name, kind, value)
@@ -235,14 +240,14 @@ def _typed(name: str, kind: type, value: Any) -> Any:
 
 def _wrong(name: str, kind: type, value: Any) -> NoReturn:
     wanted = {int: "a whole number", float: "a number", str: "text"}[kind]
-    raise ProtocolError(f"key {name}: {value!r} is not {wanted}")
+    raise ProtocolError(f"key {name}: {short(repr(value))} is not {wanted}")
 
 
 def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if isinstance(value, str):
         if limits["among"] and value not in limits["among"]:
-            raise ProtocolError(f"key {name}: '{value}' is not one of {', '.join(limits['among'])}")
+            raise ProtocolError(f"key {name}: '{short(value)}' is not one of {', '.join(limits['among'])}")
         if not value.isprintable() or not value:
             raise ProtocolError(f"key {name}: the text is empty or holds control characters")
-    elif not (math.isfinite(value) and limits["low"] <= value <= limits["high"]):
-        raise ProtocolError(f"key {name}: {value} lies outside {limits['low']:g} to {limits['high']:g}")
+    elif not (limits["low"] <= value <= limits["high"] and abs(value) < math.inf):
+        raise ProtocolError(f"key {name}: {short(value)} lies outside {limits['low']:g} to {limits['high']:g}")

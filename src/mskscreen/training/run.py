@@ -20,7 +20,7 @@ import torch
 from lightning.fabric import Fabric
 
 from mskscreen.data.manifest import Manifest
-from mskscreen.errors import DataError, ProtocolError
+from mskscreen.errors import DataError, ProtocolError, short
 from mskscreen.inference.engines import cores
 from mskscreen.lock import locked
 from mskscreen.networks.complexity import measure
@@ -123,7 +123,7 @@ def _finished(out: Path, protocol: Protocol, manifest: Manifest) -> RunResult:
         same = {"protocol": protocol.digest, "data": manifest.digest}
         other = next((name for name, digest in same.items() if done[name] != digest), None)
         metrics, cost, notes = dict(done["metrics"]), dict(done["cost"]), tuple(done["notes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{out / DONE}: is not the end of a run; choose another folder with --out") from error
     if other:
         if (out / PROTOCOL).is_file():
@@ -182,6 +182,6 @@ def _require_protocol(out: Path, protocol: Protocol) -> None:
     mine, theirs = asdict(protocol), asdict(Protocol.from_toml(out / PROTOCOL))
     if name := next((name for name, value in mine.items() if theirs[name] != value), None):
         raise ProtocolError(
-            f"{out}: holds a run whose key {name} is '{theirs[name]}', not '{mine[name]}'; "
+            f"{out}: holds a run whose key {name} is '{short(theirs[name])}', not '{mine[name]}'; "
             "choose another folder with --out"
         )

@@ -127,7 +127,10 @@ def load_state(
 
 
 def _position(text: str) -> Position:
-    value = json.loads(text)
+    try:
+        value = dict(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
     if value.pop("schema") != _SCHEMA or set(value) != {f.name for f in fields(Position)}:
         raise ValueError("another schema")
     plain = Position("", "")

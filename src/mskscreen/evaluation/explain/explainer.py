@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mskscreen.errors import DataError, ModelError
+from mskscreen.errors import DataError, ModelError, short
 from mskscreen.inference.engines import Engine
 from mskscreen.inference.precision import sha256_of
 from mskscreen.inference.tail import Tail
@@ -101,7 +101,7 @@ class Explainer:
             _ = self._network
         if method == "cam" and not self.tail.linear(target.output):
             raise ModelError(
-                f"model '{self.engine.contract.name}': plain CAM asks for one linear layer behind a global "
+                f"{self.engine.contract.title}: plain CAM asks for one linear layer behind a global "
                 "average, and this model has more; use the method hirescam"
             )
 
@@ -129,7 +129,7 @@ class Explainer:
         model = self.engine.contract
         if (contract.architecture, contract.preprocessing) != (model.architecture, model.preprocessing):
             raise ModelError(
-                f"checkpoint '{self.checkpoint}' is a '{contract.architecture}' and not what model '{model.name}' "
+                f"checkpoint '{self.checkpoint}' is a '{short(contract.architecture)}' and not what {model.title} "
                 "was exported from"
             )
         return network
@@ -147,7 +147,7 @@ class Explainer:
         for name, wanted in scores(network, image).items():
             if np.abs(outputs[name] - wanted).max() > tolerance * (1 + np.abs(wanted).max()):
                 raise ModelError(
-                    f"checkpoint '{self.checkpoint}' gives other scores than model '{self.engine.contract.name}': "
+                    f"checkpoint '{self.checkpoint}' gives other scores than {self.engine.contract.title}: "
                     "its weights are others; name the checkpoint that the model was exported from"
                 )
 
