@@ -124,7 +124,7 @@ def _copy(answer: Any, stream: Any, missing: int, advance: Callable[[int], None]
 
 
 def _read(answer: Any, most: int) -> bytes:
-    """Bytes of an answer; what ends the connection is a ConnectionError or TimeoutError, and no fault of a file."""
+    """Bytes of an answer; an end of the connection is a ConnectionError or TimeoutError, no fault of a file."""
     try:
         return bytes(answer.read(most))
     except (ConnectionError, TimeoutError):

@@ -118,8 +118,8 @@ def _check(folder: Path, recipe: Recipe) -> bool:
             raise DataError(f"{note} is damaged; remove the folder or choose another one") from None
         if there["renderer"] != recipe.renderer:
             raise DataError(
-                f"{folder} was made with revision {short(there['renderer'])} of the renderer, not {recipe.renderer}, "
-                "and is not continued by another; use it as it is, or choose another folder"
+                f"{folder} was made with revision {short(there['renderer'])} of the renderer, not "
+                f"{recipe.renderer}, and is not continued by another; use it as it is, or choose another folder"
             )
         for field in fields(Recipe):
             if there.get(field.name) != wanted[field.name]:
