@@ -129,6 +129,7 @@ def test_scores_are_calibrated_and_the_flags_follow_the_contract() -> None:
         ("a.json", '{"model": [], "images": []}'),
         ("a.json", '{"model": {"threshold": "x"}, "images": []}'),
         ("a.jsonl", "{"),
+        ("a.json", "[" * 100_000),
         ("a.jsonl", '{"file": "f"}'),
         ("a.csv", "file,study\nf,s"),
         ("a.jsonl", '{"file": "f", "study": "s", "p_joint": [1, 2]}'),

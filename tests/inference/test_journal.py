@@ -247,6 +247,21 @@ def test_a_journal_is_json_lines_that_say_what_the_job_is(
     assert first["row"]["file"] == str(files[0])
 
 
+@pytest.mark.parametrize("line", ["{}", '{"stamp": null, "row": {"error": null}}', "7", "[" * 100_000])
+def test_what_follows_a_line_that_holds_no_row_is_screened_again(
+    tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, line: str
+) -> None:
+    output = tmp_path / "table.csv"
+    list(itertools.islice(write_resumable(output, files, stream, JOB), 2))
+    journal = output.with_name("table.csv.journal")
+    head, first, second = journal.read_text().splitlines()
+    journal.write_text("\n".join([head, first, line, second]) + "\n")
+    screened.clear()
+    list(write_resumable(output, files, stream, JOB))
+    assert screened == files[1:]
+    assert contents(output) == [path.name for path in files]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_rows_with_an_error_are_tried_again_and_no_others(
     tmp_path: Path, files: list[Path], screened: list[Path], stream: Callable, form: str

@@ -89,7 +89,7 @@ class Cache:
             contract = CacheContract(**described["contract"])
         except FileNotFoundError:
             raise DataError(f"{path.name}: no such cache; build it with: mskscreen data cache MANIFEST") from None
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path.name}: not a whole index of a cache; build the cache again") from error
         if schema != SCHEMA:
             raise DataError(f"{path.name}: the cache is of schema {schema}; build the cache again")

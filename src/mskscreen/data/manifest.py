@@ -164,7 +164,7 @@ class Manifest:
             links, notes = described["links"], described["notes"]
         except FileNotFoundError:
             raise DataError(f"{path}: no such manifest; write one with: mskscreen data index ROOT") from None
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: not a whole manifest of mskscreen; index the folder again") from error
         if schema != SCHEMA:
             raise DataError(f"{path}: schema {schema} is not the schema {SCHEMA} of this version; index again")

@@ -229,11 +229,12 @@ class Journal:
         for line in self._stream:
             try:
                 entry = json.loads(line if line.endswith(b"\n") else b"")
-            except ValueError:
+                row = row_of(entry["row"])
+                stamp = entry["stamp"]
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 break
-            row = entry["row"]
-            if row["error"] is None and entry["stamp"] == _stamp(row["file"]) and self._whole(row["file"]):
-                self._places[row["file"]] = place
+            if row.error is None and stamp == _stamp(row.file) and self._whole(row.file):
+                self._places[row.file] = place
             place += len(line)
         self._stream.truncate(place)
 

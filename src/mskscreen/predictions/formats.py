@@ -29,7 +29,7 @@ def read_images(path: Path) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
         return tuple(row_of(row) for row in rows), {**model}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
         why = f"field {error} is missing" if isinstance(error, KeyError) else error
         raise DataError(f"{path}: not a predictions table of mskscreen ({why}); run predict again") from error
 

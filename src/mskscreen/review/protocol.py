@@ -104,7 +104,7 @@ class Key:
             seed = value.get("seed", value["request"].get("seed"))
             key = cls(value["request"], seed, float(value["threshold"]), cases, showings, value["protocol"])
             schema = key.protocol["schema"]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{path}: not the key of a review pack ({error}); name the key of this pack"
             ) from error
@@ -190,7 +190,7 @@ def open_pack(pack: Path, key_path: Path) -> tuple[Key, str]:
         try:
             text = path.read_text(encoding="utf-8")
             committed = json.loads(text)["key_sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}: not the protocol of a review pack ({error}); name the whole folder of a pack"
             ) from error

@@ -81,5 +81,5 @@ def read_audit(path: Path) -> tuple[dict[str, list[Any]], str, list[dict[str, An
         table = pq.read_table(path, partitioning=None)
         described = json.loads((table.schema.metadata or {})[_METADATA])
         return table.to_pydict(), described["audit"], described["summary"]
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a whole audit; write one with: mskscreen data audit MANIFEST") from error
