@@ -62,9 +62,7 @@ def read_toml(kind: str, path: Path | str, shipped: Path) -> tuple[Path, dict[st
     try:
         with file.open("rb") as stream:
             value = tomllib.load(stream)
-        json.dumps(
-            value, default=str
-        )  # what cannot be written, as a number of thousands of digits, cannot be told
+        json.dumps(value, default=str)  # a number of thousands of digits cannot be told either
         return file, value
     except FileNotFoundError:
         known = ", ".join(sorted(each.name for each in shipped.glob("*.toml")))
