@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mskscreen.contract import ModelContract
-from mskscreen.errors import DataError
+from mskscreen.errors import DataError, short
 from mskscreen.evaluation.estimates import PREFERRED
 from mskscreen.evaluation.metrics import ABNORMALITY
 
@@ -37,9 +37,7 @@ def model_card(contract: ModelContract, path: Path, evaluation: Mapping[str, Any
     """The card of the model in the file `path`; what only a person knows is left to the author."""
     made_by = (evaluation or {}).get("provenance", {}).get("contract")
     if made_by is not None and made_by != contract.digest:
-        raise DataError(
-            f"the evaluation is of another model than {contract.title.removeprefix('model ')}; evaluate this one"
-        )
+        raise DataError(f"the evaluation is of another model than '{short(contract.name)}'; evaluate this one")
     sections = {
         "Model details": _details(contract, path),
         "Intended use": [
